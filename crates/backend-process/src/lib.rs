@@ -1,0 +1,1 @@
+//! Handlers as sandboxed processes of the host.

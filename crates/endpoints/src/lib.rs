@@ -1,0 +1,1 @@
+//! The doors of tinyFaaS: CoAP, HTTP and gRPC, each decode, invoke, encode.

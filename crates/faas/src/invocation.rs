@@ -1,0 +1,231 @@
+//! One call of a function and what comes of it.
+
+use crate::function::FunctionName;
+use crate::headers::Headers;
+use bytes::Bytes;
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+/// Tells one invocation from every other of this process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct InvocationId(u64);
+
+impl InvocationId {
+    /// Takes the next number.
+    #[must_use]
+    pub fn next() -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        Self(NEXT.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// The number, for the wire.
+    #[must_use]
+    pub fn get(self) -> u64 {
+        self.0
+    }
+}
+
+/// The moment at which the caller is answered, come what may.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Deadline(Instant);
+
+impl Deadline {
+    /// The deadline that is `time` from now.
+    #[must_use]
+    pub fn after(time: Duration) -> Self {
+        Self(Instant::now() + time)
+    }
+
+    /// The moment itself.
+    #[must_use]
+    pub fn instant(self) -> Instant {
+        self.0
+    }
+
+    /// How much is left; zero when it has passed.
+    #[must_use]
+    pub fn remaining(self) -> Duration {
+        self.0.saturating_duration_since(Instant::now())
+    }
+}
+
+/// One call of a function, as an endpoint decoded it. A clone copies no payload.
+#[derive(Debug, Clone)]
+pub struct Invocation {
+    /// Tells it from every other.
+    pub id: InvocationId,
+    /// The method: `GET`, `POST`, … for HTTP and CoAP, `POST` for gRPC.
+    pub method: Bytes,
+    /// The path with its leading slash, as the client sent it. UTF-8.
+    pub path: Bytes,
+    /// What stood behind `?`, undecoded; empty where nothing did. UTF-8.
+    pub query: Bytes,
+    /// The header fields, metadata or what a CoAP option maps to.
+    pub headers: Headers,
+    /// The body.
+    pub payload: Bytes,
+}
+
+impl Invocation {
+    /// An invocation with the next id and nothing but a method, a path and a payload.
+    #[must_use]
+    pub fn new(method: &'static str, path: Bytes, payload: Bytes) -> Self {
+        Self {
+            id: InvocationId::next(),
+            method: Bytes::from_static(method.as_bytes()),
+            path,
+            query: Bytes::new(),
+            headers: Headers::new(),
+            payload,
+        }
+    }
+}
+
+/// What a function answered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reply {
+    /// The status as in HTTP, 200 to 599.
+    pub status: u16,
+    /// The header fields; `content-type` among them where the function set it.
+    pub headers: Headers,
+    /// The body.
+    pub payload: Bytes,
+}
+
+/// Whose doing it is that an invocation brought no reply.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// The caller's: another request can succeed.
+    Caller,
+    /// The function's: its code threw, exited or took too long.
+    Function,
+    /// The platform's: it is full, stopping or broken.
+    Platform,
+}
+
+impl Fault {
+    /// The word in the header `X-tinyFaaS-Error`.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Caller => "caller",
+            Self::Function => "function",
+            Self::Platform => "platform",
+        }
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// Why an invocation brought no reply. The text is meant for the caller: it names no path of the
+/// host.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum InvokeError {
+    /// No function has the name.
+    #[error("there is no function {0:?}; deploy it or check the path")]
+    NotFound(String),
+    /// The function threw an exception or exited with an error; the text is its own.
+    #[error("{0}")]
+    Function(String),
+    /// The handler ended while it ran the invocation.
+    #[error(
+        "function \"{name}\": its handler ended during the call ({reason}); see the function's log"
+    )]
+    HandlerDied {
+        /// The function.
+        name: FunctionName,
+        /// How the handler ended.
+        reason: String,
+    },
+    /// The handler broke the handler protocol.
+    #[error("function \"{name}\": its handler broke the protocol ({reason})")]
+    Protocol {
+        /// The function.
+        name: FunctionName,
+        /// What it did.
+        reason: String,
+    },
+    /// The deadline passed.
+    #[error("function \"{name}\": no reply within {} s", .deadline.as_secs_f32())]
+    Deadline {
+        /// The function.
+        name: FunctionName,
+        /// The time that the function had.
+        deadline: Duration,
+    },
+    /// Too many invocations wait already.
+    #[error("function \"{name}\": too many calls at once; try again in {} s", .retry_after.as_secs())]
+    Overloaded {
+        /// The function.
+        name: FunctionName,
+        /// When another try makes sense.
+        retry_after: Duration,
+    },
+    /// The function's handlers keep dying or could not be started.
+    #[error("function \"{name}\" can't be run now: {reason}; try again in {} s", .retry_after.as_secs())]
+    Unavailable {
+        /// The function.
+        name: FunctionName,
+        /// What is wrong with it.
+        reason: String,
+        /// When another try makes sense.
+        retry_after: Duration,
+    },
+    /// The request's body or fields are over their bound.
+    #[error("the request's {what} is larger than {bytes_max} bytes")]
+    TooLarge {
+        /// What of the request.
+        what: &'static str,
+        /// The bound.
+        bytes_max: usize,
+    },
+    /// The node is shutting down.
+    #[error("this node is stopping; try another or again later")]
+    Stopping,
+    /// The handler stopped before it took the invocation, which was not run. [`Proxy`] tries
+    /// again with the function's current deployment, so that no endpoint sees this.
+    ///
+    /// [`Proxy`]: crate::Proxy
+    #[error("the handler stopped before it took the call")]
+    NotTaken,
+}
+
+impl InvokeError {
+    /// Whose doing it is.
+    #[must_use]
+    pub fn fault(&self) -> Fault {
+        match self {
+            Self::NotFound(_) | Self::TooLarge { .. } => Fault::Caller,
+            Self::Function(_)
+            | Self::HandlerDied { .. }
+            | Self::Protocol { .. }
+            | Self::Deadline { .. } => Fault::Function,
+            Self::Overloaded { .. }
+            | Self::Unavailable { .. }
+            | Self::Stopping
+            | Self::NotTaken => Fault::Platform,
+        }
+    }
+
+    /// When another try makes sense, for `Retry-After` and Max-Age; at least a second.
+    #[must_use]
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Overloaded { retry_after, .. } | Self::Unavailable { retry_after, .. } => {
+                Some((*retry_after).max(Duration::from_secs(1)))
+            }
+            Self::Stopping | Self::NotTaken => Some(Duration::from_secs(1)),
+            Self::NotFound(_)
+            | Self::Function(_)
+            | Self::HandlerDied { .. }
+            | Self::Protocol { .. }
+            | Self::Deadline { .. }
+            | Self::TooLarge { .. } => None,
+        }
+    }
+}

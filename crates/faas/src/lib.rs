@@ -1,0 +1,28 @@
+//! The vocabulary of tinyFaaS and the hot path of an invocation: no sockets, no disk, no serde.
+//!
+//! An invocation walks one way: an endpoint decodes it, [`Proxy::invoke`] admits it,
+//! [`Router::find`] finds the function's deployment, its least busy [`Handler`] runs it.
+
+pub mod backend;
+pub mod function;
+pub mod headers;
+pub mod invocation;
+pub mod limits;
+pub mod log;
+pub mod proxy;
+pub mod router;
+
+pub use backend::{
+    Backend, BackendReport, Handler, HandlerState, HandlerStatus, Isolation, Package, PrepareError,
+    RuntimeReport,
+};
+pub use function::{Entry, FunctionName, FunctionSpec, NameError, Runtime, UnknownRuntime};
+pub use headers::{HeaderError, Headers};
+pub use invocation::{Deadline, Fault, Invocation, InvocationId, InvokeError, Reply};
+pub use limits::{FunctionLimits, Limits};
+pub use log::{FunctionLog, LogLine, LogStream};
+pub use proxy::Proxy;
+pub use router::{Counters, Deployment, Route, Router};
+
+/// A future that owns its state on the heap, for the traits that are used as objects.
+pub type BoxFuture<'a, T> = std::pin::Pin<Box<dyn Future<Output = T> + Send + 'a>>;

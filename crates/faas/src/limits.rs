@@ -1,0 +1,159 @@
+//! Every bound of the platform, by name.
+
+use std::time::Duration;
+
+/// The bounds of one node. A function's own are in [`FunctionLimits`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limits {
+    /// Largest request or reply body.
+    pub payload_bytes_max: usize,
+    /// Largest header block of a request or reply, in the form of the handler protocol.
+    pub headers_bytes_max: usize,
+    /// Longest query string.
+    pub query_bytes_max: usize,
+    /// Invocations that run after their caller was answered (`X-tinyFaaS-Async`), all together.
+    pub async_invocations_max: usize,
+    /// Functions that can be deployed.
+    pub functions_max: usize,
+    /// Handlers ("threads") of one function.
+    pub handlers_max: u16,
+
+    /// How long a handler may take from its start to its hello.
+    pub handler_start: Duration,
+    /// How long a handler may take to confirm a cancelled invocation before it is replaced.
+    pub cancel_grace: Duration,
+    /// How long replaced or stopping handlers may finish what they have.
+    pub drain: Duration,
+    /// First pause before a handler that died is started again; doubles each time.
+    pub restart_pause_min: Duration,
+    /// Longest pause before a handler that keeps dying is started again.
+    pub restart_pause_max: Duration,
+    /// A handler that has lived this long counts as well again.
+    pub restart_forget: Duration,
+
+    /// Largest archive as it is sent.
+    pub archive_packed_bytes_max: u64,
+    /// Largest archive when unpacked.
+    pub archive_unpacked_bytes_max: u64,
+    /// Largest ratio of unpacked to packed size, counted from 1 MiB unpacked on.
+    pub archive_ratio_max: u64,
+    /// Entries in an archive.
+    pub archive_files_max: usize,
+    /// Folders within folders in an archive.
+    pub archive_depth_max: usize,
+    /// Longest path in an archive, in bytes.
+    pub archive_name_bytes_max: usize,
+    /// Redirects that `uploadURL` follows.
+    pub download_redirects_max: u32,
+    /// How long a download may take.
+    pub download: Duration,
+    /// Environment variables of one function.
+    pub envs_max: usize,
+    /// All names and values of a function's environment variables together.
+    pub envs_bytes_max: usize,
+
+    /// How long the installation of dependencies or a compilation may take.
+    pub build: Duration,
+    /// Largest result of a build.
+    pub build_bytes_max: u64,
+    /// What all kept build results may take together; the least recently used go first.
+    pub build_cache_bytes_max: u64,
+    /// Deployments that are worked on at once; more wait.
+    pub deployments_at_once_max: usize,
+    /// Deployments that wait; more are refused.
+    pub deployments_waiting_max: usize,
+
+    /// What the log of one function keeps in memory.
+    pub log_bytes_max: usize,
+    /// Longest line of a log; the rest becomes the next line.
+    pub log_line_bytes_max: usize,
+
+    /// How long an HTTP client may take to send its request's head.
+    pub http_head: Duration,
+    /// How long an HTTP client may take between two pieces of a body, either way.
+    pub http_idle: Duration,
+    /// Open connections of one endpoint.
+    pub connections_max: usize,
+    /// CoAP exchanges that are remembered by one socket, for duplicates and block-wise transfers.
+    pub coap_exchanges_max: usize,
+    /// What block-wise transfers may hold in memory on one socket.
+    pub coap_transfer_bytes_max: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        const MIB: u64 = 1 << 20;
+        Self {
+            payload_bytes_max: 8 << 20,
+            headers_bytes_max: 64 << 10,
+            query_bytes_max: 8 << 10,
+            async_invocations_max: 4096,
+            functions_max: 20_000,
+            handlers_max: 256,
+            handler_start: Duration::from_secs(30),
+            cancel_grace: Duration::from_secs(1),
+            drain: Duration::from_secs(10),
+            restart_pause_min: Duration::from_millis(100),
+            restart_pause_max: Duration::from_secs(60),
+            restart_forget: Duration::from_secs(30),
+            archive_packed_bytes_max: 64 * MIB,
+            archive_unpacked_bytes_max: 256 * MIB,
+            archive_ratio_max: 200,
+            archive_files_max: 20_000,
+            archive_depth_max: 32,
+            archive_name_bytes_max: 1024,
+            download_redirects_max: 5,
+            download: Duration::from_secs(120),
+            envs_max: 256,
+            envs_bytes_max: 64 << 10,
+            build: Duration::from_secs(600),
+            build_bytes_max: 1024 * MIB,
+            build_cache_bytes_max: 4096 * MIB,
+            deployments_at_once_max: 4,
+            deployments_waiting_max: 1024,
+            log_bytes_max: 256 << 10,
+            log_line_bytes_max: 4 << 10,
+            http_head: Duration::from_secs(10),
+            http_idle: Duration::from_secs(30),
+            connections_max: 10_000,
+            coap_exchanges_max: 65_536,
+            coap_transfer_bytes_max: 64 << 20,
+        }
+    }
+}
+
+/// What one function may use; the resources are per handler.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FunctionLimits {
+    /// Memory of a handler, swap is none.
+    pub memory_bytes_max: u64,
+    /// Processes and threads of a handler.
+    pub pids_max: u32,
+    /// CPU time of a handler in thousandths of a core.
+    pub cpu_millis_max: u32,
+    /// What a handler may write to `/tmp`; counts as memory.
+    pub tmp_bytes_max: u64,
+    /// Files that a handler may make in `/tmp`.
+    pub tmp_files_max: u64,
+    /// Open files of a handler.
+    pub open_files_max: u64,
+    /// How long an invocation may take, waiting included.
+    pub deadline: Duration,
+    /// Invocations that wait for a handler; more are refused.
+    pub queue_max: usize,
+}
+
+impl Default for FunctionLimits {
+    fn default() -> Self {
+        Self {
+            memory_bytes_max: 256 << 20,
+            pids_max: 128,
+            cpu_millis_max: 1000,
+            tmp_bytes_max: 64 << 20,
+            tmp_files_max: 4096,
+            open_files_max: 1024,
+            deadline: Duration::from_secs(60),
+            queue_max: 1024,
+        }
+    }
+}

@@ -1,0 +1,164 @@
+//! What a function prints, kept in memory line by line.
+
+use crate::limits::Limits;
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::SystemTime;
+use tokio::sync::watch;
+
+/// Where a line of a log comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogStream {
+    /// The function's standard output.
+    Stdout,
+    /// The function's standard error output.
+    Stderr,
+    /// tinyFaaS itself, on this function: builds, restarts.
+    Platform,
+}
+
+impl LogStream {
+    /// The word in the API.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Stdout => "stdout",
+            Self::Stderr => "stderr",
+            Self::Platform => "platform",
+        }
+    }
+}
+
+/// A line that a function printed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogLine {
+    /// Counts the lines of this function, from 1; a follower asks for what comes after one.
+    pub number: u64,
+    /// When it was read.
+    pub time: SystemTime,
+    /// The handler that printed it.
+    pub handler: Arc<str>,
+    /// Where it came from.
+    pub stream: LogStream,
+    /// The text without its line end; what was not UTF-8 is replaced.
+    pub text: String,
+}
+
+/// The log of one function: the newest lines, up to
+/// [`Limits::log_bytes_max`](crate::Limits::log_bytes_max).
+///
+/// It lives in memory only (a log on flash wears it out) and outlives redeployments.
+#[derive(Debug)]
+pub struct FunctionLog {
+    lines: Mutex<Lines>,
+    last_number: watch::Sender<u64>,
+    bytes_max: usize,
+    line_bytes_max: usize,
+}
+
+#[derive(Debug, Default)]
+struct Lines {
+    kept: VecDeque<LogLine>,
+    bytes: usize,
+    last_number: u64,
+}
+
+/// What a line takes besides its text, about.
+const LINE_OVERHEAD_BYTES: usize = 80;
+
+impl FunctionLog {
+    /// An empty log.
+    #[must_use]
+    pub fn new(limits: &Limits) -> Self {
+        Self {
+            lines: Mutex::default(),
+            last_number: watch::Sender::new(0),
+            bytes_max: limits.log_bytes_max,
+            line_bytes_max: limits.log_line_bytes_max,
+        }
+    }
+
+    /// Adds a line, which is cut at [`Limits::log_line_bytes_max`]; the oldest lines go where the
+    /// log is full.
+    ///
+    /// [`Limits::log_line_bytes_max`]: crate::Limits::log_line_bytes_max
+    pub fn push(&self, handler: &Arc<str>, stream: LogStream, text: &str) {
+        let text = &text[..text.floor_char_boundary(self.line_bytes_max)];
+        let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
+        lines.last_number += 1;
+        let number = lines.last_number;
+        lines.bytes += text.len() + LINE_OVERHEAD_BYTES;
+        lines.kept.push_back(LogLine {
+            number,
+            time: SystemTime::now(),
+            handler: Arc::clone(handler),
+            stream,
+            text: text.to_owned(),
+        });
+        while lines.bytes > self.bytes_max {
+            let Some(oldest) = lines.kept.pop_front() else {
+                break;
+            };
+            lines.bytes -= oldest.text.len() + LINE_OVERHEAD_BYTES;
+        }
+        drop(lines);
+        self.last_number.send_replace(number);
+    }
+
+    /// The kept lines with a number above `number`; 0 for all.
+    #[must_use]
+    pub fn after(&self, number: u64) -> Vec<LogLine> {
+        let lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
+        let from = lines.kept.partition_point(|line| line.number <= number);
+        lines.kept.range(from..).cloned().collect()
+    }
+
+    /// The newest `count` lines of one handler, oldest first.
+    #[must_use]
+    pub fn last_of(&self, handler: &str, count: usize) -> Vec<LogLine> {
+        let lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
+        let of_handler = lines
+            .kept
+            .iter()
+            .rev()
+            .filter(|line| &*line.handler == handler);
+        let mut newest: Vec<_> = of_handler.take(count).cloned().collect();
+        newest.reverse();
+        newest
+    }
+
+    /// Tells of every new line by its number; [`FunctionLog::after`] then has it.
+    #[must_use]
+    pub fn follow(&self) -> watch::Receiver<u64> {
+        self.last_number.subscribe()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flood_keeps_the_newest_lines_within_the_bound() {
+        let limits = Limits {
+            log_bytes_max: 1000,
+            log_line_bytes_max: 20,
+            ..Limits::default()
+        };
+        let log = FunctionLog::new(&limits);
+        let handler: Arc<str> = "h".into();
+        for n in 0..1000 {
+            log.push(
+                &handler,
+                LogStream::Stdout,
+                &format!("{n} ü{}", "x".repeat(30)),
+            );
+        }
+        let lines = log.after(0);
+        assert_eq!(lines.len(), 10);
+        assert!(lines.iter().all(|line| line.text.len() <= 20));
+        assert_eq!(lines.last().unwrap().number, 1000);
+        assert_eq!(log.after(998).len(), 2);
+        assert_eq!(*log.follow().borrow(), 1000);
+    }
+}

@@ -1,0 +1,1 @@
+//! The frames between the proxy and a handler, and the connection that carries them.

@@ -1,0 +1,1 @@
+//! The management service: deploys functions and keeps them.

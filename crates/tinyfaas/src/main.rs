@@ -1,0 +1,2 @@
+//! tinyFaaS.
+fn main() {}

@@ -1,0 +1,1 @@
+//! The shim of the binary runtime: runs fn.sh for every call.
