@@ -126,10 +126,6 @@ impl std::fmt::Debug for Headers {
     }
 }
 
-#[expect(
-    clippy::needless_pass_by_value,
-    reason = "the shape that map_err wants"
-)]
 fn too_long(_: std::num::TryFromIntError) -> HeaderError {
     HeaderError::TooLong
 }
