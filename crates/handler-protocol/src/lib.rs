@@ -1,1 +1,9 @@
-//! The frames between the proxy and a handler, and the connection that carries them.
+//! The frames between the reverse proxy and a handler, the connection that carries them, and the
+//! supervisor that keeps a handler alive. See `docs/reference/handler-protocol.md`.
+
+pub mod connection;
+pub mod frame;
+pub mod supervisor;
+
+//pub use connection::{Connection, Stream};
+//pub use supervisor::{Process, Spawn, Spawned, Supervised};
