@@ -22,6 +22,12 @@ pub struct Limits {
     pub handler_start: Duration,
     /// How long a handler may take to confirm a cancelled invocation before it is replaced.
     pub cancel_grace: Duration,
+    /// How long a handler that was told to stop may take to exit before it is killed.
+    pub stop_grace: Duration,
+    /// How often an idle handler is asked whether it lives.
+    pub health_interval: Duration,
+    /// How long a handler may take to answer that before it is replaced.
+    pub health_timeout: Duration,
     /// How long replaced or stopping handlers may finish what they have.
     pub drain: Duration,
     /// First pause before a handler that died is started again; doubles each time.
@@ -92,6 +98,9 @@ impl Default for Limits {
             handlers_max: 256,
             handler_start: Duration::from_secs(30),
             cancel_grace: Duration::from_secs(1),
+            stop_grace: Duration::from_millis(500),
+            health_interval: Duration::from_secs(30),
+            health_timeout: Duration::from_secs(10),
             drain: Duration::from_secs(10),
             restart_pause_min: Duration::from_millis(100),
             restart_pause_max: Duration::from_secs(60),

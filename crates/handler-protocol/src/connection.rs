@@ -1,1 +1,488 @@
-//! x
+//! One stream to one handler, shared by many invocations.
+
+use crate::frame::{self, FromHandler, Outcome};
+use bytes::BytesMut;
+use faas::{FunctionName, Invocation, InvokeError, Reply};
+use slab::Slab;
+use std::io;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+use tokio::net::{TcpStream, UnixStream};
+use tokio::sync::{Notify, oneshot};
+
+/// How much is read from a handler at once.
+const READ_BYTES: usize = 64 << 10;
+/// A write buffer that has grown above this is given back after it was written.
+const WRITE_KEPT_BYTES: usize = 256 << 10;
+
+/// The stream below a connection.
+#[derive(Debug)]
+pub enum Stream {
+    /// A socket pair with a process of this host.
+    Unix(UnixStream),
+    /// A handler in a container or on another machine.
+    Tcp(TcpStream),
+}
+
+impl Stream {
+    async fn readable(&self) -> io::Result<()> {
+        match self {
+            Self::Unix(stream) => stream.readable().await,
+            Self::Tcp(stream) => stream.readable().await,
+        }
+    }
+
+    fn try_read(&self, buffer: &mut BytesMut) -> io::Result<usize> {
+        match self {
+            Self::Unix(stream) => stream.try_read_buf(buffer),
+            Self::Tcp(stream) => stream.try_read_buf(buffer),
+        }
+    }
+
+    async fn writable(&self) -> io::Result<()> {
+        match self {
+            Self::Unix(stream) => stream.writable().await,
+            Self::Tcp(stream) => stream.writable().await,
+        }
+    }
+
+    /// Tells the other side that nothing more will come.
+    fn shut_down(&self) -> io::Result<()> {
+        let how = rustix::net::Shutdown::Write;
+        match self {
+            Self::Unix(stream) => rustix::net::shutdown(stream, how)?,
+            Self::Tcp(stream) => rustix::net::shutdown(stream, how)?,
+        }
+        Ok(())
+    }
+
+    fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::Unix(stream) => stream.try_write(bytes),
+            Self::Tcp(stream) => stream.try_write(bytes),
+        }
+    }
+}
+
+/// Why a connection was not made.
+#[derive(Debug, thiserror::Error)]
+pub enum HelloError {
+    /// The handler said that it can't load the function, and why.
+    #[error("the function could not be loaded")]
+    Failed(String),
+    /// The handler ended before it said hello.
+    #[error("the handler ended before it was ready")]
+    Ended,
+    /// The handler broke the protocol.
+    #[error("the handler's first words were no hello ({0})")]
+    Protocol(String),
+}
+
+/// Why a connection ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum End {
+    /// The handler closed its side, or the stream broke.
+    Closed,
+    /// The handler broke the protocol.
+    Protocol(String),
+    /// The handler did not confirm a cancelled invocation in time.
+    Stuck,
+    /// The handler did not answer a ping in time.
+    Silent,
+}
+
+/// The bounds of a connection.
+#[derive(Debug, Clone, Copy)]
+pub struct Timing {
+    /// How long a cancelled invocation may go unconfirmed.
+    pub cancel_grace: Duration,
+    /// How often an idle handler is pinged.
+    pub health_interval: Duration,
+    /// How long it may take to answer.
+    pub health_timeout: Duration,
+}
+
+/// A stream to a handler that has said hello. Many invocations share it, told apart by ids.
+///
+/// Nothing happens unless [`Connection::run`] is polled.
+#[derive(Debug)]
+pub struct Connection {
+    stream: Stream,
+    at_once: u16,
+    name: FunctionName,
+    state: Mutex<State>,
+    /// The calls in `state`, to be read without its lock.
+    busy: AtomicUsize,
+    write_wanted: Notify,
+    /// A call was cancelled or the last one ended.
+    calls_changed: Notify,
+}
+
+#[derive(Debug)]
+struct State {
+    calls: Slab<Call>,
+    out: BytesMut,
+    /// The start of `out` that was written already.
+    written: usize,
+    is_open: bool,
+    pongs: u64,
+}
+
+#[derive(Debug)]
+enum Call {
+    Waiting(oneshot::Sender<Result<Reply, InvokeError>>),
+    /// Nobody waits any more; the handler has yet to confirm that it is free.
+    Cancelled {
+        at: Instant,
+    },
+}
+
+impl Connection {
+    /// Waits for the handler's hello. The caller bounds the time.
+    ///
+    /// # Errors
+    /// Where the handler says something else or nothing. The stream is closed then.
+    pub async fn open(stream: Stream, name: FunctionName) -> Result<Self, HelloError> {
+        let mut buffer = BytesMut::with_capacity(1024);
+        let at_once = loop {
+            match frame::decode_from_handler(&mut buffer) {
+                Ok(Some(FromHandler::Hello { at_once })) => break at_once,
+                Ok(Some(FromHandler::Failed(reason))) => return Err(HelloError::Failed(reason)),
+                Ok(Some(FromHandler::Reply { .. } | FromHandler::Pong)) => {
+                    return Err(HelloError::Protocol("a reply to nothing".into()));
+                }
+                Ok(None) => {}
+                Err(error) => return Err(HelloError::Protocol(error.to_string())),
+            }
+            match read_some(&stream, &mut buffer).await {
+                Ok(0) | Err(_) => return Err(HelloError::Ended),
+                Ok(_) => {}
+            }
+        };
+        if !buffer.is_empty() {
+            return Err(HelloError::Protocol("a reply to nothing".into()));
+        }
+        let state = State {
+            calls: Slab::new(),
+            out: BytesMut::new(),
+            written: 0,
+            is_open: true,
+            pongs: 0,
+        };
+        Ok(Self {
+            stream,
+            at_once,
+            name,
+            state: Mutex::new(state),
+            busy: AtomicUsize::new(0),
+            write_wanted: Notify::new(),
+            calls_changed: Notify::new(),
+        })
+    }
+
+    /// How many invocations the handler wants at once.
+    #[must_use]
+    pub fn at_once(&self) -> u16 {
+        self.at_once
+    }
+
+    /// How many invocations the handler has, cancelled ones that it has not confirmed included.
+    #[must_use]
+    pub fn busy(&self) -> usize {
+        self.busy.load(Ordering::Relaxed)
+    }
+
+    /// Gives an invocation to the handler and waits for the reply. Dropping the future cancels it.
+    ///
+    /// # Errors
+    /// [`InvokeError::NotTaken`] where the connection takes none any more, and what
+    /// [`Connection::close`] says where it ends during the call.
+    pub async fn invoke(
+        &self,
+        invocation: &Invocation,
+        time_left: Duration,
+    ) -> Result<Reply, InvokeError> {
+        let (sender, receiver) = oneshot::channel();
+        let key = self.submit(invocation, time_left, sender)?;
+        let mut cancel = CancelOnDrop {
+            connection: self,
+            key,
+            is_armed: true,
+        };
+        let outcome = receiver.await;
+        cancel.is_armed = false;
+        outcome.unwrap_or_else(|_dropped| Err(self.died("the connection was dropped".into())))
+    }
+
+    fn submit(
+        &self,
+        invocation: &Invocation,
+        time_left: Duration,
+        sender: oneshot::Sender<Result<Reply, InvokeError>>,
+    ) -> Result<usize, InvokeError> {
+        let mut state = self.lock();
+        if !state.is_open {
+            return Err(InvokeError::NotTaken);
+        }
+        let key = state.calls.vacant_key();
+        let encoded = frame::encode_request(&mut state.out, id_of(key), invocation, time_left);
+        if encoded.is_err() {
+            let bytes_max = frame::FRAME_BYTES_MAX;
+            return Err(InvokeError::TooLarge {
+                what: "head and body together",
+                bytes_max,
+            });
+        }
+        state.calls.insert(Call::Waiting(sender));
+        self.busy.store(state.calls.len(), Ordering::Relaxed);
+        // Alone, an invocation is written here and now, which saves waking the writer. In
+        // company it is left to the writer, which sends what has come together in one call.
+        if state.calls.len() > 1 || !self.write_now(&mut state) {
+            drop(state);
+            self.write_wanted.notify_one();
+        }
+        Ok(key)
+    }
+
+    /// Writes what is waiting without blocking; whether all of it was written. A broken stream
+    /// counts as written: the reader finds out.
+    fn write_now(&self, state: &mut State) -> bool {
+        while state.written < state.out.len() {
+            match self.stream.try_write(&state.out[state.written..]) {
+                Ok(count) => state.written += count,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return false,
+                Err(_broken) => break,
+            }
+        }
+        state.written = 0;
+        if state.out.capacity() > WRITE_KEPT_BYTES {
+            state.out = BytesMut::new();
+        } else {
+            state.out.clear();
+        }
+        true
+    }
+
+    /// Carries frames both ways until the handler ends, breaks the protocol, does not let go of a
+    /// cancelled invocation, or is silent. [`Connection::close`] must follow.
+    pub async fn run(&self, timing: Timing) -> End {
+        tokio::select! {
+            end = self.read() => end,
+            end = self.write() => end,
+            () = self.stuck(timing.cancel_grace) => End::Stuck,
+            () = self.silent(timing) => End::Silent,
+        }
+    }
+
+    async fn read(&self) -> End {
+        let mut buffer = BytesMut::with_capacity(READ_BYTES);
+        loop {
+            match read_some(&self.stream, &mut buffer).await {
+                Ok(0) | Err(_) => return End::Closed,
+                Ok(_) => {}
+            }
+            let mut state = self.lock();
+            loop {
+                match frame::decode_from_handler(&mut buffer) {
+                    Ok(Some(frame)) => {
+                        if let Err(reason) = take_in(&mut state, frame) {
+                            return End::Protocol(reason.into());
+                        }
+                    }
+                    Ok(None) => break,
+                    Err(error) => return End::Protocol(error.to_string()),
+                }
+            }
+            self.busy.store(state.calls.len(), Ordering::Relaxed);
+            if state.calls.is_empty() {
+                self.calls_changed.notify_waiters();
+            }
+        }
+    }
+
+    async fn write(&self) -> End {
+        loop {
+            self.write_wanted.notified().await;
+            loop {
+                let all_written = self.write_now(&mut self.lock());
+                if all_written {
+                    break;
+                }
+                if self.stream.writable().await.is_err() {
+                    return End::Closed;
+                }
+            }
+        }
+    }
+
+    /// Returns when a cancelled invocation has gone unconfirmed for `grace`.
+    async fn stuck(&self, grace: Duration) {
+        loop {
+            let changed = self.calls_changed.notified();
+            tokio::pin!(changed);
+            changed.as_mut().enable();
+            match self.oldest_cancelled() {
+                None => changed.await,
+                Some(at) if at.elapsed() >= grace => return,
+                Some(at) => tokio::time::sleep_until((at + grace).into()).await,
+            }
+        }
+    }
+
+    /// Returns when the handler, having nothing to do, did not answer a ping.
+    async fn silent(&self, timing: Timing) {
+        loop {
+            tokio::time::sleep(timing.health_interval).await;
+            if self.busy() > 0 {
+                continue;
+            }
+            let pongs_before = {
+                let mut state = self.lock();
+                frame::encode_ping(&mut state.out, b"");
+                state.pongs
+            };
+            self.write_wanted.notify_one();
+            tokio::time::sleep(timing.health_timeout).await;
+            if self.lock().pongs == pongs_before && self.busy() == 0 {
+                return;
+            }
+        }
+    }
+
+    fn oldest_cancelled(&self) -> Option<Instant> {
+        let state = self.lock();
+        let cancelled = state.calls.iter().filter_map(|(_, call)| match call {
+            Call::Waiting(_) => None,
+            Call::Cancelled { at } => Some(*at),
+        });
+        cancelled.min()
+    }
+
+    /// Takes no more invocations; those that the handler has go on.
+    pub fn stop_taking(&self) {
+        self.lock().is_open = false;
+    }
+
+    /// Returns when the handler has no invocation that anybody waits for.
+    pub async fn drained(&self) {
+        loop {
+            let changed = self.calls_changed.notified();
+            tokio::pin!(changed);
+            changed.as_mut().enable();
+            let is_waiting = |(_, call): (usize, &Call)| matches!(call, Call::Waiting(_));
+            if !self.lock().calls.iter().any(is_waiting) {
+                return;
+            }
+            changed.await;
+        }
+    }
+
+    /// Fails every invocation that the handler still has, for a reason that callers may see.
+    pub fn close(&self, error: &InvokeError) {
+        let calls = {
+            let mut state = self.lock();
+            state.is_open = false;
+            self.busy.store(0, Ordering::Relaxed);
+            std::mem::take(&mut state.calls)
+        };
+        for (_, call) in calls {
+            if let Call::Waiting(sender) = call {
+                // Whoever waited may just have gone.
+                drop(sender.send(Err(error.clone())));
+            }
+        }
+        self.calls_changed.notify_waiters();
+    }
+
+    /// Tells the handler to exit.
+    pub fn shut_down(&self) {
+        // Where the stream is broken already, the handler is gone or will be killed.
+        drop(self.stream.shut_down());
+    }
+
+    fn died(&self, reason: String) -> InvokeError {
+        InvokeError::HandlerDied {
+            name: self.name.clone(),
+            reason,
+        }
+    }
+
+    fn cancel(&self, key: usize) {
+        let mut state = self.lock();
+        let Some(call) = state.calls.get_mut(key) else {
+            return;
+        };
+        *call = Call::Cancelled { at: Instant::now() };
+        frame::encode_cancel(&mut state.out, id_of(key));
+        drop(state);
+        self.write_wanted.notify_one();
+        self.calls_changed.notify_waiters();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Tells the handler that nobody waits any more, where an invocation is dropped before its reply.
+struct CancelOnDrop<'a> {
+    connection: &'a Connection,
+    key: usize,
+    is_armed: bool,
+}
+
+impl Drop for CancelOnDrop<'_> {
+    fn drop(&mut self) {
+        if self.is_armed {
+            self.connection.cancel(self.key);
+        }
+    }
+}
+
+fn take_in(state: &mut State, frame: FromHandler) -> Result<(), &'static str> {
+    match frame {
+        FromHandler::Reply { id, outcome } => {
+            let call = (id as usize)
+                .checked_sub(1)
+                .and_then(|key| state.calls.try_remove(key));
+            match call {
+                Some(Call::Waiting(sender)) => {
+                    // Whoever waited may just have gone.
+                    drop(sender.send(result_of(outcome)));
+                    Ok(())
+                }
+                Some(Call::Cancelled { .. }) => Ok(()),
+                None => Err("a reply to nothing"),
+            }
+        }
+        FromHandler::Pong => {
+            state.pongs += 1;
+            Ok(())
+        }
+        FromHandler::Hello { .. } | FromHandler::Failed(_) => Err("a second hello"),
+    }
+}
+
+fn result_of(outcome: Outcome) -> Result<Reply, InvokeError> {
+    match outcome {
+        Outcome::Reply(reply) => Ok(reply),
+        Outcome::Failed(message) => Err(InvokeError::Function(message)),
+    }
+}
+
+/// Ids on the wire begin at 1; 0 belongs to no invocation.
+fn id_of(key: usize) -> u32 {
+    u32::try_from(key + 1).expect("a handler never has four billion invocations at once")
+}
+
+async fn read_some(stream: &Stream, buffer: &mut BytesMut) -> io::Result<usize> {
+    loop {
+        stream.readable().await?;
+        buffer.reserve(READ_BYTES / 4);
+        match stream.try_read(buffer) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            result => return result,
+        }
+    }
+}

@@ -5,5 +5,5 @@ pub mod connection;
 pub mod frame;
 pub mod supervisor;
 
-//pub use connection::{Connection, Stream};
-//pub use supervisor::{Process, Spawn, Spawned, Supervised};
+pub use connection::{Connection, Stream};
+pub use supervisor::{Process, Spawn, Spawned, Supervised};

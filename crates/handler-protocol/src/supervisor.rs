@@ -1,1 +1,491 @@
-//! x
+//! Keeps one handler alive: starts it, replaces it when it dies or hangs, stops it.
+
+use crate::connection::{Connection, End, HelloError, Stream, Timing};
+use arc_swap::ArcSwapOption;
+use faas::{
+    BoxFuture, FunctionLog, FunctionName, Handler, HandlerState, HandlerStatus, Invocation,
+    InvokeError, Limits, LogStream, PrepareError, Reply,
+};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// How many of a dead handler's last lines its status shows.
+const LAST_LINES: usize = 20;
+
+/// Starts instances of one handler; what a backend has to offer to the supervisor.
+pub trait Spawn: Send + Sync + std::fmt::Debug + 'static {
+    /// Starts an instance, which will say hello on its stream. Dropping the future, or an error,
+    /// leaves nothing running.
+    fn spawn<'a>(&'a self, id: &'a Arc<str>) -> BoxFuture<'a, Result<Spawned, PrepareError>>;
+}
+
+/// An instance that was started.
+#[derive(Debug)]
+pub struct Spawned {
+    /// Its end of the handler protocol.
+    pub stream: Stream,
+    /// The instance itself.
+    pub process: Box<dyn Process>,
+}
+
+/// A running instance. Dropping it kills it.
+pub trait Process: Send + std::fmt::Debug {
+    /// Ends it now, with everything that it started.
+    fn kill(&mut self);
+
+    /// Waits until nothing of it is left and all its output is in the log. Says how it ended, for
+    /// callers, such as `exit status 1`.
+    fn wait(&mut self) -> BoxFuture<'_, String>;
+}
+
+/// What a supervised handler is and where it belongs.
+#[derive(Debug, Clone)]
+pub struct Identity {
+    /// The handler's id, as in the log.
+    pub id: Arc<str>,
+    /// The function that it runs.
+    pub name: FunctionName,
+    /// Where its output goes.
+    pub log: Arc<FunctionLog>,
+}
+
+/// A handler that is started anew when it dies.
+#[derive(Debug)]
+pub struct Supervised {
+    shared: Arc<Shared>,
+    /// Asks the supervising task to stop.
+    stop: CancellationToken,
+    at_once: usize,
+}
+
+#[derive(Debug)]
+struct Shared {
+    identity: Identity,
+    limits: Arc<Limits>,
+    connection: ArcSwapOption<Connection>,
+    state: watch::Sender<State>,
+    restarts: AtomicU64,
+    /// How long the instance may finish what it has when stopped, in milliseconds.
+    grace_ms: AtomicU64,
+    /// Instances that are finishing what they have while their successor serves.
+    leaving: TaskTracker,
+}
+
+#[derive(Debug, Clone)]
+enum State {
+    Starting,
+    Ready,
+    Pausing { reason: String, until: Instant },
+    Stopped,
+}
+
+/// An instance that has said hello.
+#[derive(Debug)]
+struct Live {
+    connection: Arc<Connection>,
+    process: Box<dyn Process>,
+    since: Instant,
+}
+
+impl Supervised {
+    /// Starts the first instance and, once it is ready, the task that keeps the handler alive.
+    /// Dropping the handler kills it.
+    ///
+    /// # Errors
+    /// Where the first instance does not get ready; nothing is left running.
+    pub async fn start(
+        spawn: Arc<dyn Spawn>,
+        identity: Identity,
+        limits: Arc<Limits>,
+        tracker: &TaskTracker,
+    ) -> Result<Self, PrepareError> {
+        let shared = Arc::new(Shared {
+            identity,
+            limits,
+            connection: ArcSwapOption::empty(),
+            state: watch::Sender::new(State::Starting),
+            restarts: AtomicU64::new(0),
+            grace_ms: AtomicU64::new(0),
+            leaving: TaskTracker::new(),
+        });
+        let live = start_instance(&*spawn, &shared).await?;
+        let at_once = usize::from(live.connection.at_once());
+        let stop = CancellationToken::new();
+        let supervision = supervise(Arc::clone(&shared), spawn, live, stop.clone());
+        tracker.spawn(supervision);
+        Ok(Self {
+            shared,
+            stop,
+            at_once,
+        })
+    }
+}
+
+impl Drop for Supervised {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+impl Handler for Supervised {
+    fn invoke<'a>(
+        &'a self,
+        invocation: &'a Invocation,
+        time_left: Duration,
+    ) -> BoxFuture<'a, Result<Reply, InvokeError>> {
+        Box::pin(async move {
+            let Some(connection) = self.shared.connection.load_full() else {
+                return Err(InvokeError::NotTaken);
+            };
+            connection.invoke(invocation, time_left).await
+        })
+    }
+
+    fn at_once_max(&self) -> usize {
+        self.at_once
+    }
+
+    fn in_flight(&self) -> usize {
+        self.shared
+            .connection
+            .load()
+            .as_ref()
+            .map_or(0, |connection| connection.busy())
+    }
+
+    fn is_ready(&self) -> bool {
+        self.shared.connection.load().is_some()
+    }
+
+    fn settled(&self) -> BoxFuture<'_, ()> {
+        Box::pin(async {
+            let mut state = self.shared.state.subscribe();
+            // The sender lives as long as `shared`.
+            drop(
+                state
+                    .wait_for(|state| !matches!(state, State::Starting))
+                    .await,
+            );
+        })
+    }
+
+    fn status(&self) -> HandlerStatus {
+        let state = match &*self.shared.state.borrow() {
+            State::Starting => HandlerState::Starting,
+            State::Ready => HandlerState::Ready,
+            State::Pausing { reason, until } => HandlerState::Pausing {
+                reason: reason.clone(),
+                retry_after: until.saturating_duration_since(Instant::now()),
+            },
+            State::Stopped => HandlerState::Stopped,
+        };
+        HandlerStatus {
+            id: Arc::clone(&self.shared.identity.id),
+            state,
+            restarts: self.shared.restarts.load(Ordering::Relaxed),
+            in_flight: self.in_flight(),
+        }
+    }
+
+    fn stop(&self, grace: Duration) -> BoxFuture<'_, ()> {
+        Box::pin(async move {
+            let grace_ms = u64::try_from(grace.as_millis()).unwrap_or(u64::MAX);
+            self.shared.grace_ms.store(grace_ms, Ordering::Relaxed);
+            self.stop.cancel();
+            let mut state = self.shared.state.subscribe();
+            let ended = |state: &State| matches!(state, State::Stopped);
+            // The sender lives as long as `shared`.
+            drop(state.wait_for(ended).await);
+        })
+    }
+}
+
+/// Starts an instance and waits for its hello.
+async fn start_instance(spawn: &dyn Spawn, shared: &Shared) -> Result<Live, PrepareError> {
+    let identity = &shared.identity;
+    let Spawned {
+        stream,
+        mut process,
+    } = spawn.spawn(&identity.id).await?;
+    let hello = Connection::open(stream, identity.name.clone());
+    let within = shared.limits.handler_start;
+    let error = match tokio::time::timeout(within, hello).await {
+        Ok(Ok(connection)) => {
+            let connection = Arc::new(connection);
+            return Ok(Live {
+                connection,
+                process,
+                since: Instant::now(),
+            });
+        }
+        Ok(Err(error)) => error,
+        Err(_elapsed) => {
+            process.kill();
+            let ended = process.wait().await;
+            tracing::debug!(handler = %identity.id, ended, "killed a handler that said no hello");
+            let message = format!(
+                "function \"{}\": not loaded within {} s",
+                identity.name,
+                within.as_secs()
+            );
+            return Err(PrepareError::Load {
+                message,
+                output: last_lines(identity),
+            });
+        }
+    };
+    if !matches!(error, HelloError::Ended) {
+        process.kill();
+    }
+    let ended = process.wait().await;
+    let (message, output) = match error {
+        HelloError::Failed(reason) => (
+            format!("function \"{}\" could not be loaded", identity.name),
+            reason,
+        ),
+        HelloError::Ended => {
+            let name = &identity.name;
+            (
+                format!("function \"{name}\": its handler ended while loading ({ended})"),
+                last_lines(identity),
+            )
+        }
+        HelloError::Protocol(what) => {
+            let name = &identity.name;
+            (
+                format!("function \"{name}\": its handler broke the protocol ({what})"),
+                last_lines(identity),
+            )
+        }
+    };
+    Err(PrepareError::Load { message, output })
+}
+
+fn last_lines(identity: &Identity) -> String {
+    let lines = identity.log.last_of(&identity.id, LAST_LINES);
+    let texts: Vec<_> = lines.into_iter().map(|line| line.text).collect();
+    texts.join("\n")
+}
+
+/// Serves with one instance after the other until told to stop.
+async fn supervise(
+    shared: Arc<Shared>,
+    spawn: Arc<dyn Spawn>,
+    first: Live,
+    stop: CancellationToken,
+) {
+    let mut next = Some(first);
+    let mut failures = 0;
+    while let Some(live) = next {
+        let since = live.since;
+        let reason = match serve(&shared, live, &stop).await {
+            Served::Stopped => break,
+            Served::Ended(reason) => reason,
+        };
+        if since.elapsed() >= shared.limits.restart_forget {
+            failures = 0;
+        }
+        next = replace(&shared, &*spawn, reason, &mut failures, &stop).await;
+    }
+    shared.connection.store(None);
+    shared.leaving.close();
+    shared.leaving.wait().await;
+    shared.state.send_replace(State::Stopped);
+}
+
+enum Served {
+    Stopped,
+    Ended(String),
+}
+
+/// Lets the instance serve until it ends or is to stop.
+async fn serve(shared: &Arc<Shared>, mut live: Live, stop: &CancellationToken) -> Served {
+    shared.connection.store(Some(Arc::clone(&live.connection)));
+    shared.state.send_replace(State::Ready);
+    let connection = Arc::clone(&live.connection);
+    let timing = Timing {
+        cancel_grace: shared.limits.cancel_grace,
+        health_interval: shared.limits.health_interval,
+        health_timeout: shared.limits.health_timeout,
+    };
+    let end = {
+        let running = connection.run(timing);
+        tokio::pin!(running);
+        tokio::select! {
+            end = &mut running => end,
+            () = stop.cancelled() => {
+                shared.connection.store(None);
+                connection.stop_taking();
+                let grace = Duration::from_millis(shared.grace_ms.load(Ordering::Relaxed));
+                tokio::select! {
+                    _end = &mut running => {}
+                    () = connection.drained() => {}
+                    () = tokio::time::sleep(grace) => {}
+                }
+                // From here on the handler is told to go and is not heard any more.
+                finish(shared, live).await;
+                return Served::Stopped;
+            }
+        }
+    };
+    shared.connection.store(None);
+    shared.state.send_replace(State::Starting);
+    Served::Ended(match end {
+        End::Closed => end_of_closed(shared, live).await,
+        End::Protocol(what) => {
+            let name = shared.identity.name.clone();
+            live.process.kill();
+            live.connection.close(&InvokeError::Protocol {
+                name,
+                reason: what.clone(),
+            });
+            live.process.wait().await;
+            format!("it broke the protocol: {what}")
+        }
+        End::Stuck => {
+            let_leave(shared, live, timing, stop.clone());
+            "it did not let go of a call past its deadline".into()
+        }
+        End::Silent => {
+            live.process.kill();
+            live.process.wait().await;
+            live.connection
+                .close(&died(shared, "it did not answer any more"));
+            "it did not answer any more".into()
+        }
+    })
+}
+
+/// The handler closed its stream: it has ended, or is about to be ended.
+async fn end_of_closed(shared: &Shared, mut live: Live) -> String {
+    live.connection.stop_taking();
+    let waited = tokio::time::timeout(shared.limits.stop_grace, live.process.wait()).await;
+    let reason = match waited {
+        Ok(reason) => reason,
+        Err(_elapsed) => {
+            live.process.kill();
+            live.process.wait().await;
+            "it closed its connection".into()
+        }
+    };
+    live.connection.close(&died(shared, &reason));
+    reason
+}
+
+/// Closes the stream, which tells the handler to exit, and makes sure that it does.
+async fn finish(shared: &Shared, live: Live) {
+    let Live {
+        connection,
+        mut process,
+        ..
+    } = live;
+    connection.close(&died(shared, "it was stopped"));
+    connection.shut_down();
+    if tokio::time::timeout(shared.limits.stop_grace, process.wait())
+        .await
+        .is_err()
+    {
+        process.kill();
+        process.wait().await;
+    }
+}
+
+/// Lets an instance that hangs in one invocation finish its others while a new one takes over.
+fn let_leave(shared: &Arc<Shared>, live: Live, timing: Timing, stop: CancellationToken) {
+    live.connection.stop_taking();
+    let within = shared.limits.drain;
+    let error = died(shared, "it hung in another call and was replaced");
+    shared.leaving.spawn(async move {
+        let Live {
+            connection,
+            mut process,
+            ..
+        } = live;
+        // It is known to hang: no reason to end it sooner than its other invocations.
+        let patient = Timing {
+            cancel_grace: 2 * within,
+            ..timing
+        };
+        tokio::select! {
+            _end = connection.run(patient) => {}
+            () = connection.drained() => {}
+            () = tokio::time::sleep(within) => {}
+            () = stop.cancelled() => {}
+        }
+        process.kill();
+        process.wait().await;
+        connection.close(&error);
+    });
+}
+
+/// Starts instances, with growing pauses, until one is ready; none where told to stop.
+async fn replace(
+    shared: &Shared,
+    spawn: &dyn Spawn,
+    mut reason: String,
+    failures: &mut u32,
+    stop: &CancellationToken,
+) -> Option<Live> {
+    let identity = &shared.identity;
+    loop {
+        let note = format!("handler ended ({reason}); it is started anew");
+        identity.log.push(&identity.id, LogStream::Platform, &note);
+        tracing::warn!(function = %identity.name, handler = %identity.id, reason, "handler ended");
+        pause(shared, &reason, *failures, stop).await?;
+        *failures += 1;
+        shared.restarts.fetch_add(1, Ordering::Relaxed);
+        shared.state.send_replace(State::Starting);
+        let started = tokio::select! {
+            started = start_instance(spawn, shared) => started,
+            () = stop.cancelled() => return None,
+        };
+        match started {
+            Ok(live) => return Some(live),
+            Err(error) if error.output().is_empty() => reason = error.to_string(),
+            Err(error) => reason = format!("{error}: {}", error.output()),
+        }
+    }
+}
+
+/// The first restart comes at once, each further one after twice the pause.
+async fn pause(
+    shared: &Shared,
+    reason: &str,
+    failures: u32,
+    stop: &CancellationToken,
+) -> Option<()> {
+    let limits = &shared.limits;
+    let Some(doublings) = failures.checked_sub(1) else {
+        return Some(());
+    };
+    let factor = 2u32.checked_pow(doublings).unwrap_or(u32::MAX);
+    let pause = limits
+        .restart_pause_min
+        .saturating_mul(factor)
+        .min(limits.restart_pause_max);
+    let lines = last_lines(&shared.identity);
+    let reason = if lines.is_empty() {
+        reason.to_owned()
+    } else {
+        format!("{reason}: {lines}")
+    };
+    shared.state.send_replace(State::Pausing {
+        reason,
+        until: Instant::now() + pause,
+    });
+    tokio::select! {
+        () = tokio::time::sleep(pause) => Some(()),
+        () = stop.cancelled() => None,
+    }
+}
+
+fn died(shared: &Shared, reason: &str) -> InvokeError {
+    InvokeError::HandlerDied {
+        name: shared.identity.name.clone(),
+        reason: reason.to_owned(),
+    }
+}
