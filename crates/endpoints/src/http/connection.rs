@@ -1,0 +1,224 @@
+//! One connection: HTTP/1.1 or HTTP/2, idle and slow clients, an orderly end.
+
+use super::answer;
+use faas::{Limits, Proxy};
+use http::Request;
+use hyper::body::Incoming;
+use hyper::rt::{Executor, Read, ReadBufCursor, Write};
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use std::convert::Infallible;
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::task::{Context, Poll};
+use tokio::net::TcpStream;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// Streams that one HTTP/2 connection may have open at once.
+const STREAMS_MAX: u32 = 256;
+
+/// Header fields of one HTTP/1.1 request.
+const FIELDS_MAX: usize = 256;
+
+/// What a request line may take beside the query: method, path, version.
+const REQUEST_LINE_BYTES_MAX: usize = 1 << 10;
+
+/// What all connections share.
+#[derive(Debug)]
+pub(crate) struct Server {
+    builder: auto::Builder<Tracked>,
+    proxy: Arc<Proxy>,
+    shutdown: CancellationToken,
+}
+
+impl Server {
+    pub(crate) fn new(proxy: Arc<Proxy>, tasks: TaskTracker, shutdown: CancellationToken) -> Self {
+        Self {
+            builder: builder(proxy.limits(), tasks),
+            proxy,
+            shutdown,
+        }
+    }
+
+    /// Serves one connection to its end.
+    pub(crate) async fn serve(&self, stream: TcpStream) {
+        let activity = Arc::new(Activity::default());
+        let io = CountedIo {
+            io: TokioIo::new(stream),
+            activity: Arc::clone(&activity),
+        };
+        let service = service_fn(|request: Request<Incoming>| {
+            let proxy = Arc::clone(&self.proxy);
+            let in_flight = InFlight::begin(&activity);
+            async move {
+                let _in_flight = in_flight;
+                Ok::<_, Infallible>(answer(&proxy, request).await)
+            }
+        });
+        let connection = self.builder.serve_connection(io, service);
+        tokio::pin!(connection);
+        let idle = activity.idle(self.proxy.limits());
+        tokio::select! {
+            // A client that broke off is nothing that an operator could mend.
+            ended = connection.as_mut() => return log_end(ended),
+            () = self.shutdown.cancelled() => {}
+            () = idle => {}
+        }
+        connection.as_mut().graceful_shutdown();
+        tokio::select! {
+            ended = connection.as_mut() => log_end(ended),
+            () = activity.idle(self.proxy.limits()) => {}
+        }
+    }
+}
+
+fn log_end(ended: Result<(), Box<dyn std::error::Error + Send + Sync>>) {
+    if let Err(error) = ended {
+        tracing::debug!(error, "an HTTP connection ended early");
+    }
+}
+
+fn builder(limits: &Limits, tasks: TaskTracker) -> auto::Builder<Tracked> {
+    let head_bytes_max = limits.headers_bytes_max + limits.query_bytes_max + REQUEST_LINE_BYTES_MAX;
+    let mut builder = auto::Builder::new(Tracked(tasks));
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(limits.http_head)
+        .max_headers(FIELDS_MAX)
+        .max_buf_size(head_bytes_max);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(STREAMS_MAX)
+        .max_header_list_size(u32::try_from(head_bytes_max).unwrap_or(u32::MAX));
+    builder
+}
+
+/// Runs what a connection starts (HTTP/2 streams) as tasks of the endpoint.
+#[derive(Debug, Clone)]
+struct Tracked(TaskTracker);
+
+impl<F> Executor<F> for Tracked
+where
+    F: Future<Output: Send + 'static> + Send + 'static,
+{
+    fn execute(&self, future: F) {
+        self.0.spawn(future);
+    }
+}
+
+/// What a connection has done, to tell an idle or stuck one from one that works.
+///
+/// It costs an invocation a few additions on a line that no other connection touches; a timer
+/// runs once a period and not for every request.
+#[derive(Debug, Default)]
+struct Activity {
+    in_flight: AtomicUsize,
+    requests: AtomicU64,
+    bytes_written: AtomicU64,
+}
+
+impl Activity {
+    /// Returns when nothing was asked for, is under way, or could be written for a while:
+    /// [`Limits::http_head`] at first, [`Limits::http_idle`] afterwards.
+    async fn idle(&self, limits: &Limits) {
+        let mut before = self.seen();
+        let mut pause = limits.http_head;
+        loop {
+            tokio::time::sleep(pause).await;
+            let now = self.seen();
+            if now == before && self.in_flight.load(Ordering::Relaxed) == 0 {
+                return;
+            }
+            before = now;
+            pause = limits.http_idle;
+        }
+    }
+
+    fn seen(&self) -> (u64, u64) {
+        let requests = self.requests.load(Ordering::Relaxed);
+        (requests, self.bytes_written.load(Ordering::Relaxed))
+    }
+}
+
+/// A request that is being answered; dropping it ends that.
+struct InFlight(Arc<Activity>);
+
+impl InFlight {
+    fn begin(activity: &Arc<Activity>) -> Self {
+        activity.requests.fetch_add(1, Ordering::Relaxed);
+        activity.in_flight.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(activity))
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// A stream that counts what its client takes.
+struct CountedIo {
+    io: TokioIo<TcpStream>,
+    activity: Arc<Activity>,
+}
+
+impl CountedIo {
+    fn count(&self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        if let Poll::Ready(Ok(bytes)) = &written {
+            let bytes = u64::try_from(*bytes).unwrap_or(u64::MAX);
+            self.activity
+                .bytes_written
+                .fetch_add(bytes, Ordering::Relaxed);
+        }
+        written
+    }
+}
+
+impl Read for CountedIo {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: ReadBufCursor<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_read(cx, buf)
+    }
+}
+
+impl Write for CountedIo {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.io).poll_write(cx, buf);
+        self.count(written)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.io).poll_write_vectored(cx, bufs);
+        self.count(written)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(cx)
+    }
+}

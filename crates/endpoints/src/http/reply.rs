@@ -1,0 +1,142 @@
+//! From a reply or an error to a response.
+
+use super::ERROR_HEADER;
+use super::request::{BodyError, is_hop_by_hop};
+use faas::{Fault, HeaderError, InvokeError, Reply};
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER};
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
+use http_body::Body;
+use http_body_util::Full;
+use hyper::body::Bytes;
+
+const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
+const BINARY: HeaderValue = HeaderValue::from_static("application/octet-stream");
+
+/// The response for a function's reply. A function that names no content type gets
+/// `text/plain; charset=utf-8` where its payload is UTF-8, else `application/octet-stream`.
+pub(crate) fn encode(reply: Reply) -> Response<Full<Bytes>> {
+    let Ok(status) = StatusCode::from_u16(reply.status) else {
+        let text = format!("the function answered with the status {}", reply.status);
+        return failed(&InvokeError::Function(text));
+    };
+    let mut headers = HeaderMap::with_capacity(4);
+    for (name, value) in reply.headers.iter() {
+        if is_hop_by_hop(name) || name == "content-length" || name == ERROR_HEADER {
+            continue;
+        }
+        // The fields were checked to follow RFC 9110, so that both conversions hold.
+        let name = HeaderName::from_bytes(name.as_bytes());
+        let value = HeaderValue::from_bytes(value);
+        if let (Ok(name), Ok(value)) = (name, value) {
+            headers.append(name, value);
+        }
+    }
+    let has_body = !matches!(status.as_u16(), 204 | 205 | 304);
+    let payload = if has_body {
+        reply.payload
+    } else {
+        Bytes::new()
+    };
+    if has_body && !headers.contains_key(CONTENT_TYPE) {
+        headers.insert(CONTENT_TYPE, content_type(&payload));
+    }
+    let mut response = Response::new(Full::new(payload));
+    *response.status_mut() = status;
+    *response.headers_mut() = headers;
+    response
+}
+
+fn content_type(payload: &[u8]) -> HeaderValue {
+    if std::str::from_utf8(payload).is_ok() {
+        TEXT
+    } else {
+        BINARY
+    }
+}
+
+/// The status of an invocation that brought no reply.
+pub(crate) fn status(error: &InvokeError) -> StatusCode {
+    match error {
+        InvokeError::NotFound(_) => StatusCode::NOT_FOUND,
+        InvokeError::Function(_)
+        | InvokeError::HandlerDied { .. }
+        | InvokeError::Protocol { .. } => StatusCode::INTERNAL_SERVER_ERROR,
+        InvokeError::Deadline { .. } => StatusCode::GATEWAY_TIMEOUT,
+        InvokeError::Overloaded { .. }
+        | InvokeError::Unavailable { .. }
+        | InvokeError::Stopping
+        | InvokeError::NotTaken => StatusCode::SERVICE_UNAVAILABLE,
+        InvokeError::TooLarge { what: "header", .. } => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+        InvokeError::TooLarge { what: "query", .. } => StatusCode::URI_TOO_LONG,
+        InvokeError::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
+    }
+}
+
+/// The response for an invocation that brought no reply.
+pub(crate) fn failed(error: &InvokeError) -> Response<Full<Bytes>> {
+    let mut response = text(status(error), error.fault(), &error.to_string());
+    if let Some(pause) = error.retry_after() {
+        let seconds = pause.as_secs() + u64::from(pause.subsec_nanos() > 0);
+        response
+            .headers_mut()
+            .insert(RETRY_AFTER, HeaderValue::from(seconds));
+    }
+    response
+}
+
+/// The response where no function has the name; at `/` it says how to call one.
+pub(crate) fn not_found(name: &str) -> Response<Full<Bytes>> {
+    if name.is_empty() {
+        let how = "call a function by its name as the path, such as /sieve; \
+                   tinyfaas list shows the names";
+        return text(StatusCode::NOT_FOUND, Fault::Caller, how);
+    }
+    failed(&InvokeError::NotFound(name.to_owned()))
+}
+
+/// The response where the fields can't be passed on.
+pub(crate) fn bad_headers(error: HeaderError) -> Response<Full<Bytes>> {
+    let status = match error {
+        HeaderError::TooLong => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+        HeaderError::Truncated | HeaderError::BadName | HeaderError::BadValue => {
+            StatusCode::BAD_REQUEST
+        }
+    };
+    text(status, Fault::Caller, &error.to_string())
+}
+
+/// The response where the body did not come.
+pub(crate) fn bad_body(error: &BodyError) -> Response<Full<Bytes>> {
+    let status = match error {
+        BodyError::TooLarge(error) => return failed(error),
+        BodyError::Slow(_) => StatusCode::REQUEST_TIMEOUT,
+        BodyError::Broken(_) => StatusCode::BAD_REQUEST,
+    };
+    text(status, Fault::Caller, &error.to_string())
+}
+
+/// The response before the function has run.
+pub(crate) fn accepted() -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::default());
+    *response.status_mut() = StatusCode::ACCEPTED;
+    response
+}
+
+/// The response as a HEAD request gets it: the fields alone, with the length that the body has.
+pub(crate) fn without_body(response: Response<Full<Bytes>>) -> Response<Full<Bytes>> {
+    let (mut head, body) = response.into_parts();
+    if let Some(len) = body.size_hint().exact().filter(|len| *len > 0) {
+        head.headers.insert(CONTENT_LENGTH, HeaderValue::from(len));
+    }
+    Response::from_parts(head, Full::default())
+}
+
+fn text(status: StatusCode, fault: Fault, message: &str) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(Bytes::from(format!("{message}\n"))));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, TEXT);
+    let fault = HeaderValue::from_static(fault.as_str());
+    headers.insert(HeaderName::from_static(ERROR_HEADER), fault);
+    response
+}

@@ -1,0 +1,178 @@
+//! A handler inside this process that answers by the function's method and query.
+
+#![allow(
+    dead_code,
+    unreachable_pub,
+    clippy::unwrap_used,
+    reason = "each test file uses a part of it"
+)]
+
+use bytes::Bytes;
+use faas::{
+    BoxFuture, Deployment, Entry, FunctionLimits, FunctionSpec, Handler, HandlerState,
+    HandlerStatus, Headers, Invocation, InvokeError, Limits, Proxy, Reply, Router, Runtime,
+};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+use tokio::sync::{Notify, watch};
+
+/// What the fake function has seen.
+#[derive(Debug)]
+pub struct Seen {
+    /// Invocations that have begun.
+    pub begun: watch::Sender<usize>,
+    /// Invocations whose future was dropped before it ended.
+    pub cancelled: watch::Sender<usize>,
+    /// Lets those end that asked to wait.
+    pub release: Notify,
+    last: std::sync::Mutex<Option<Invocation>>,
+}
+
+impl Seen {
+    /// The last invocation.
+    pub fn last(&self) -> Invocation {
+        self.last.lock().unwrap().clone().unwrap()
+    }
+
+    /// Waits until a count has been reached.
+    pub async fn reached(count: &watch::Sender<usize>, at_least: usize) {
+        let mut seen = count.subscribe();
+        let reached = seen.wait_for(|n| *n >= at_least);
+        let within = tokio::time::timeout(Duration::from_secs(20), reached).await;
+        within.expect("the count is reached in time").unwrap();
+    }
+}
+
+/// A handler that is always ready. The path decides: `/echo` replies with the payload, and so on.
+#[derive(Debug)]
+pub struct FakeHandler {
+    seen: Arc<Seen>,
+    in_flight: AtomicUsize,
+}
+
+struct Cancelled<'a>(&'a Seen, bool);
+
+impl Drop for Cancelled<'_> {
+    fn drop(&mut self) {
+        if !self.1 {
+            self.0.cancelled.send_modify(|n| *n += 1);
+        }
+    }
+}
+
+impl FakeHandler {
+    async fn answer(&self, invocation: &Invocation) -> Result<Reply, InvokeError> {
+        let reply = |status, headers: &[(&str, &str)], payload: Bytes| {
+            let fields = headers.iter().map(|(n, v)| (n.as_bytes(), v.as_bytes()));
+            Ok(Reply {
+                status,
+                headers: Headers::collect(fields).unwrap(),
+                payload,
+            })
+        };
+        match &invocation.path[..] {
+            b"/fail" => Err(InvokeError::Function("it threw".to_owned())),
+            b"/full" => Err(InvokeError::Overloaded {
+                name: "full".parse().unwrap(),
+                retry_after: Duration::from_millis(1500),
+            }),
+            b"/teapot" => reply(
+                418,
+                &[
+                    ("content-type", "text/tea"),
+                    ("x-pot", "1"),
+                    ("connection", "x"),
+                ],
+                Bytes::from_static(b"short and stout"),
+            ),
+            b"/binary" => reply(200, &[], Bytes::from((0..=255).collect::<Vec<u8>>())),
+            b"/wait" => {
+                self.seen.release.notified().await;
+                reply(200, &[], Bytes::from_static(b"released"))
+            }
+            b"/large" => reply(200, &[], Bytes::from(vec![b'x'; 4 << 20])),
+            _ => reply(200, &[], invocation.payload.clone()),
+        }
+    }
+}
+
+impl Handler for FakeHandler {
+    fn invoke<'a>(
+        &'a self,
+        invocation: &'a Invocation,
+        _time_left: Duration,
+    ) -> BoxFuture<'a, Result<Reply, InvokeError>> {
+        Box::pin(async move {
+            *self.seen.last.lock().unwrap() = Some(invocation.clone());
+            self.seen.begun.send_modify(|n| *n += 1);
+            let mut guard = Cancelled(&self.seen, false);
+            let reply = self.answer(invocation).await;
+            guard.1 = true;
+            reply
+        })
+    }
+
+    fn at_once_max(&self) -> usize {
+        1000
+    }
+
+    fn in_flight(&self) -> usize {
+        self.in_flight.load(Ordering::Relaxed)
+    }
+
+    fn is_ready(&self) -> bool {
+        true
+    }
+
+    fn settled(&self) -> BoxFuture<'_, ()> {
+        Box::pin(std::future::ready(()))
+    }
+
+    fn status(&self) -> HandlerStatus {
+        HandlerStatus {
+            id: "fake".into(),
+            state: HandlerState::Ready,
+            restarts: 0,
+            in_flight: self.in_flight(),
+        }
+    }
+
+    fn stop(&self, _grace: Duration) -> BoxFuture<'_, ()> {
+        Box::pin(std::future::ready(()))
+    }
+}
+
+/// A proxy whose functions are all the fake one, and what it has seen.
+pub fn proxy(limits: Limits) -> (Arc<Proxy>, Arc<Seen>) {
+    let seen = Arc::new(Seen {
+        begun: watch::Sender::new(0),
+        cancelled: watch::Sender::new(0),
+        release: Notify::new(),
+        last: std::sync::Mutex::new(None),
+    });
+    let router = Arc::new(Router::default());
+    for name in [
+        "echo", "fail", "full", "teapot", "binary", "wait", "large", "a/b",
+    ] {
+        let spec = FunctionSpec {
+            name: name.parse().unwrap(),
+            runtime: Runtime::Binary,
+            entry: Entry::Convention,
+            handlers: 1,
+            envs: Vec::new(),
+            network: false,
+            limits: FunctionLimits::default(),
+        };
+        let handler = Arc::new(FakeHandler {
+            seen: Arc::clone(&seen),
+            in_flight: AtomicUsize::new(0),
+        });
+        router.publish(Arc::new(Deployment::new(
+            Arc::new(spec),
+            "digest".to_owned(),
+            vec![handler],
+        )));
+    }
+    (Arc::new(Proxy::new(router, Arc::new(limits))), seen)
+}

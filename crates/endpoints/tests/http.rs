@@ -1,0 +1,397 @@
+//! The HTTP endpoint over real sockets.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod fake;
+
+use bytes::Bytes;
+use faas::Limits;
+use fake::Seen;
+use http::{Request, StatusCode};
+use http_body_util::{BodyExt, Full};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+struct Endpoint {
+    addr: SocketAddr,
+    seen: Arc<Seen>,
+    shutdown: CancellationToken,
+    tasks: TaskTracker,
+}
+
+async fn start(limits: Limits) -> Endpoint {
+    let (proxy, seen) = fake::proxy(limits);
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let addr = listener.local_addr().unwrap();
+    let shutdown = CancellationToken::new();
+    let tasks = TaskTracker::new();
+    tasks.spawn(endpoints::http::serve(listener, proxy, shutdown.clone()));
+    tasks.close();
+    Endpoint {
+        addr,
+        seen,
+        shutdown,
+        tasks,
+    }
+}
+
+impl Endpoint {
+    async fn stopped(&self) {
+        self.shutdown.cancel();
+        let ended = tokio::time::timeout(Duration::from_secs(20), self.tasks.wait());
+        ended.await.expect("the endpoint ends");
+    }
+
+    async fn connect(&self) -> TcpStream {
+        TcpStream::connect(self.addr).await.unwrap()
+    }
+
+    /// Sends raw bytes and reads until the endpoint closes.
+    async fn raw(&self, request: &str) -> String {
+        let mut stream = self.connect().await;
+        stream.write_all(request.as_bytes()).await.unwrap();
+        rest(&mut stream).await
+    }
+
+    async fn call(&self, version: Version, request: Request<Full<Bytes>>) -> Answer {
+        let io = TokioIo::new(self.connect().await);
+        let response = match version {
+            Version::Http1 => {
+                let (mut sender, connection) =
+                    hyper::client::conn::http1::handshake(io).await.unwrap();
+                self.tasks.spawn(connection);
+                sender.send_request(request).await.unwrap()
+            }
+            Version::Http2 => {
+                let (mut sender, connection) =
+                    hyper::client::conn::http2::handshake(TokioExecutor::new(), io)
+                        .await
+                        .unwrap();
+                self.tasks.spawn(connection);
+                sender.send_request(request).await.unwrap()
+            }
+        };
+        let (head, body) = response.into_parts();
+        let body = body.collect().await.unwrap().to_bytes();
+        Answer { head, body }
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Version {
+    Http1,
+    Http2,
+}
+
+struct Answer {
+    head: http::response::Parts,
+    body: Bytes,
+}
+
+impl Answer {
+    fn field(&self, name: &str) -> Option<&str> {
+        self.head.headers.get(name).map(|v| v.to_str().unwrap())
+    }
+}
+
+async fn rest(stream: &mut TcpStream) -> String {
+    let mut answer = Vec::new();
+    let read = stream.read_to_end(&mut answer);
+    let read = tokio::time::timeout(Duration::from_secs(20), read).await;
+    // A reset after the answer is an end as well.
+    drop(read.expect("the endpoint closes the connection"));
+    String::from_utf8_lossy(&answer).into_owned()
+}
+
+fn request(endpoint: &Endpoint, method: &str, path: &str, body: Bytes) -> Request<Full<Bytes>> {
+    let uri = format!("http://{}{path}", endpoint.addr);
+    let request = Request::builder().method(method).uri(uri);
+    request.body(Full::new(body)).unwrap()
+}
+
+#[tokio::test]
+async fn payloads_go_both_ways_over_both_versions() {
+    let endpoint = start(Limits::default()).await;
+    let bytes = |len: usize| Bytes::from((0..=255_u8).cycle().take(len).collect::<Vec<u8>>());
+    for version in [Version::Http1, Version::Http2] {
+        for (method, len) in [
+            ("POST", 0),
+            ("PUT", 256),
+            ("FETCH", 100_000),
+            ("POST", 3_000_000),
+        ] {
+            let body = bytes(len);
+            let request = request(&endpoint, method, "/echo?a=%20b", body.clone());
+            let answer = endpoint.call(version, request).await;
+            assert_eq!(answer.head.status, StatusCode::OK);
+            assert_eq!(answer.body, body, "{version:?} {method} {len}");
+            let seen = endpoint.seen.last();
+            assert_eq!(seen.method, method);
+            assert_eq!(seen.path, "/echo");
+            assert_eq!(seen.query, "a=%20b");
+            let host = endpoint.addr.to_string();
+            assert_eq!(seen.headers.get("host"), Some(host.as_bytes()));
+        }
+    }
+    endpoint.stopped().await;
+}
+
+#[tokio::test]
+async fn errors_say_whose_fault_they_are() {
+    let endpoint = start(Limits::default()).await;
+    let check = async |path: &str, status: u16, fault: &str, text: &str| {
+        for version in [Version::Http1, Version::Http2] {
+            let request = request(&endpoint, "GET", path, Bytes::new());
+            let answer = endpoint.call(version, request).await;
+            assert_eq!(answer.head.status, status, "{path}");
+            assert_eq!(answer.field("x-tinyfaas-error"), Some(fault), "{path}");
+            assert_eq!(
+                answer.field("content-type"),
+                Some("text/plain; charset=utf-8")
+            );
+            let body = String::from_utf8(answer.body.to_vec()).unwrap();
+            assert!(body.contains(text) && body.ends_with('\n'), "{body}");
+            let pause = (status == 503).then_some("2");
+            assert_eq!(answer.field("retry-after"), pause, "{path}");
+        }
+    };
+    check("/", 404, "caller", "by its name").await;
+    check("/nothing", 404, "caller", "nothing").await;
+    check("/echo/", 404, "caller", "echo/").await;
+    check("/fail", 500, "function", "it threw").await;
+    check("/full", 503, "platform", "too many calls").await;
+    check(
+        &format!("/echo?{}", "q".repeat(9000)),
+        414,
+        "caller",
+        "query",
+    )
+    .await;
+    endpoint.stopped().await;
+}
+
+#[tokio::test]
+async fn status_and_headers_are_the_functions_own() {
+    let endpoint = start(Limits::default()).await;
+    let answer = endpoint
+        .call(
+            Version::Http1,
+            request(&endpoint, "GET", "/teapot", Bytes::new()),
+        )
+        .await;
+    assert_eq!(answer.head.status, 418);
+    assert_eq!(answer.field("content-type"), Some("text/tea"));
+    assert_eq!(answer.field("x-pot"), Some("1"));
+    assert_eq!(answer.field("connection"), None);
+    let answer = endpoint
+        .call(
+            Version::Http2,
+            request(&endpoint, "GET", "/binary", Bytes::new()),
+        )
+        .await;
+    assert_eq!(
+        answer.field("content-type"),
+        Some("application/octet-stream")
+    );
+    assert_eq!(answer.body.len(), 256);
+    endpoint.stopped().await;
+}
+
+#[tokio::test]
+async fn head_has_the_fields_of_get_and_no_body() {
+    let endpoint = start(Limits::default()).await;
+    for version in [Version::Http1, Version::Http2] {
+        let request = request(&endpoint, "HEAD", "/binary", Bytes::new());
+        let answer = endpoint.call(version, request).await;
+        assert_eq!(answer.field("content-length"), Some("256"));
+        assert!(answer.body.is_empty());
+    }
+    endpoint.stopped().await;
+}
+
+#[tokio::test]
+async fn an_asynchronous_call_is_accepted_before_the_function_ends() {
+    let limits = Limits {
+        async_invocations_max: 1,
+        ..Limits::default()
+    };
+    let endpoint = start(limits).await;
+    let call = async || {
+        let mut request = request(&endpoint, "POST", "/wait", Bytes::from_static(b"x"));
+        let value = http::HeaderValue::from_static("");
+        request.headers_mut().insert("X-tinyFaaS-Async", value);
+        endpoint.call(Version::Http1, request).await.head.status
+    };
+    assert_eq!(call().await, 202);
+    Seen::reached(&endpoint.seen.begun, 1).await;
+    assert_eq!(call().await, 503);
+    endpoint.seen.release.notify_one();
+    endpoint.stopped().await;
+    assert_eq!(*endpoint.seen.cancelled.borrow(), 0);
+}
+
+#[tokio::test]
+async fn a_body_over_the_bound_is_refused_announced_or_not() {
+    let limits = Limits {
+        payload_bytes_max: 1000,
+        ..Limits::default()
+    };
+    let endpoint = start(limits).await;
+    // The body never comes: its length alone is enough.
+    let answer = endpoint
+        .raw("POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 1001\r\n\r\n")
+        .await;
+    assert!(answer.starts_with("HTTP/1.1 413"), "{answer}");
+    let chunk = format!("3e9\r\n{}\r\n0\r\n\r\n", "x".repeat(1001));
+    let answer = endpoint
+        .raw(&format!(
+            "POST /echo HTTP/1.1\r\nHost: a\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n{chunk}"
+        ))
+        .await;
+    assert!(answer.starts_with("HTTP/1.1 413"), "{answer}");
+    let answer = endpoint
+        .raw("POST /nothing HTTP/1.1\r\nHost: a\r\nContent-Length: 1000\r\n\r\n")
+        .await;
+    assert!(answer.starts_with("HTTP/1.1 404"), "{answer}");
+    assert_eq!(*endpoint.seen.begun.borrow(), 0);
+    endpoint.stopped().await;
+}
+
+#[tokio::test]
+async fn headers_over_the_bound_are_refused() {
+    let endpoint = start(Limits::default()).await;
+    let check = async |field: String| {
+        let answer = endpoint
+            .raw(&format!(
+                "GET /echo HTTP/1.1\r\nHost: a\r\nConnection: close\r\n{field}\r\n\r\n"
+            ))
+            .await;
+        assert!(answer.starts_with("HTTP/1.1 431"), "{answer}");
+    };
+    check(format!("x-large: {}", "x".repeat(66_000))).await;
+    check(format!("x-huge: {}", "x".repeat(200_000))).await;
+    check(["x: y"; 1000].join("\r\n")).await;
+    assert_eq!(*endpoint.seen.begun.borrow(), 0);
+    endpoint.stopped().await;
+}
+
+#[tokio::test]
+async fn slow_clients_are_closed() {
+    let limits = Limits {
+        http_head: Duration::from_millis(100),
+        http_idle: Duration::from_millis(100),
+        ..Limits::default()
+    };
+    let endpoint = start(limits).await;
+    assert_eq!(endpoint.raw("").await, "", "says nothing");
+    assert_eq!(endpoint.raw("P").await, "", "one byte that may be either");
+    let half_head = endpoint.raw("GET /echo HTTP/1.1\r\nHo").await;
+    assert!(!half_head.contains("200"), "{half_head}");
+    let half_body = endpoint
+        .raw("POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nxx")
+        .await;
+    assert!(half_body.starts_with("HTTP/1.1 408"), "{half_body}");
+    let idle = endpoint.raw("GET /echo HTTP/1.1\r\nHost: a\r\n\r\n").await;
+    assert!(idle.starts_with("HTTP/1.1 200"), "{idle}");
+    endpoint.raw("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await;
+    endpoint.stopped().await;
+}
+
+#[tokio::test]
+async fn a_client_that_does_not_read_is_closed() {
+    let limits = Limits {
+        http_head: Duration::from_millis(200),
+        http_idle: Duration::from_millis(200),
+        connections_max: 1,
+        ..Limits::default()
+    };
+    let endpoint = start(limits).await;
+    let mut deaf = endpoint.connect().await;
+    for _ in 0..4 {
+        let request = b"GET /large HTTP/1.1\r\nHost: a\r\n\r\n";
+        deaf.write_all(request).await.unwrap();
+    }
+    // The only place is free again only when the deaf one was closed.
+    let answer = endpoint
+        .raw("GET /echo HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+        .await;
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    endpoint.stopped().await;
+    drop(deaf);
+}
+
+#[tokio::test]
+async fn a_client_that_hangs_up_cancels_the_invocation() {
+    let endpoint = start(Limits::default()).await;
+    let mut client = endpoint.connect().await;
+    let request = b"GET /wait HTTP/1.1\r\nHost: a\r\n\r\n";
+    client.write_all(request).await.unwrap();
+    Seen::reached(&endpoint.seen.begun, 1).await;
+    drop(client);
+    Seen::reached(&endpoint.seen.cancelled, 1).await;
+    endpoint.stopped().await;
+}
+
+#[tokio::test]
+async fn shutdown_finishes_what_is_in_flight_and_closes_what_is_idle() {
+    let endpoint = start(Limits::default()).await;
+    let mut idle = endpoint.connect().await;
+    let request = b"GET /echo HTTP/1.1\r\nHost: a\r\n\r\n";
+    idle.write_all(request).await.unwrap();
+    Seen::reached(&endpoint.seen.begun, 1).await;
+    let mut silent = endpoint.connect().await;
+    let mut busy = endpoint.connect().await;
+    let request = b"GET /wait HTTP/1.1\r\nHost: a\r\n\r\n";
+    busy.write_all(request).await.unwrap();
+    Seen::reached(&endpoint.seen.begun, 2).await;
+    endpoint.shutdown.cancel();
+    assert!(rest(&mut idle).await.starts_with("HTTP/1.1 200"));
+    assert_eq!(rest(&mut silent).await, "");
+    endpoint.seen.release.notify_one();
+    let answer = rest(&mut busy).await;
+    assert!(answer.ends_with("released"), "{answer}");
+    endpoint.stopped().await;
+    assert!(TcpStream::connect(endpoint.addr).await.is_err());
+}
+
+#[tokio::test]
+async fn shutdown_cuts_what_outlasts_the_grace() {
+    let limits = Limits {
+        drain: Duration::from_millis(100),
+        ..Limits::default()
+    };
+    let endpoint = start(limits).await;
+    let mut busy = endpoint.connect().await;
+    let request = b"GET /wait HTTP/1.1\r\nHost: a\r\n\r\n";
+    busy.write_all(request).await.unwrap();
+    Seen::reached(&endpoint.seen.begun, 1).await;
+    endpoint.stopped().await;
+    assert_eq!(*endpoint.seen.cancelled.borrow(), 1);
+}
+
+#[tokio::test]
+async fn garbage_is_answered_or_closed_and_the_next_client_served() {
+    let endpoint = start(Limits::default()).await;
+    for garbage in [
+        "\0\0\0\0\r\n\r\n",
+        "GET\r\n\r\n",
+        "GET /echo HTTP/9.9\r\n\r\n",
+        "GET /echo HTTP/1.1\r\nContent-Length: -1\r\n\r\n",
+        "GET /echo HTTP/1.1\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n",
+        "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\0\0\0\0\0\0\0\0\0\0garbage garbage garbage",
+    ] {
+        let answer = endpoint.raw(garbage).await;
+        assert!(!answer.starts_with("HTTP/1.1 200"), "{answer}");
+    }
+    let answer = endpoint
+        .raw("GET /a/b HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+        .await;
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    endpoint.stopped().await;
+}
