@@ -1,147 +1,388 @@
-//! The sequence of a deployment.
+//! The sequence of a deployment, and what surrounds it: deleting, bringing back, stopping.
 
-use crate::archive::{ArchiveError, SourceFile};
-use bytes::Bytes;
-use faas::{FunctionName, FunctionSpec, PrepareError};
-use std::net::SocketAddr;
-use std::path::PathBuf;
-use std::sync::Arc;
-use std::time::Duration;
+mod restore;
+
+use crate::archive::{self, ArchiveError, Unpacked};
+use crate::codes::{Code, Codes};
+use crate::functions::{Function, Functions};
+use crate::options::Options;
+use crate::order::{self, BadField, DeployError, Deployed, Order, Source};
+use crate::store::{Record, Store};
+use crate::turns::{Turn, Turns};
+use faas::{BackendReport, Deployment, Entry, FunctionLog, FunctionName, FunctionSpec, Handler};
+use faas::{Package, PrepareError};
+use futures_util::future::join_all;
+use std::fs::File;
+use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
-/// What the management service is made of.
+/// Everything that the management service holds on to.
 #[derive(Debug)]
-pub struct Options {
-    /// The folder that holds the store and the code; made with mode 0700.
-    pub data_dir: PathBuf,
-    /// The folder of the original call `POST /`.
-    pub handlers_dir: PathBuf,
-    /// Every bound.
-    pub limits: Arc<faas::Limits>,
-    /// What a function gets that asks for nothing else.
-    pub function_limits: faas::FunctionLimits,
-    /// The bearer token that every call but `/healthz` and `/readyz` needs; none leaves them open.
-    pub token: Option<String>,
-    /// The endpoints that are on, in the order in which they are shown.
-    pub endpoints: Vec<EndpointUrl>,
-    /// What runs handlers.
-    pub backend: Arc<dyn faas::Backend>,
-    /// Where deployments are published.
-    pub router: Arc<faas::Router>,
-    /// The version that `/v1/status` tells.
-    pub version: &'static str,
+pub(crate) struct Deployer {
+    /// What it is made of.
+    pub(crate) options: Options,
+    /// The functions that are known now.
+    pub(crate) functions: Functions,
+    /// When this process started to serve.
+    pub(crate) started: SystemTime,
+    /// What the backend can do here; empty until it has told.
+    pub(crate) report: OnceLock<BackendReport>,
+    /// Downloads that run at once.
+    pub(crate) downloads: Semaphore,
+    store: Store,
+    codes: Arc<Codes>,
+    turns: Arc<Turns>,
+    /// Deployments that are worked on at once.
+    slots: Semaphore,
+    /// The same for functions that are brought back, so that they don't hold up deployments.
+    restore_slots: Semaphore,
+    /// Deployments that are worked on or wait.
+    pending: AtomicUsize,
+    tasks: TaskTracker,
+    background: TaskTracker,
+    stopping: CancellationToken,
+    aborting: CancellationToken,
+    _lock: File,
 }
 
-/// An endpoint that is on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct EndpointUrl {
-    /// `coap`, `http` or `grpc`.
-    pub scheme: &'static str,
-    /// Where it listens.
-    pub addr: SocketAddr,
-}
-
-/// What to deploy.
+/// What a deployer keeps on the disk, opened.
 #[derive(Debug)]
-pub struct DeployRequest {
-    /// The function.
-    pub spec: FunctionSpec,
-    /// Its code.
-    pub source: Source,
+pub(crate) struct Disk {
+    /// Where the functions are kept.
+    pub(crate) store: Store,
+    /// Where their code is kept.
+    pub(crate) codes: Arc<Codes>,
+    /// Held as long as the data directory is ours.
+    pub(crate) lock: File,
+    /// Where removals run.
+    pub(crate) background: TaskTracker,
 }
 
-/// Where a function's code comes from.
-#[derive(Debug)]
-pub enum Source {
-    /// A zip or tar.gz, told apart by its first bytes.
-    Archive(Bytes),
-    /// Files in memory.
-    Files(Vec<SourceFile>),
-    /// A folder below [`Options::handlers_dir`], which is copied.
-    Folder(PathBuf),
-}
-
-/// What came of a deployment.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Deployed {
-    /// The function.
-    pub name: FunctionName,
-    /// The digest of its code.
-    pub digest: String,
-    /// Whether an earlier version was replaced.
-    pub is_replacement: bool,
-}
-
-/// Why a deployment failed. The version before, if any, still serves.
-#[derive(Debug, thiserror::Error)]
-pub enum DeployError {
-    /// The code was refused.
-    #[error(transparent)]
-    Archive(#[from] ArchiveError),
-    /// The backend could not make it ready.
-    #[error(transparent)]
-    Prepare(#[from] PrepareError),
-}
-
-/// Why the management service could not be opened.
-#[derive(Debug, thiserror::Error)]
-pub enum OpenError {
-    /// Another process has the data directory.
-    #[error("the data directory {0} is in use by another tinyfaas; stop it or choose another with --data-dir")]
-    Locked(PathBuf),
-}
-
-/// The management service; a clone is another handle of the same.
-#[derive(Debug, Clone)]
-pub struct Management {
-    options: Arc<Options>,
-}
-
-impl Management {
-    /// Opens it.
-    ///
-    /// # Errors
-    /// Where the data directory can't be used.
-    #[expect(clippy::unused_async, reason = "the interface comes first")]
-    pub async fn open(options: Options) -> Result<Self, OpenError> {
-        Ok(Self { options: Arc::new(options) })
+impl Deployer {
+    /// A deployer that knows the stored functions and has announced them to the router.
+    pub(crate) fn new(options: Options, disk: Disk, stored: Vec<(Record, Code)>) -> Arc<Self> {
+        let at_once = options.limits.deployments_at_once_max;
+        let deployer = Arc::new(Self {
+            functions: Functions::default(),
+            started: SystemTime::now(),
+            report: OnceLock::new(),
+            downloads: Semaphore::new(at_once),
+            store: disk.store,
+            codes: disk.codes,
+            turns: Arc::default(),
+            slots: Semaphore::new(at_once),
+            restore_slots: Semaphore::new(at_once),
+            pending: AtomicUsize::new(0),
+            tasks: TaskTracker::new(),
+            background: disk.background,
+            stopping: CancellationToken::new(),
+            aborting: CancellationToken::new(),
+            _lock: disk.lock,
+            options,
+        });
+        let mut specs = Vec::with_capacity(stored.len());
+        for (record, code) in stored {
+            specs.push(Arc::clone(&record.spec));
+            let log = Arc::new(FunctionLog::new(&deployer.options.limits));
+            deployer
+                .functions
+                .put(Arc::new(Function { record, code, log }));
+        }
+        deployer.options.router.announce(specs);
+        deployer
     }
 
-    /// Brings every stored function back, in tasks of its own.
-    pub fn restore(&self) {}
-
-    /// The API.
-    pub fn routes(&self) -> axum::Router {
-        axum::Router::new()
+    /// Asks the backend what it can do here, in a task of its own.
+    pub(crate) fn ask_for_report(self: &Arc<Self>) {
+        let deployer = Arc::clone(self);
+        self.tasks.spawn(async move {
+            tokio::select! {
+                report = deployer.options.backend.report() => {
+                    // It is asked for once.
+                    let _is_first = deployer.report.set(report).is_ok();
+                }
+                () = deployer.stopping.cancelled() => {}
+            }
+        });
     }
 
-    /// Serves the API until `shutdown`.
-    ///
-    /// # Errors
-    /// Where the listener fails for good.
-    pub async fn serve(
-        &self,
-        listener: tokio::net::TcpListener,
-        shutdown: CancellationToken,
-    ) -> std::io::Result<()> {
-        drop(listener);
-        shutdown.cancelled().await;
+    /// Deploys in a task of its own: whoever asked may go. Deployments of one name come one after
+    /// the other, in the order of the calls.
+    pub(crate) async fn deploy(self: &Arc<Self>, order: Order) -> Result<Deployed, DeployError> {
+        let limits = &self.options.limits;
+        order::check(&order.spec, limits)?;
+        let is_known = self.functions.get(order.spec.name.as_str()).is_some();
+        if !is_known && self.functions.count() >= limits.functions_max {
+            let functions_max = limits.functions_max;
+            return Err(DeployError::Full { functions_max });
+        }
+        let place = self.take_place()?;
+        let turn = self.turns.take(&order.spec.name);
+        let deployer = Arc::clone(self);
+        let task = self.tasks.spawn(async move {
+            let _place = place;
+            deployer.work(order, turn).await
+        });
+        task.await.unwrap_or(Err(DeployError::Broken))
+    }
+
+    /// Takes a function out of service and forgets it. Says whether it was known.
+    pub(crate) async fn delete(self: &Arc<Self>, name: FunctionName) -> Result<bool, DeployError> {
+        if self.stopping.is_cancelled() {
+            return Err(DeployError::Stopping);
+        }
+        let turn = self.turns.take(&name);
+        let deployer = Arc::clone(self);
+        let task = self.tasks.spawn(async move {
+            turn.begin().await;
+            if deployer.functions.get(name.as_str()).is_none() {
+                return Ok(false);
+            }
+            deployer.store.delete(name.clone()).await?;
+            let (_, served) = deployer.options.router.withdraw(&name);
+            let function = deployer.functions.remove(&name);
+            deployer.retire(served, function);
+            tracing::info!(function = %name, "deleted");
+            Ok(true)
+        });
+        task.await.unwrap_or(Err(DeployError::Broken))
+    }
+
+    /// Deletes every function that is known now. Says how many there were.
+    pub(crate) async fn wipe(self: &Arc<Self>) -> Result<usize, DeployError> {
+        let functions = self.functions.all();
+        let names = functions
+            .iter()
+            .map(|function| function.record.spec.name.clone());
+        let mut deleted = 0;
+        for result in join_all(names.map(|name| self.delete(name))).await {
+            deleted += usize::from(result?);
+        }
+        Ok(deleted)
+    }
+
+    /// Takes no new deployments, gives those under way `grace`, then retires every deployment.
+    pub(crate) async fn stop(&self, grace: Duration) {
+        let until = tokio::time::Instant::now() + grace;
+        self.stopping.cancel();
+        self.tasks.close();
+        self.background.close();
+        if tokio::time::timeout_at(until, self.tasks.wait())
+            .await
+            .is_err()
+        {
+            tracing::warn!("deployments were still under way and are given up");
+        }
+        self.aborting.cancel();
+        self.tasks.wait().await;
+        let routes = self.options.router.routes();
+        let deployments: Vec<_> = routes
+            .iter()
+            .filter_map(|route| route.deployment())
+            .collect();
+        let rest = until.saturating_duration_since(tokio::time::Instant::now());
+        join_all(deployments.iter().map(|deployment| deployment.retire(rest))).await;
+        self.background.wait().await;
+        self.store.close();
+    }
+
+    fn take_place(self: &Arc<Self>) -> Result<Place, DeployError> {
+        if self.stopping.is_cancelled() {
+            return Err(DeployError::Stopping);
+        }
+        let limits = &self.options.limits;
+        let waiting_max = limits.deployments_waiting_max;
+        let before = self.pending.fetch_add(1, Ordering::SeqCst);
+        let place = Place(Arc::clone(self));
+        if before >= waiting_max.saturating_add(limits.deployments_at_once_max) {
+            return Err(DeployError::Busy { waiting_max });
+        }
+        Ok(place)
+    }
+
+    async fn work(self: &Arc<Self>, order: Order, turn: Turn) -> Result<Deployed, DeployError> {
+        turn.begin().await;
+        let Ok(_slot) = self.slots.acquire().await else {
+            return Err(DeployError::Stopping);
+        };
+        let known = self.functions.get(order.spec.name.as_str());
+        let log = match &known {
+            Some(known) => Arc::clone(&known.log),
+            None => Arc::new(FunctionLog::new(&self.options.limits)),
+        };
+        let prepared = tokio::select! {
+            prepared = self.prepare(order, &log) => prepared?,
+            () = self.aborting.cancelled() => return Err(DeployError::Stopping),
+        };
+        let (record, code, handlers) = prepared;
+        let deployed = Deployed {
+            name: record.spec.name.clone(),
+            runtime: record.spec.runtime,
+            digest: record.digest.clone(),
+            is_replacement: known.is_some(),
+        };
+        drop(known);
+        self.publish(Function { record, code, log }, handlers)
+            .await?;
+        Ok(deployed)
+    }
+
+    /// Everything that can fail for reasons of the function. Dropping the future leaves nothing.
+    async fn prepare(
+        self: &Arc<Self>,
+        order: Order,
+        log: &Arc<FunctionLog>,
+    ) -> Result<(Record, Code, Vec<Arc<dyn Handler>>), DeployError> {
+        let deployer = Arc::clone(self);
+        let unpacking = tokio::task::spawn_blocking(move || deployer.unpack(order));
+        let (record, code) = unpacking.await.unwrap_or(Err(DeployError::Broken))?;
+        let package = Package {
+            spec: Arc::clone(&record.spec),
+            code: code.path(),
+            digest: record.digest.clone(),
+            log: Arc::clone(log),
+        };
+        let handlers = self.options.backend.prepare(package).await?;
+        Ok((record, code, handlers))
+    }
+
+    /// Brings the code to its folder. Blocks on the disk.
+    fn unpack(&self, order: Order) -> Result<(Record, Code), DeployError> {
+        let (limits, tmp) = (&self.options.limits, self.codes.tmp());
+        let Order {
+            mut spec,
+            detects_runtime,
+            source,
+            subfolder,
+        } = order;
+        let (unpacked, packed_bytes) = match source {
+            Source::Archive(archive) => {
+                let unpacked = archive::unpack(&archive, subfolder.as_deref(), tmp, limits)?;
+                (unpacked, Some(archive.len() as u64))
+            }
+            Source::Files(files) => (archive::write(&files, tmp, limits)?, None),
+            Source::Folder(path) => {
+                let folder = self.folder_below_handlers(&path)?;
+                (archive::copy(&folder, tmp, limits)?, None)
+            }
+        };
+        if detects_runtime {
+            spec.runtime = order::detect_runtime(&unpacked.root)?;
+        }
+        check_entry(&spec, &unpacked)?;
+        let code = self.codes.adopt(&unpacked).map_err(ArchiveError::Disk)?;
+        let record = Record {
+            spec: Arc::new(spec),
+            digest: unpacked.digest.clone(),
+            files: unpacked.files,
+            packed_bytes: packed_bytes.unwrap_or(unpacked.unpacked_bytes),
+            unpacked_bytes: unpacked.unpacked_bytes,
+            deployed_at_ms: now_ms(),
+        };
+        Ok((record, code))
+    }
+
+    fn folder_below_handlers(&self, path: &Path) -> Result<std::path::PathBuf, BadField> {
+        let bad = |reason: &str| {
+            let fix = "name a folder below the handlers directory (--handlers-dir)";
+            BadField::new("path", format!("{} {reason}", path.display()), fix)
+        };
+        let handlers_dir = self.options.handlers_dir.canonicalize();
+        let handlers_dir =
+            handlers_dir.map_err(|_gone| bad("can't be had: there is no handlers directory"))?;
+        let folder = handlers_dir.join(path).canonicalize();
+        let folder = folder.map_err(|_gone| bad("is not there"))?;
+        if !folder.starts_with(&handlers_dir) {
+            return Err(bad("lies outside the handlers directory"));
+        }
+        if !folder.is_dir() {
+            return Err(bad("is no folder"));
+        }
+        Ok(folder)
+    }
+
+    /// Makes the function durable, lets it serve, and sees its predecessor off.
+    async fn publish(
+        self: &Arc<Self>,
+        function: Function,
+        handlers: Vec<Arc<dyn Handler>>,
+    ) -> Result<(), DeployError> {
+        let record = function.record.clone();
+        let digest = record.digest.clone();
+        let deployment = Deployment::new(Arc::clone(&record.spec), digest, handlers);
+        let deployment = Arc::new(deployment);
+        if let Err(error) = self.store.put(record.clone()).await {
+            deployment.retire(Duration::ZERO).await;
+            return Err(error.into());
+        }
+        let handlers = deployment.handlers().len();
+        // Known before it is routed: whoever sees the route finds the function.
+        let before = self.functions.put(Arc::new(function));
+        let served = self.options.router.publish(deployment);
+        self.retire(served, before);
+        let name = &record.spec.name;
+        tracing::info!(function = %name, handlers, digest = record.digest, "deployed");
         Ok(())
     }
 
-    /// Deploys a function.
-    ///
-    /// # Errors
-    /// See [`DeployError`].
-    #[expect(clippy::unused_async, reason = "the interface comes first")]
-    pub async fn deploy(&self, request: DeployRequest) -> Result<Deployed, DeployError> {
-        drop((request, &self.options));
-        Err(ArchiveError::Empty.into())
+    /// Lets a deployment that serves no more finish, in the background, then lets its code go.
+    fn retire(&self, served: Option<Arc<Deployment>>, function: Option<Arc<Function>>) {
+        let drain = self.options.limits.drain;
+        self.background.spawn(async move {
+            if let Some(served) = served {
+                served.retire(drain).await;
+            }
+            drop(function);
+        });
     }
+}
 
-    /// Takes no new deployments, waits for those under way, and retires every deployment.
-    #[expect(clippy::unused_async, reason = "the interface comes first")]
-    pub async fn stop(&self, grace: Duration) {
-        tracing::debug!(?grace, "stopping");
+/// A place among the deployments that are worked on or wait; dropping it frees it.
+#[derive(Debug)]
+struct Place(Arc<Deployer>);
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.pending.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+fn check_entry(spec: &FunctionSpec, unpacked: &Unpacked) -> Result<(), BadField> {
+    let Entry::EventHandler(file) = &spec.entry else {
+        return Ok(());
+    };
+    let path = unpacked.root.join(file);
+    let is_inside = path.canonicalize().is_ok_and(|p| {
+        let root = unpacked.root.canonicalize();
+        p.is_file() && root.is_ok_and(|root| p.starts_with(root))
+    });
+    if !is_inside {
+        let reason = format!("{file:?} is no file in the function's folder");
+        return Err(BadField::new(
+            "entry",
+            reason,
+            "name the file that exports eventhandler()",
+        ));
+    }
+    Ok(())
+}
+
+fn now_ms() -> i64 {
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+}
+
+/// What a failure to prepare says in one text: the reason, then what was printed.
+pub(crate) fn prepare_text(error: &PrepareError) -> String {
+    match error.output().trim_end() {
+        "" => error.to_string(),
+        output => format!("{error}\n{output}"),
     }
 }

@@ -5,9 +5,175 @@
 //! Everything that can fail comes before publish. Functions are never invoked here.
 
 mod archive;
+mod codes;
 mod deployer;
+mod download;
+mod functions;
+mod options;
+mod order;
+mod store;
+mod turns;
 
 pub use archive::{ArchiveError, SourceFile};
-pub use deployer::{
-    DeployError, DeployRequest, Deployed, EndpointUrl, Management, OpenError, Options, Source,
-};
+pub use download::DownloadError;
+pub use options::{EndpointUrl, Options};
+pub use order::{BadField, DeployError, DeployRequest, Deployed, Source};
+pub use store::StoreError;
+
+use codes::{Code, Codes};
+use deployer::{Deployer, Disk};
+use order::Order;
+use std::fs::{DirBuilder, File};
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+use store::{Record, Store};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// The management service. A clone is another handle of the same.
+#[derive(Debug, Clone)]
+pub struct Management {
+    deployer: Arc<Deployer>,
+}
+
+/// Why the management service could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Another process has the data directory.
+    #[error("the data directory {} is in use by another tinyfaas; stop that one, or choose another directory with --data-dir", .0.display())]
+    Locked(PathBuf),
+    /// The data directory can't be used.
+    #[error("the data directory {} can't be used ({error}); check its owner and mode, or choose another with --data-dir", .path.display())]
+    DataDir {
+        /// The directory.
+        path: PathBuf,
+        /// What failed.
+        error: io::Error,
+    },
+    /// The store can't be read.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl Management {
+    /// Locks the data directory, opens the store, removes what a crash may have left there, and
+    /// announces every stored function to the router, so that early invocations wait for it.
+    ///
+    /// # Errors
+    /// Where another process has the data directory, it can't be used, or the store can't be read.
+    pub async fn open(options: Options) -> Result<Self, OpenError> {
+        let data_dir = options.data_dir.clone();
+        let opening = tokio::task::spawn_blocking(move || open_disk(&data_dir));
+        let (disk, stored) = opening.await.map_err(|error| OpenError::DataDir {
+            path: options.data_dir.clone(),
+            error: io::Error::other(error),
+        })??;
+        let deployer = Deployer::new(options, disk, stored);
+        deployer.ask_for_report();
+        Ok(Self { deployer })
+    }
+
+    /// Starts bringing every stored function back, in tasks of its own. `/readyz` tells when
+    /// that is over.
+    pub fn restore(&self) {
+        self.deployer.restore();
+    }
+
+    /// The calls of the API.
+    pub fn routes(&self) -> axum::Router {
+        axum::Router::new()
+    }
+
+    /// Serves the API on the listener until `shutdown`; calls under way may finish.
+    ///
+    /// # Errors
+    /// Where the listener fails for good.
+    pub async fn serve(
+        &self,
+        listener: tokio::net::TcpListener,
+        shutdown: CancellationToken,
+    ) -> io::Result<()> {
+        drop(listener);
+        shutdown.cancelled().await;
+        Ok(())
+    }
+
+    /// Deploys a function in a task of its own, as the API does: dropping the future does not cut
+    /// it. Of several deployments of one name the one that was called last wins.
+    ///
+    /// # Errors
+    /// See [`DeployError`]; the version before, if any, still serves, and nothing is left.
+    pub async fn deploy(&self, request: DeployRequest) -> Result<Deployed, DeployError> {
+        let order = Order {
+            spec: request.spec,
+            detects_runtime: false,
+            source: request.source,
+            subfolder: None,
+        };
+        self.deployer.deploy(order).await
+    }
+
+    /// Takes no new deployments, waits up to `grace` for those under way, then retires every
+    /// deployment (within what is left of `grace`) and closes the store.
+    pub async fn stop(&self, grace: Duration) {
+        self.deployer.stop(grace).await;
+    }
+}
+
+/// Opens what is in the data directory. Blocks.
+fn open_disk(data_dir: &Path) -> Result<(Disk, Vec<(Record, Code)>), OpenError> {
+    let failed = |error| OpenError::DataDir {
+        path: data_dir.to_owned(),
+        error,
+    };
+    let made = DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(data_dir);
+    made.map_err(failed)?;
+    let lock = lock(data_dir)?;
+    let background = TaskTracker::new();
+    let codes = Codes::open(data_dir, background.clone()).map_err(failed)?;
+    let (store, records) = Store::open(&data_dir.join("tinyfaas.db"))?;
+    File::open(data_dir)
+        .and_then(|folder| folder.sync_all())
+        .map_err(failed)?;
+    let with_code = |record: Record| {
+        let code = codes.refer(&record.digest);
+        (record, code)
+    };
+    let stored = records.into_iter().map(with_code).collect();
+    codes.remove_unreferenced().map_err(failed)?;
+    let disk = Disk {
+        store,
+        codes,
+        lock,
+        background,
+    };
+    Ok((disk, stored))
+}
+
+/// Takes the lock that shows the data directory as ours until the process ends.
+fn lock(data_dir: &Path) -> Result<File, OpenError> {
+    use rustix::fs::{FlockOperation, flock};
+
+    let failed = |error| OpenError::DataDir {
+        path: data_dir.to_owned(),
+        error,
+    };
+    let path = data_dir.join("lock");
+    let options = File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .clone();
+    let file = options.open(path).map_err(failed)?;
+    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(file),
+        Err(rustix::io::Errno::WOULDBLOCK) => Err(OpenError::Locked(data_dir.to_owned())),
+        Err(error) => Err(failed(error.into())),
+    }
+}

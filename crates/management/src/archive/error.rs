@@ -1,0 +1,134 @@
+//! Why code was refused.
+
+/// Why code was refused. The texts are for whoever deploys it and name the mend.
+#[derive(Debug, thiserror::Error)]
+pub enum ArchiveError {
+    /// Nothing is in it.
+    #[error("the archive has no files; put the function's files in it")]
+    Empty,
+    /// It is neither a zip nor a tar.gz.
+    #[error("this is no zip and no tar.gz archive; pack the function's folder as one of them")]
+    NotAnArchive,
+    /// It is a tar that is not compressed.
+    #[error("this is a plain tar archive; compress it with gzip (tar -czf)")]
+    PlainTar,
+    /// It is larger than [`faas::Limits::archive_packed_bytes_max`].
+    #[error(
+        "the archive is larger than {bytes_max} bytes; leave out what the function does not need"
+    )]
+    PackedTooLarge {
+        /// The bound.
+        bytes_max: u64,
+    },
+    /// It unpacks to more than [`faas::Limits::archive_unpacked_bytes_max`].
+    #[error(
+        "the archive unpacks to more than {bytes_max} bytes; leave out what the function does not need"
+    )]
+    UnpackedTooLarge {
+        /// The bound.
+        bytes_max: u64,
+    },
+    /// It unpacks to more than [`faas::Limits::archive_ratio_max`] times its size.
+    #[error(
+        "the archive unpacks to more than {ratio_max} times its own size; leave out files of nothing but the same byte"
+    )]
+    Ratio {
+        /// The bound.
+        ratio_max: u64,
+    },
+    /// It has more than [`faas::Limits::archive_files_max`] entries.
+    #[error(
+        "the archive has more than {files_max} files and folders; leave out installed dependencies, they are installed at deployment"
+    )]
+    TooManyFiles {
+        /// The bound.
+        files_max: usize,
+    },
+    /// A folder lies deeper than [`faas::Limits::archive_depth_max`].
+    #[error("the archive's {path:?} lies more than {depth_max} folders deep; use fewer")]
+    TooDeep {
+        /// The entry, cut.
+        path: String,
+        /// The bound.
+        depth_max: usize,
+    },
+    /// A path is longer than [`faas::Limits::archive_name_bytes_max`], or a segment than 255 bytes.
+    #[error(
+        "the archive's {path:?}… has a name longer than {bytes_max} bytes; give it a shorter one"
+    )]
+    NameTooLong {
+        /// The entry, cut.
+        path: String,
+        /// The bound.
+        bytes_max: usize,
+    },
+    /// A path starts at the root.
+    #[error("the archive's {0:?} has an absolute name; pack the folder with relative names")]
+    Absolute(String),
+    /// A path starts with a Windows drive.
+    #[error("the archive's {0:?} names a Windows drive; pack the folder with relative names")]
+    Drive(String),
+    /// A path has a `..`.
+    #[error("the archive's {0:?} leaves the function's folder with \"..\"; pack the folder itself")]
+    Parent(String),
+    /// A path has a control character.
+    #[error("the archive's {0:?} has a control character in its name; rename the file")]
+    ControlCharacter(String),
+    /// A path is not UTF-8.
+    #[error("the archive's {0:?} has a name that is not UTF-8; rename the file")]
+    NameNotText(String),
+    /// Two entries have the same path.
+    #[error("the archive has {0:?} twice; pack the folder anew")]
+    Twice(String),
+    /// A path is a file or link and at the same time a folder.
+    #[error("the archive's {0:?} is a folder and something else at once; pack the folder anew")]
+    Conflict(String),
+    /// A link points out of the function's folder.
+    #[error(
+        "the archive's link {path:?} points out of the function's folder, to {target:?}; pack the file itself"
+    )]
+    LinkOut {
+        /// The link.
+        path: String,
+        /// Where it points.
+        target: String,
+    },
+    /// A link points to nothing.
+    #[error(
+        "the archive's link {path:?} points to {target:?}, which is not in the archive; pack the file itself"
+    )]
+    LinkBroken {
+        /// The link.
+        path: String,
+        /// Where it points.
+        target: String,
+    },
+    /// A device, pipe or socket.
+    #[error("the archive's {0:?} is a device, pipe or socket; leave it out")]
+    Special(String),
+    /// An entry is encrypted.
+    #[error("the archive's {0:?} is encrypted; pack the folder without a password")]
+    Encrypted(String),
+    /// An entry is compressed in a way that is not known.
+    #[error("the archive's {0:?} is compressed in an unusual way; use deflate (zip's default)")]
+    Compression(String),
+    /// The archive is cut short or broken.
+    #[error("the archive is damaged or cut short ({0}); send it again")]
+    Damaged(String),
+    /// The asked for folder is not inside.
+    #[error("the archive has no folder {0:?}; check subfolder_path")]
+    NoSubfolder(String),
+    /// This host's disk.
+    #[error("this host could not store the code ({0}); look at its disk and try again")]
+    Disk(#[from] std::io::Error),
+}
+
+impl ArchiveError {
+    /// Whether the archive is larger than it may be as it is sent.
+    pub(crate) fn is_too_large(&self) -> bool {
+        matches!(
+            self,
+            Self::PackedTooLarge { .. } | Self::UnpackedTooLarge { .. }
+        )
+    }
+}

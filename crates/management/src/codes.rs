@@ -1,0 +1,161 @@
+//! The folders of code: each named by its digest, kept as long as someone refers to it.
+
+use crate::archive::Unpacked;
+use std::collections::HashMap;
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use tokio_util::task::TaskTracker;
+
+/// The folders of code below the data directory.
+#[derive(Debug)]
+pub(crate) struct Codes {
+    folder: PathBuf,
+    tmp: PathBuf,
+    /// How many refer to each folder. Held while a folder appears or goes.
+    references: Mutex<HashMap<String, usize>>,
+    removals: TaskTracker,
+    removed: AtomicU64,
+}
+
+/// Keeps a folder of code; dropping the last reference removes it.
+#[derive(Debug)]
+pub(crate) struct Code {
+    codes: Arc<Codes>,
+    digest: String,
+}
+
+impl Codes {
+    /// Makes the folders and empties the one for temporary files. Removals run in `removals`.
+    pub(crate) fn open(data_dir: &Path, removals: TaskTracker) -> io::Result<Arc<Self>> {
+        let (folder, tmp) = (data_dir.join("code"), data_dir.join("tmp"));
+        if tmp.exists() {
+            fs::remove_dir_all(&tmp)?;
+        }
+        for path in [&folder, &tmp] {
+            fs::DirBuilder::new()
+                .recursive(true)
+                .mode(0o700)
+                .create(path)?;
+        }
+        Ok(Arc::new(Self {
+            folder,
+            tmp,
+            references: Mutex::default(),
+            removals,
+            removed: AtomicU64::new(0),
+        }))
+    }
+
+    /// Where temporary files go, on the same file system.
+    pub(crate) fn tmp(&self) -> &Path {
+        &self.tmp
+    }
+
+    /// Refers to a folder that is there already, or should be.
+    pub(crate) fn refer(self: &Arc<Self>, digest: &str) -> Code {
+        let mut references = self
+            .references
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        *references.entry(digest.to_owned()).or_default() += 1;
+        Code {
+            codes: Arc::clone(self),
+            digest: digest.to_owned(),
+        }
+    }
+
+    /// Moves unpacked code to its place, unless the same is there. Blocks on the disk.
+    pub(crate) fn adopt(self: &Arc<Self>, unpacked: &Unpacked) -> io::Result<Code> {
+        let mut references = self
+            .references
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let place = self.folder.join(&unpacked.digest);
+        if !place.exists() {
+            fs::rename(&unpacked.root, &place)?;
+            File::open(&self.folder)?.sync_all()?;
+        }
+        *references.entry(unpacked.digest.clone()).or_default() += 1;
+        Ok(Code {
+            codes: Arc::clone(self),
+            digest: unpacked.digest.clone(),
+        })
+    }
+
+    /// Removes the folders that nobody refers to, which a crash may have left. Blocks.
+    pub(crate) fn remove_unreferenced(&self) -> io::Result<()> {
+        let references = self
+            .references
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        for entry in fs::read_dir(&self.folder)? {
+            let entry = entry?;
+            let is_known = entry
+                .file_name()
+                .to_str()
+                .is_some_and(|n| references.contains_key(n));
+            if !is_known {
+                fs::remove_dir_all(entry.path())?;
+            }
+        }
+        Ok(())
+    }
+
+    fn release(&self, digest: &str) {
+        let mut references = self
+            .references
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let Some(count) = references.get_mut(digest) else {
+            return;
+        };
+        *count -= 1;
+        if *count > 0 {
+            return;
+        }
+        references.remove(digest);
+        // Out of its place at once, so that the same code can come again; the work comes after.
+        let number = self.removed.fetch_add(1, Ordering::Relaxed);
+        let removed = self.tmp.join(format!("removed-{number}"));
+        if let Err(error) = fs::rename(self.folder.join(digest), &removed) {
+            if error.kind() != io::ErrorKind::NotFound {
+                tracing::warn!(%error, digest, "could not remove code that is no longer used");
+            }
+            return;
+        }
+        drop(references);
+        let remove = move || {
+            if let Err(error) = fs::remove_dir_all(&removed) {
+                tracing::warn!(%error, "could not remove code that is no longer used");
+            }
+        };
+        if tokio::runtime::Handle::try_current().is_ok() {
+            // The tracker is what waits for it.
+            drop(self.removals.spawn_blocking(remove));
+        } else {
+            remove();
+        }
+    }
+}
+
+impl Code {
+    /// The folder.
+    pub(crate) fn path(&self) -> PathBuf {
+        self.codes.folder.join(&self.digest)
+    }
+
+    /// The digest, which is the folder's name.
+    pub(crate) fn digest(&self) -> &str {
+        &self.digest
+    }
+}
+
+impl Drop for Code {
+    fn drop(&mut self) {
+        self.codes.release(&self.digest);
+    }
+}

@@ -1,0 +1,115 @@
+//! Bringing stored functions back after a start.
+
+use super::{Deployer, prepare_text};
+use crate::functions::Function;
+use faas::{Deployment, Package, PrepareError};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// The first pause before a function that could not be brought back is tried again; it doubles.
+const PAUSE_MIN: Duration = Duration::from_secs(5);
+
+/// The longest such pause.
+const PAUSE_MAX: Duration = Duration::from_secs(300);
+
+/// How a try ended.
+enum Outcome {
+    /// The function serves, or was replaced or deleted meanwhile, or can never be brought back.
+    Settled,
+    /// It failed and may succeed later.
+    Failed,
+}
+
+impl Deployer {
+    /// Starts bringing every function back that has no deployment yet.
+    pub(crate) fn restore(self: &Arc<Self>) {
+        for function in self.functions.all() {
+            let deployer = Arc::clone(self);
+            self.tasks
+                .spawn(async move { deployer.bring_back(&function).await });
+        }
+    }
+
+    /// The names that are neither ready nor known to have failed.
+    pub(crate) fn awaited(&self) -> Vec<String> {
+        let routes = self.options.router.routes();
+        let is_awaited =
+            |route: &&Arc<faas::Route>| route.deployment().is_none() && route.failure().is_none();
+        let mut names: Vec<_> = routes
+            .iter()
+            .filter(is_awaited)
+            .map(|route| route.name().to_string())
+            .collect();
+        names.sort_unstable();
+        names
+    }
+
+    async fn bring_back(self: &Arc<Self>, function: &Arc<Function>) {
+        let mut pause = PAUSE_MIN;
+        loop {
+            match self.try_to_bring_back(function).await {
+                Outcome::Settled => return,
+                Outcome::Failed => {}
+            }
+            tokio::select! {
+                () = tokio::time::sleep(pause) => pause = (pause * 2).min(PAUSE_MAX),
+                () = self.stopping.cancelled() => return,
+            }
+        }
+    }
+
+    async fn try_to_bring_back(self: &Arc<Self>, function: &Arc<Function>) -> Outcome {
+        let spec = &function.record.spec;
+        let turn = self.turns.take(&spec.name);
+        turn.begin().await;
+        let Ok(_slot) = self.restore_slots.acquire().await else {
+            return Outcome::Settled;
+        };
+        let current = self.functions.get(spec.name.as_str());
+        let is_current = current.is_some_and(|current| Arc::ptr_eq(&current, function));
+        let Some(route) = self.options.router.find(spec.name.as_str()) else {
+            return Outcome::Settled;
+        };
+        if !is_current || route.deployment().is_some() || self.stopping.is_cancelled() {
+            return Outcome::Settled;
+        }
+        if !function.code.path().is_dir() {
+            tracing::error!(function = %spec.name, "its code is gone; deploy it again");
+            route.set_failure("its code is gone from the disk; deploy it again".to_owned());
+            return Outcome::Settled;
+        }
+        let prepared = tokio::select! {
+            prepared = self.options.backend.prepare(package(function)) => prepared,
+            () = self.stopping.cancelled() => return Outcome::Settled,
+        };
+        match prepared {
+            Ok(handlers) => {
+                let digest = function.code.digest().to_owned();
+                let deployment = Deployment::new(Arc::clone(spec), digest, handlers);
+                let served = self.options.router.publish(Arc::new(deployment));
+                self.retire(served, None);
+                tracing::info!(function = %spec.name, "brought back");
+                Outcome::Settled
+            }
+            Err(error) => {
+                log_failure(function, &error);
+                route.set_failure(prepare_text(&error));
+                Outcome::Failed
+            }
+        }
+    }
+}
+
+fn package(function: &Function) -> Package {
+    Package {
+        spec: Arc::clone(&function.record.spec),
+        code: function.code.path(),
+        digest: function.code.digest().to_owned(),
+        log: Arc::clone(&function.log),
+    }
+}
+
+fn log_failure(function: &Function, error: &PrepareError) {
+    let name = &function.record.spec.name;
+    tracing::warn!(function = %name, %error, "could not be brought back; it is tried again");
+}

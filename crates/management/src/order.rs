@@ -1,0 +1,216 @@
+//! What is asked for in a deployment, what comes of it, and what can go wrong.
+
+use crate::archive::{ArchiveError, SourceFile};
+use crate::download::DownloadError;
+use crate::store::StoreError;
+use bytes::Bytes;
+use faas::{Entry, FunctionName, FunctionSpec, Limits, PrepareError, Runtime};
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// The longest deadline of a function; the handler protocol counts milliseconds in 32 bits.
+const DEADLINE_MAX: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// What to deploy.
+#[derive(Debug)]
+pub struct DeployRequest {
+    /// The function.
+    pub spec: FunctionSpec,
+    /// Its code.
+    pub source: Source,
+}
+
+/// Where a function's code comes from.
+#[derive(Debug)]
+pub enum Source {
+    /// A zip or tar.gz, told apart by its first bytes.
+    Archive(Bytes),
+    /// Files in memory.
+    Files(Vec<SourceFile>),
+    /// A folder below [`Options::handlers_dir`](crate::Options::handlers_dir), which is copied.
+    Folder(PathBuf),
+}
+
+/// A deployment as the API asks for it.
+#[derive(Debug)]
+pub(crate) struct Order {
+    /// The function. Its runtime counts only where `detects_runtime` is not set.
+    pub(crate) spec: FunctionSpec,
+    /// Whether the runtime is told by the files.
+    pub(crate) detects_runtime: bool,
+    /// The code.
+    pub(crate) source: Source,
+    /// The folder in the archive that is the function's.
+    pub(crate) subfolder: Option<String>,
+}
+
+/// What came of a deployment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Deployed {
+    /// The function.
+    pub name: FunctionName,
+    /// The runtime that was asked for or found.
+    pub runtime: Runtime,
+    /// The digest of its code.
+    pub digest: String,
+    /// Whether an earlier version was replaced.
+    pub is_replacement: bool,
+}
+
+/// A field of a request that can't be taken.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{field}: {reason}; {fix}")]
+pub struct BadField {
+    /// Its name in the API.
+    pub field: String,
+    /// What is wrong with it.
+    pub reason: String,
+    /// What to send instead.
+    pub fix: String,
+}
+
+impl BadField {
+    pub(crate) fn new(
+        field: impl Into<String>,
+        reason: impl Into<String>,
+        fix: impl Into<String>,
+    ) -> Self {
+        Self {
+            field: field.into(),
+            reason: reason.into(),
+            fix: fix.into(),
+        }
+    }
+}
+
+/// Why a deployment failed. The version before, if any, still serves, and nothing is left.
+#[derive(Debug, thiserror::Error)]
+pub enum DeployError {
+    /// A setting can't be taken.
+    #[error(transparent)]
+    Field(#[from] BadField),
+    /// The code was refused.
+    #[error(transparent)]
+    Archive(#[from] ArchiveError),
+    /// The code could not be fetched.
+    #[error(transparent)]
+    Download(#[from] DownloadError),
+    /// The backend could not make the function ready.
+    #[error(transparent)]
+    Prepare(#[from] PrepareError),
+    /// It could not be made durable.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// Too many deployments wait.
+    #[error("{waiting_max} deployments wait already; try again in a few seconds")]
+    Busy {
+        /// The bound.
+        waiting_max: usize,
+    },
+    /// There are as many functions as there may be.
+    #[error("there are {functions_max} functions already; delete one first")]
+    Full {
+        /// The bound.
+        functions_max: usize,
+    },
+    /// The node is shutting down.
+    #[error("this node is stopping; try again when it has started")]
+    Stopping,
+    /// A bug: the deployment's task ended without a result.
+    #[error("the deployment broke off; see the log of tinyfaas")]
+    Broken,
+}
+
+/// Checks what a spec asks for against the bounds.
+pub(crate) fn check(spec: &FunctionSpec, limits: &Limits) -> Result<(), BadField> {
+    let handlers_max = limits.handlers_max;
+    if spec.handlers == 0 || spec.handlers > handlers_max {
+        let reason = format!("{} handlers can't be had", spec.handlers);
+        let fix = format!("choose 1 to {handlers_max}");
+        return Err(BadField::new("threads", reason, fix));
+    }
+    check_envs(&spec.envs, limits)?;
+    if spec.limits.deadline.is_zero() || spec.limits.deadline > DEADLINE_MAX {
+        let fix = "choose a time up to 24 hours, such as 60s or 500ms";
+        return Err(BadField::new("deadline", "it is zero or too long", fix));
+    }
+    let (runtime, entry) = (spec.runtime, &spec.entry);
+    match (runtime, entry) {
+        (_, Entry::Convention) | (Runtime::Nodejs, Entry::EventHandler(_)) => Ok(()),
+        (Runtime::Python3 | Runtime::Go | Runtime::Binary, Entry::EventHandler(_)) => {
+            let reason = format!("the runtime {runtime} has no entry file");
+            Err(BadField::new("entry", reason, "leave it out"))
+        }
+    }
+}
+
+fn check_envs(envs: &[(String, String)], limits: &Limits) -> Result<(), BadField> {
+    let bad = |reason: String, fix: &str| Err(BadField::new("envs", reason, fix));
+    if envs.len() > limits.envs_max {
+        let reason = format!("there are more than {} variables", limits.envs_max);
+        return bad(reason, "send fewer");
+    }
+    let bytes: usize = envs
+        .iter()
+        .map(|(name, value)| name.len() + value.len())
+        .sum();
+    if bytes > limits.envs_bytes_max {
+        let reason = format!(
+            "the variables take more than {} bytes",
+            limits.envs_bytes_max
+        );
+        return bad(reason, "send less, or put it into a file of the function");
+    }
+    let mut seen = HashSet::new();
+    for (name, value) in envs {
+        let mut chars = name.chars();
+        let starts_well = chars
+            .next()
+            .is_some_and(|c| c.is_ascii_alphabetic() || c == '_');
+        if !starts_well || !chars.all(|c| c.is_ascii_alphanumeric() || c == '_') {
+            let reason = format!("{name:?} is no name of a variable");
+            return bad(
+                reason,
+                "use letters, digits and _, not starting with a digit",
+            );
+        }
+        if name.starts_with("TINYFAAS_") {
+            let reason = format!("{name:?} is reserved");
+            return bad(reason, "use a name that does not start with TINYFAAS_");
+        }
+        if value.contains('\0') {
+            let reason = format!("the value of {name:?} has a NUL character");
+            return bad(reason, "leave it out");
+        }
+        if !seen.insert(name) {
+            return bad(format!("{name:?} is given twice"), "give it once");
+        }
+    }
+    Ok(())
+}
+
+/// Tells the runtime by the files that its convention names.
+pub(crate) fn detect_runtime(code: &Path) -> Result<Runtime, BadField> {
+    let signs = |runtime| match runtime {
+        Runtime::Nodejs => &["package.json", "index.js", "index.mjs", "index.cjs"][..],
+        Runtime::Python3 => &["fn.py"],
+        Runtime::Go => &["fn.go"],
+        Runtime::Binary => &["fn.sh"],
+    };
+    let has = |runtime: &Runtime| signs(*runtime).iter().any(|sign| code.join(sign).is_file());
+    let found: Vec<Runtime> = Runtime::ALL.into_iter().filter(has).collect();
+    let fix = "set it to one of nodejs, python3, go, binary";
+    match found[..] {
+        [runtime] => Ok(runtime),
+        [] => {
+            let reason = "there is no package.json, index.js, fn.py, fn.go or fn.sh to tell it by";
+            Err(BadField::new("runtime", reason, fix))
+        }
+        _ => {
+            let words: Vec<&str> = found.iter().map(|runtime| runtime.as_str()).collect();
+            let reason = format!("the files fit each of {}", words.join(", "));
+            Err(BadField::new("runtime", reason, fix))
+        }
+    }
+}

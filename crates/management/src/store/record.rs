@@ -1,0 +1,94 @@
+//! What is stored of a function, in shapes of its own: the vocabulary may change, these stay.
+
+use faas::{Entry, FunctionLimits, FunctionSpec};
+use serde::{Deserialize, Serialize};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// What is kept of a function.
+#[derive(Debug, Clone)]
+pub(crate) struct Record {
+    /// What the user asked for.
+    pub(crate) spec: Arc<FunctionSpec>,
+    /// The digest of the code, which is also the name of its folder.
+    pub(crate) digest: String,
+    /// Files and links of the code.
+    pub(crate) files: u64,
+    /// What the code took as it was sent; the same as unpacked where it was no archive.
+    pub(crate) packed_bytes: u64,
+    /// What the code's files take.
+    pub(crate) unpacked_bytes: u64,
+    /// When it was deployed, in milliseconds since 1970.
+    pub(crate) deployed_at_ms: i64,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Settings {
+    runtime: String,
+    event_handler: Option<String>,
+    handlers: u16,
+    envs: Vec<(String, String)>,
+    network: bool,
+    memory_bytes_max: u64,
+    pids_max: u32,
+    cpu_millis_max: u32,
+    tmp_bytes_max: u64,
+    tmp_files_max: u64,
+    open_files_max: u64,
+    deadline_ms: u64,
+    queue_max: usize,
+}
+
+/// The stored form of what the user asked for.
+pub(super) fn settings(spec: &FunctionSpec) -> String {
+    let limits = &spec.limits;
+    let settings = Settings {
+        runtime: spec.runtime.as_str().to_owned(),
+        event_handler: match &spec.entry {
+            Entry::Convention => None,
+            Entry::EventHandler(file) => Some(file.clone()),
+        },
+        handlers: spec.handlers,
+        envs: spec.envs.clone(),
+        network: spec.network,
+        memory_bytes_max: limits.memory_bytes_max,
+        pids_max: limits.pids_max,
+        cpu_millis_max: limits.cpu_millis_max,
+        tmp_bytes_max: limits.tmp_bytes_max,
+        tmp_files_max: limits.tmp_files_max,
+        open_files_max: limits.open_files_max,
+        deadline_ms: u64::try_from(limits.deadline.as_millis()).unwrap_or(u64::MAX),
+        queue_max: limits.queue_max,
+    };
+    serde_json::to_string(&settings).expect("the shape has only texts, numbers and lists")
+}
+
+/// What the user asked for, from its stored form.
+pub(super) fn spec(name: &str, settings: &str) -> Result<FunctionSpec, String> {
+    let stored: Settings = serde_json::from_str(settings).map_err(|error| error.to_string())?;
+    Ok(FunctionSpec {
+        name: name
+            .parse()
+            .map_err(|error: faas::NameError| error.to_string())?,
+        runtime: stored
+            .runtime
+            .parse()
+            .map_err(|error: faas::UnknownRuntime| error.to_string())?,
+        entry: stored
+            .event_handler
+            .map_or(Entry::Convention, Entry::EventHandler),
+        handlers: stored.handlers,
+        envs: stored.envs,
+        network: stored.network,
+        limits: FunctionLimits {
+            memory_bytes_max: stored.memory_bytes_max,
+            pids_max: stored.pids_max,
+            cpu_millis_max: stored.cpu_millis_max,
+            tmp_bytes_max: stored.tmp_bytes_max,
+            tmp_files_max: stored.tmp_files_max,
+            open_files_max: stored.open_files_max,
+            deadline: Duration::from_millis(stored.deadline_ms),
+            queue_max: stored.queue_max,
+        },
+    })
+}
