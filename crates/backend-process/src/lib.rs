@@ -1,1 +1,21 @@
-//! Handlers as sandboxed processes of the host.
+//! Handlers as sandboxed processes of the host: the embedded default backend.
+//!
+//! [`launcher_main`] must be called first thing in `main`: handlers begin as this same program,
+//! executed anew, which confines itself and then executes the function's interpreter.
+
+mod backend;
+mod cache;
+mod dependencies;
+mod handler;
+mod interpreter;
+mod output;
+mod process;
+mod recipe;
+mod report;
+mod sandbox;
+mod shims;
+
+pub use backend::{Options, ProcessBackend, StartError};
+pub use interpreter::Interpreters;
+pub use sandbox::SandboxMode;
+pub use sandbox::launcher::launcher_main;

@@ -1,0 +1,213 @@
+//! Starts the instances of one function's handlers.
+
+use crate::backend::Node;
+use crate::cache::Kept;
+use crate::interpreter::Interpreter;
+use crate::output::Target;
+use crate::process::Order;
+use crate::sandbox::{Bind, Plan, Program, SandboxMode};
+use faas::{BoxFuture, Entry, Package, PrepareError, Runtime};
+use handler_protocol::{Spawn, Spawned, Stream};
+use std::io;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// Everything that the instances of a function have in common.
+#[derive(Debug)]
+pub(crate) struct Template {
+    pub(crate) node: Arc<Node>,
+    pub(crate) package: Package,
+    /// The user of the host that the function is.
+    pub(crate) host_id: Option<u32>,
+    pub(crate) interpreter: Option<Interpreter>,
+    pub(crate) built: Option<Arc<Kept>>,
+}
+
+/// Where things are in an instance's file system.
+struct Places {
+    code: PathBuf,
+    shim: PathBuf,
+    built: PathBuf,
+    tmp: PathBuf,
+}
+
+impl Spawn for Template {
+    fn spawn<'a>(&'a self, id: &'a Arc<str>) -> BoxFuture<'a, Result<Spawned, PrepareError>> {
+        Box::pin(async move {
+            let spawned = self.spawn_instance(id).await;
+            spawned.map_err(|error| self.node.explain(&self.package, &error))
+        })
+    }
+}
+
+impl Template {
+    async fn spawn_instance(&self, id: &Arc<str>) -> io::Result<Spawned> {
+        let (ours, theirs) = UnixStream::pair()?;
+        ours.set_nonblocking(true)?;
+        let stream = Stream::Unix(tokio::net::UnixStream::from_std(ours)?);
+        let order = Order {
+            plan: self.plan(id)?,
+            limits: &self.package.spec.limits,
+            host_id: self.host_id,
+            protocol: theirs.into(),
+            output: Target {
+                log: Arc::clone(&self.package.log),
+                handler: Arc::clone(id),
+                line_bytes_max: self.node.limits.log_line_bytes_max,
+            },
+        };
+        let process = self.node.sandbox.start(order).await?;
+        Ok(Spawned {
+            stream,
+            process: Box::new(process),
+        })
+    }
+
+    fn plan(&self, id: &Arc<str>) -> io::Result<Plan> {
+        let spec = &self.package.spec;
+        let limits = &spec.limits;
+        let places = self.places(id)?;
+        let is_bounded = self.node.sandbox.cgroups.is_on();
+        Ok(Plan {
+            mode: self.node.mode,
+            binds: self.binds(&places),
+            has_network: spec.network,
+            tmp_bytes_max: limits.tmp_bytes_max,
+            tmp_files_max: limits.tmp_files_max,
+            open_files_max: limits.open_files_max,
+            data_bytes_max: (!is_bounded).then_some(limits.memory_bytes_max),
+            processes_max: (!is_bounded).then_some(u64::from(limits.pids_max)),
+            envs: self.envs(id, &places),
+            working_dir: places.code.clone(),
+            program: self.program(&places),
+        })
+    }
+
+    fn places(&self, id: &Arc<str>) -> io::Result<Places> {
+        let built = self.built.as_ref().map(|kept| kept.folder.as_path());
+        match self.node.mode {
+            SandboxMode::Full => Ok(Places {
+                code: "/fn".into(),
+                shim: "/shim".into(),
+                built: match self.package.spec.runtime {
+                    // Node looks for modules in every folder above the code's.
+                    Runtime::Nodejs => "/node_modules".into(),
+                    Runtime::Python3 | Runtime::Go | Runtime::Binary => "/deps".into(),
+                },
+                tmp: "/tmp".into(),
+            }),
+            SandboxMode::Reduced => {
+                let tmp = self.node.scratch.join(&**id);
+                std::fs::create_dir_all(&tmp)?;
+                Ok(Places {
+                    code: self.package.code.clone(),
+                    shim: self.node.shims.folder().to_owned(),
+                    built: built.map(Path::to_owned).unwrap_or_default(),
+                    tmp,
+                })
+            }
+        }
+    }
+
+    fn binds(&self, places: &Places) -> Vec<Bind> {
+        let read_only = |source: &Path, target: &Path| Bind {
+            source: source.to_owned(),
+            target: target.to_owned(),
+            is_writable: false,
+        };
+        let mut binds = vec![
+            read_only(&self.package.code, &places.code),
+            read_only(self.node.shims.folder(), &places.shim),
+        ];
+        if let Some(kept) = &self.built {
+            binds.push(read_only(&kept.folder, &places.built));
+        }
+        if let Some(interpreter) = &self.interpreter {
+            binds.extend(
+                interpreter
+                    .prefixes
+                    .iter()
+                    .map(|prefix| read_only(prefix, prefix)),
+            );
+        }
+        if self.node.mode == SandboxMode::Reduced {
+            binds.push(Bind {
+                source: places.tmp.clone(),
+                target: places.tmp.clone(),
+                is_writable: true,
+            });
+        }
+        binds
+    }
+
+    fn envs(&self, id: &Arc<str>, places: &Places) -> Vec<(String, String)> {
+        let spec = &self.package.spec;
+        let shown = |path: &Path| path.display().to_string();
+        let bin = self
+            .interpreter
+            .as_ref()
+            .and_then(|found| found.executable.parent());
+        let path = match bin {
+            Some(bin) if !bin.starts_with("/usr/bin") => {
+                format!("{}:/usr/local/bin:/usr/bin:/bin", bin.display())
+            }
+            Some(_) | None => "/usr/local/bin:/usr/bin:/bin".into(),
+        };
+        let mut envs: Vec<(String, String)> = vec![
+            ("PATH".into(), path),
+            ("HOME".into(), shown(&places.tmp)),
+            ("TMPDIR".into(), shown(&places.tmp)),
+            ("LANG".into(), "C.UTF-8".into()),
+            ("TINYFAAS_FUNCTION".into(), spec.name.to_string()),
+            ("TINYFAAS_HANDLER".into(), id.to_string()),
+            ("TINYFAAS_CODE".into(), shown(&places.code)),
+        ];
+        if self.built.is_some() {
+            envs.push(("TINYFAAS_DEPS".into(), shown(&places.built)));
+        }
+        if let Entry::EventHandler(entry) = &spec.entry {
+            envs.push(("TINYFAAS_ENTRY".into(), entry.clone()));
+        }
+        envs.extend(spec.envs.iter().cloned());
+        envs
+    }
+
+    fn program(&self, places: &Places) -> Program {
+        let executable = || {
+            let found = self
+                .interpreter
+                .as_ref()
+                .map(|found| found.executable.clone());
+            found.unwrap_or_default()
+        };
+        let args = |flags: &[&str], shim: &str| {
+            let shim = places.shim.join(shim).display().to_string();
+            flags
+                .iter()
+                .map(|flag| (*flag).to_owned())
+                .chain([shim])
+                .collect()
+        };
+        match self.package.spec.runtime {
+            Runtime::Nodejs => Program::Execute {
+                path: executable(),
+                args: args(NODEJS_FLAGS, "shim.js"),
+            },
+            Runtime::Python3 => Program::Execute {
+                path: executable(),
+                args: args(PYTHON3_FLAGS, "shim.py"),
+            },
+            Runtime::Go => Program::Execute {
+                path: places.built.join("fn"),
+                args: Vec::new(),
+            },
+            Runtime::Binary => Program::BinaryShim,
+        }
+    }
+}
+
+/// Small heaps: a handler is one of many on a small machine.
+const NODEJS_FLAGS: &[&str] = &[];
+/// No bytecode is written: the code is read-only.
+const PYTHON3_FLAGS: &[&str] = &["-B"];

@@ -1,0 +1,282 @@
+//! Finds the interpreters and compilers of this host and what of the host they need to run.
+
+use faas::{PrepareError, Runtime};
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+use tokio::process::Command;
+
+/// How long an interpreter may take to tell its version.
+const ASK: Duration = Duration::from_secs(20);
+
+/// Which interpreters to use; what is not given is looked for on `PATH`.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Interpreters {
+    /// A `node`.
+    pub nodejs: Option<PathBuf>,
+    /// A `python3`, which may be the one of a virtual environment.
+    pub python3: Option<PathBuf>,
+    /// A `go`.
+    pub go: Option<PathBuf>,
+}
+
+/// An interpreter or compiler that was found and is new enough.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Interpreter {
+    pub(crate) executable: PathBuf,
+    pub(crate) version: String,
+    /// Folders outside `/usr` that it needs.
+    pub(crate) prefixes: Vec<PathBuf>,
+}
+
+/// Remembers what was found; what was missing is looked for again each time.
+#[derive(Debug)]
+pub(crate) struct Finder {
+    chosen: Interpreters,
+    found: Mutex<HashMap<Runtime, Interpreter>>,
+}
+
+/// How a runtime's program is asked, and what it must be.
+struct Question {
+    program: &'static str,
+    flag: &'static str,
+    /// Prints the version, the executable, then the folders that it needs, a line each.
+    args: &'static [&'static str],
+    oldest: (u32, u32),
+    fix: &'static str,
+}
+
+const NODEJS: Question = Question {
+    program: "node",
+    flag: "--nodejs",
+    args: &[
+        "-p",
+        "[process.versions.node, process.execPath].join('\\n')",
+    ],
+    oldest: (18, 0),
+    fix: "install Node.js 18 or newer (Debian: apt install nodejs npm)",
+};
+
+const PYTHON3: Question = Question {
+    program: "python3",
+    flag: "--python3",
+    args: &[
+        "-c",
+        "import sys; print(sys.version.split()[0], sys.executable, sys.prefix, sys.base_prefix, sep='\\n')",
+    ],
+    oldest: (3, 8),
+    fix: "install Python 3.8 or newer (Debian: apt install python3 python3-pip)",
+};
+
+const GO: Question = Question {
+    program: "go",
+    flag: "--go",
+    args: &["env", "GOVERSION", "GOROOT"],
+    oldest: (1, 18),
+    fix: "install Go 1.18 or newer (Debian: apt install golang-go)",
+};
+
+impl Finder {
+    pub(crate) fn new(chosen: Interpreters) -> Self {
+        Self {
+            chosen,
+            found: Mutex::default(),
+        }
+    }
+
+    /// The interpreter of a runtime; none where the runtime needs none.
+    pub(crate) async fn find(&self, runtime: Runtime) -> Result<Option<Interpreter>, PrepareError> {
+        let (question, chosen) = match runtime {
+            Runtime::Nodejs => (NODEJS, &self.chosen.nodejs),
+            Runtime::Python3 => (PYTHON3, &self.chosen.python3),
+            Runtime::Go => (GO, &self.chosen.go),
+            Runtime::Binary => return Ok(None),
+        };
+        if let Some(found) = self.known(runtime) {
+            return Ok(Some(found));
+        }
+        let program = chosen
+            .clone()
+            .unwrap_or_else(|| PathBuf::from(question.program));
+        let found = ask(runtime, &question, &program)
+            .await
+            .map_err(PrepareError::Runtime)?;
+        let mut known = self.found.lock().unwrap_or_else(PoisonError::into_inner);
+        known.insert(runtime, found.clone());
+        Ok(Some(found))
+    }
+
+    fn known(&self, runtime: Runtime) -> Option<Interpreter> {
+        let known = self.found.lock().unwrap_or_else(PoisonError::into_inner);
+        known
+            .get(&runtime)
+            .filter(|found| found.executable.exists())
+            .cloned()
+    }
+}
+
+async fn ask(runtime: Runtime, question: &Question, program: &Path) -> Result<Interpreter, String> {
+    let Question {
+        flag, fix, oldest, ..
+    } = question;
+    let shown = program.display();
+    let asked = Command::new(program)
+        .args(question.args)
+        .stdin(Stdio::null())
+        .kill_on_drop(true)
+        .output();
+    let output = match tokio::time::timeout(ASK, asked).await {
+        Ok(Ok(output)) if output.status.success() => output,
+        Ok(Err(error)) if error.kind() == std::io::ErrorKind::NotFound => {
+            return Err(format!(
+                "the runtime {runtime} needs {shown}, which is not on this machine: {fix}, or name one with {flag}"
+            ));
+        }
+        Ok(Ok(_)) | Ok(Err(_)) | Err(_) => {
+            return Err(format!(
+                "the runtime {runtime}: {shown} did not tell its version: {fix}, or name another with {flag}"
+            ));
+        }
+    };
+    let answer = String::from_utf8_lossy(&output.stdout).into_owned();
+    let lines: Vec<&str> = answer.lines().map(str::trim).collect();
+    let parsed = match runtime {
+        Runtime::Nodejs => nodejs(&lines),
+        Runtime::Python3 => python3(&lines),
+        Runtime::Go => go(&lines),
+        Runtime::Binary => None,
+    };
+    let found = parsed.ok_or_else(|| {
+        format!("the runtime {runtime}: {shown} answered {answer:?}: name another with {flag}")
+    })?;
+    if numbers(&found.version) < *oldest {
+        let version = &found.version;
+        return Err(format!(
+            "the runtime {runtime}: {shown} is version {version}, too old: {fix}, or name one with {flag}"
+        ));
+    }
+    outside_usr(found).map_err(|prefix| {
+        format!(
+            "the runtime {runtime}: {shown} lies in {}, which is too broad to be shown to functions: {fix}, or name one with {flag}",
+            prefix.display()
+        )
+    })
+}
+
+fn nodejs(lines: &[&str]) -> Option<Interpreter> {
+    let &[version, executable, ..] = lines else {
+        return None;
+    };
+    let executable = Path::new(executable).canonicalize().ok()?;
+    let prefix = executable.parent()?.parent()?.to_owned();
+    Some(Interpreter {
+        executable,
+        version: version.into(),
+        prefixes: vec![prefix],
+    })
+}
+
+fn python3(lines: &[&str]) -> Option<Interpreter> {
+    let &[version, executable, prefix, base, ..] = lines else {
+        return None;
+    };
+    // In a virtual environment the executable is a link; its place tells Python where it is.
+    let mut prefixes = vec![PathBuf::from(prefix)];
+    for more in [PathBuf::from(base), Path::new(base).canonicalize().ok()?] {
+        if !prefixes.contains(&more) {
+            prefixes.push(more);
+        }
+    }
+    Some(Interpreter {
+        executable: executable.into(),
+        version: version.into(),
+        prefixes,
+    })
+}
+
+fn go(lines: &[&str]) -> Option<Interpreter> {
+    let &[version, root, ..] = lines else {
+        return None;
+    };
+    let root = Path::new(root).canonicalize().ok()?;
+    let executable = root.join("bin/go");
+    let version = version.trim_start_matches("go").to_owned();
+    Some(Interpreter {
+        executable,
+        version,
+        prefixes: vec![root],
+    })
+}
+
+fn numbers(version: &str) -> (u32, u32) {
+    let mut parts = version.split('.').map(|part| part.parse().unwrap_or(0));
+    (parts.next().unwrap_or(0), parts.next().unwrap_or(0))
+}
+
+/// Keeps the prefixes that `/usr` does not have anyway; fails with one that would show more than
+/// an interpreter: a root, a top-level folder, somebody's home.
+fn outside_usr(mut found: Interpreter) -> Result<Interpreter, PathBuf> {
+    found.prefixes.retain(|prefix| !prefix.starts_with("/usr"));
+    let home = std::env::var_os("HOME").map(PathBuf::from);
+    for prefix in &found.prefixes {
+        let is_home = Some(prefix) == home.as_ref() || prefix.parent() == Some(Path::new("/home"));
+        if prefix.components().count() < 3 || is_home {
+            return Err(prefix.clone());
+        }
+    }
+    Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_are_compared_by_number() {
+        assert!(numbers("3.10.1") > numbers("3.9"));
+        assert!(numbers("18.0.0") >= (18, 0));
+        assert!(numbers("1.17.13") < (1, 18));
+    }
+
+    #[test]
+    fn a_prefix_that_shows_more_than_an_interpreter_is_refused() {
+        let check = |prefix: &str, expected: Result<usize, ()>| {
+            let found = Interpreter {
+                executable: "/x".into(),
+                version: "1".into(),
+                prefixes: vec![prefix.into()],
+            };
+            let kept = outside_usr(found)
+                .map(|found| found.prefixes.len())
+                .map_err(drop);
+            assert_eq!(kept, expected, "{prefix}");
+        };
+        check("/usr", Ok(0));
+        check("/usr/local", Ok(0));
+        check("/opt/python", Ok(1));
+        check("/home/ada/.nvm/versions/node/v20", Ok(1));
+        check("/", Err(()));
+        check("/opt", Err(()));
+        check("/home/ada", Err(()));
+    }
+
+    #[tokio::test]
+    async fn what_is_missing_is_named_with_what_to_do() {
+        let chosen = Interpreters {
+            python3: Some("/nonexistent/python3".into()),
+            ..Interpreters::default()
+        };
+        let error = Finder::new(chosen)
+            .find(Runtime::Python3)
+            .await
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains("/nonexistent/python3"), "{error}");
+        assert!(
+            error.contains("--python3") && error.contains("install"),
+            "{error}"
+        );
+    }
+}

@@ -1,0 +1,230 @@
+//! A process in a sandbox, from its start to the moment when nothing of it is left.
+
+use crate::output::{self, Target};
+use crate::sandbox::cgroup::{Cgroup, Cgroups};
+use crate::sandbox::spawner::{Launch, Launched, Spawner};
+use crate::sandbox::{Plan, watch};
+use faas::{BoxFuture, FunctionLimits, LogStream};
+use handler_protocol::Process;
+use rustix::process::{Signal, WaitId, WaitIdOptions, pidfd_send_signal, waitid};
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::io::AsyncReadExt;
+use tokio::io::unix::AsyncFd;
+use tokio::task::JoinHandle;
+use tokio_util::task::TaskTracker;
+
+/// How long output may still come after its process has ended. Only a process in reduced
+/// isolation can leave children that hold it open.
+const LAST_OUTPUT: Duration = Duration::from_millis(200);
+
+/// What starts sandboxed processes.
+#[derive(Debug)]
+pub(crate) struct Sandbox {
+    pub(crate) spawner: Spawner,
+    pub(crate) cgroups: Arc<Cgroups>,
+    /// Holds the tasks that wait for processes whose owner has gone.
+    pub(crate) tracker: TaskTracker,
+}
+
+/// A process to start.
+pub(crate) struct Order<'a> {
+    pub(crate) plan: Plan,
+    pub(crate) limits: &'a FunctionLimits,
+    pub(crate) host_id: Option<u32>,
+    /// Its descriptor 0.
+    pub(crate) protocol: OwnedFd,
+    pub(crate) output: Target,
+}
+
+impl Sandbox {
+    /// Starts a process. Dropping the future, or an error, leaves nothing running.
+    pub(crate) async fn start(&self, order: Order<'_>) -> io::Result<SandboxedProcess> {
+        let cgroup = self.cgroups.make(order.limits)?;
+        let (stdout, their_stdout) = output::pipe()?;
+        let (stderr, their_stderr) = output::pipe()?;
+        let launch = Launch {
+            plan: order.plan,
+            host_id: order.host_id,
+            cgroup: cgroup
+                .as_ref()
+                .map(Cgroup::to_be_born_into)
+                .transpose()?
+                .flatten(),
+            enroll: cgroup.as_ref().and_then(Cgroup::enrollment),
+            protocol: order.protocol,
+            stdout: their_stdout,
+            stderr: their_stderr,
+        };
+        let Launched { pidfd, control } = match self.spawner.launch(launch).await {
+            Ok(launched) => launched,
+            Err(error) => {
+                if let Some(cgroup) = cgroup {
+                    cgroup.remove().await;
+                }
+                return Err(error);
+            }
+        };
+        let pumps = vec![
+            self.tracker.spawn(output::pump(
+                stdout,
+                LogStream::Stdout,
+                order.output.clone(),
+            )),
+            self.tracker
+                .spawn(output::pump(stderr, LogStream::Stderr, order.output)),
+        ];
+        let live = Live {
+            pidfd: watch(pidfd)?,
+            pumps,
+            cgroup,
+            memory_bytes_max: order.limits.memory_bytes_max,
+        };
+        let mut process = SandboxedProcess {
+            live: Some(live),
+            tracker: self.tracker.clone(),
+        };
+        let complaint = complaint_of(control).await?;
+        if complaint.is_empty() {
+            return Ok(process);
+        }
+        process.wait().await;
+        Err(io::Error::other(complaint))
+    }
+}
+
+/// What the launcher says went wrong; nothing where the program was executed.
+async fn complaint_of(control: std::os::unix::net::UnixStream) -> io::Result<String> {
+    control.set_nonblocking(true)?;
+    let mut control = tokio::net::UnixStream::from_std(control)?;
+    let mut complaint = String::new();
+    match control.read_to_string(&mut complaint).await {
+        Ok(_) => Ok(complaint),
+        // The launcher was killed with its plan unread.
+        Err(error) if error.kind() == io::ErrorKind::ConnectionReset => {
+            Ok("the launcher ended before it read its plan".into())
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// A process in a sandbox. Dropping it kills it and everything that it started; a task of the
+/// backend then waits until nothing is left.
+#[derive(Debug)]
+pub(crate) struct SandboxedProcess {
+    /// None once nothing is left.
+    live: Option<Live>,
+    tracker: TaskTracker,
+}
+
+#[derive(Debug)]
+struct Live {
+    pidfd: AsyncFd<OwnedFd>,
+    pumps: Vec<JoinHandle<()>>,
+    cgroup: Option<Cgroup>,
+    memory_bytes_max: u64,
+}
+
+/// How a process ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Exit {
+    pub(crate) is_success: bool,
+    pub(crate) text: String,
+}
+
+impl SandboxedProcess {
+    /// Waits until nothing of the process is left.
+    pub(crate) async fn ended(&mut self) -> Exit {
+        let Some(live) = &mut self.live else {
+            return Exit {
+                is_success: false,
+                text: "it has ended".into(),
+            };
+        };
+        let exit = live.ended().await;
+        self.live = None;
+        exit
+    }
+}
+
+impl Process for SandboxedProcess {
+    fn kill(&mut self) {
+        if let Some(live) = &self.live {
+            live.kill();
+        }
+    }
+
+    fn wait(&mut self) -> BoxFuture<'_, String> {
+        Box::pin(async { self.ended().await.text })
+    }
+}
+
+impl Drop for SandboxedProcess {
+    fn drop(&mut self) {
+        let Some(mut live) = self.live.take() else {
+            return;
+        };
+        live.kill();
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            self.tracker
+                .spawn_on(async move { drop(live.ended().await) }, &runtime);
+        }
+    }
+}
+
+impl Live {
+    fn kill(&self) {
+        // It fails only where the process has ended already.
+        let _ended = pidfd_send_signal(self.pidfd.get_ref(), Signal::KILL);
+    }
+
+    async fn ended(&mut self) -> Exit {
+        let mut exit = self.exited().await;
+        for pump in &mut self.pumps {
+            if tokio::time::timeout(LAST_OUTPUT, &mut *pump).await.is_err() {
+                pump.abort();
+            }
+        }
+        self.pumps.clear();
+        if let Some(cgroup) = &self.cgroup {
+            if cgroup.out_of_memory_kills() > 0 {
+                let mib = self.memory_bytes_max >> 20;
+                exit.text = format!("out of memory, its limit is {mib} MiB");
+            }
+            cgroup.remove().await;
+        }
+        exit
+    }
+
+    async fn exited(&self) -> Exit {
+        loop {
+            let ready = self.pidfd.readable().await;
+            let id = WaitId::PidFd(self.pidfd.get_ref().as_fd());
+            let status = waitid(id, WaitIdOptions::EXITED | WaitIdOptions::NOHANG);
+            match (status, ready) {
+                (Ok(Some(status)), _) => return describe(&status),
+                (Ok(None), Ok(mut guard)) => guard.clear_ready(),
+                (Err(_), _) | (Ok(None), Err(_)) => {
+                    return Exit {
+                        is_success: false,
+                        text: "it has ended".into(),
+                    };
+                }
+            }
+        }
+    }
+}
+
+fn describe(status: &rustix::process::WaitIdStatus) -> Exit {
+    let text = match (status.exit_status(), status.terminating_signal()) {
+        (Some(code), _) => format!("exit status {code}"),
+        (None, Some(signal)) => format!("signal {signal}"),
+        (None, None) => "it has ended".into(),
+    };
+    Exit {
+        is_success: status.exit_status() == Some(0),
+        text,
+    }
+}

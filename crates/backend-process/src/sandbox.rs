@@ -1,0 +1,70 @@
+//! The sandbox around a process: what it is told to be, and the parts that make it so.
+//!
+//! The parent clones a launcher into fresh namespaces and a cgroup ([`spawner`]); the launcher is
+//! this same program, executed anew, so that it has one thread and none of the parent's memory.
+//! It reads a [`Plan`], builds the file system ([`root`]), gives up every right ([`confine`],
+//! [`syscalls`]) and executes the program of the plan ([`launcher`]).
+
+pub(crate) mod cgroup;
+mod confine;
+pub(crate) mod launcher;
+mod root;
+pub(crate) mod spawner;
+mod sys;
+mod syscalls;
+
+pub(crate) use sys::watch;
+
+use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
+
+/// The user and group that a sandboxed process is, as it sees itself.
+pub(crate) const INNER_ID: u32 = 1000;
+
+/// How far handlers are isolated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum SandboxMode {
+    /// Namespaces, a file system of its own, cgroup, Landlock, seccomp, no capabilities.
+    Full,
+    /// Landlock, seccomp and resource limits only, for hosts that forbid user namespaces.
+    Reduced,
+}
+
+/// Everything that a launcher is to do.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Plan {
+    pub(crate) mode: SandboxMode,
+    /// What of the host is seen, and where. `/usr` and its links are always there.
+    pub(crate) binds: Vec<Bind>,
+    /// Whether the host's network is reached.
+    pub(crate) has_network: bool,
+    /// Bounds of `/tmp`.
+    pub(crate) tmp_bytes_max: u64,
+    pub(crate) tmp_files_max: u64,
+    pub(crate) open_files_max: u64,
+    /// Where no cgroup bounds the data segment, in bytes.
+    pub(crate) data_bytes_max: Option<u64>,
+    /// Where no cgroup bounds the number of processes.
+    pub(crate) processes_max: Option<u64>,
+    /// The whole environment.
+    pub(crate) envs: Vec<(String, String)>,
+    pub(crate) working_dir: PathBuf,
+    pub(crate) program: Program,
+}
+
+/// A folder or file of the host that is seen in the sandbox.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Bind {
+    pub(crate) source: PathBuf,
+    pub(crate) target: PathBuf,
+    pub(crate) is_writable: bool,
+}
+
+/// What runs in the sandbox.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) enum Program {
+    /// A program, by its path in the sandbox.
+    Execute { path: PathBuf, args: Vec<String> },
+    /// The shim of the binary runtime, which is part of this program.
+    BinaryShim,
+}

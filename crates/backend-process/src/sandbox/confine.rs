@@ -1,0 +1,160 @@
+//! Gives up rights: resource limits, capabilities, Landlock.
+
+use super::launcher::{Failure, Step};
+use super::{Plan, SandboxMode};
+use caps::CapSet;
+use landlock::{
+    ABI, Access, AccessFs, AccessNet, BitFlags, CompatLevel, Compatible, PathBeneath, PathFd,
+    Ruleset, RulesetAttr, RulesetCreatedAttr, RulesetError, Scope,
+};
+use rustix::process::{Resource, Rlimit, setrlimit};
+use std::io;
+use std::path::Path;
+
+/// The newest Landlock whose rights are used; older kernels give what they have.
+const LANDLOCK_ABI: ABI = ABI::V6;
+
+/// When memory runs out, a function goes before tinyFaaS.
+const OUT_OF_MEMORY_SCORE: &str = "500";
+
+/// Asks the kernel to end this process rather than tinyFaaS when the host's memory runs out.
+pub(crate) fn prefer_for_out_of_memory() {
+    // A refusal leaves the score that tinyFaaS has.
+    drop(std::fs::write(
+        "/proc/self/oom_score_adj",
+        OUT_OF_MEMORY_SCORE,
+    ));
+}
+
+/// Sets the limits of the process itself, which children inherit.
+pub(crate) fn limit_resources(plan: &Plan) -> Result<(), Failure> {
+    let limit = |resource, max: u64| {
+        setrlimit(
+            resource,
+            Rlimit {
+                current: Some(max),
+                maximum: Some(max),
+            },
+        )
+    };
+    limit(Resource::Core, 0).step("limit of core dumps")?;
+    limit(Resource::Nofile, plan.open_files_max).step("limit of open files")?;
+    if let Some(max) = plan.data_bytes_max {
+        limit(Resource::Data, max).step("limit of data")?;
+    }
+    if let Some(max) = plan.processes_max {
+        limit(Resource::Nproc, max).step("limit of processes")?;
+    }
+    Ok(())
+}
+
+/// Drops every capability, from the bounding set too.
+pub(crate) fn drop_capabilities() -> Result<(), Failure> {
+    let failed = |error: caps::errors::CapsError| io::Error::other(error.to_string());
+    if caps::has_cap(None, CapSet::Effective, caps::Capability::CAP_SETPCAP)
+        .map_err(failed)
+        .step("capabilities")?
+    {
+        for capability in caps::runtime::thread_all_supported() {
+            caps::drop(None, CapSet::Bounding, capability)
+                .map_err(failed)
+                .step("capabilities")?;
+        }
+    }
+    for set in [
+        CapSet::Ambient,
+        CapSet::Inheritable,
+        CapSet::Effective,
+        CapSet::Permitted,
+    ] {
+        caps::clear(None, set)
+            .map_err(failed)
+            .step("capabilities")?;
+    }
+    Ok(())
+}
+
+/// Restricts what paths, TCP ports, abstract sockets and signals are in reach, as far as this
+/// kernel's Landlock goes. Where there are namespaces, it is a second wall behind them.
+pub(crate) fn restrict_paths(plan: &Plan) -> Result<(), Failure> {
+    let rules = || -> Result<(), RulesetError> {
+        let level = match plan.mode {
+            SandboxMode::Full => CompatLevel::BestEffort,
+            SandboxMode::Reduced => CompatLevel::SoftRequirement,
+        };
+        let mut ruleset = Ruleset::default()
+            .set_compatibility(level)
+            .handle_access(AccessFs::from_all(LANDLOCK_ABI))?
+            .set_compatibility(CompatLevel::BestEffort)
+            .scope(Scope::AbstractUnixSocket | Scope::Signal)?;
+        if !plan.has_network {
+            ruleset = ruleset.handle_access(AccessNet::BindTcp | AccessNet::ConnectTcp)?;
+        }
+        let mut created = ruleset.create()?;
+        for (path, access) in allowed_paths(plan) {
+            // A path that isn't there needs no rule.
+            if let Ok(fd) = PathFd::new(path) {
+                created = created.add_rule(PathBeneath::new(fd, access))?;
+            }
+        }
+        created.restrict_self()?;
+        Ok(())
+    };
+    rules().map_err(io::Error::other).step("Landlock")
+}
+
+fn allowed_paths(plan: &Plan) -> Vec<(&Path, BitFlags<AccessFs>)> {
+    let read = AccessFs::from_read(LANDLOCK_ABI);
+    let all = AccessFs::from_all(LANDLOCK_ABI);
+    let writable = plan.binds.iter().filter(|bind| bind.is_writable);
+    match plan.mode {
+        SandboxMode::Full => {
+            let mut paths = vec![(Path::new("/"), read), (Path::new("/tmp"), all)];
+            paths.push((Path::new("/dev"), AccessFs::from_file(LANDLOCK_ABI)));
+            paths.push((Path::new("/proc"), read | AccessFs::WriteFile));
+            paths.extend(writable.map(|bind| (bind.target.as_path(), all)));
+            paths
+        }
+        SandboxMode::Reduced => {
+            let shared = [
+                "/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32",
+            ];
+            let etc = [
+                "/etc/alternatives",
+                "/etc/ld.so.cache",
+                "/etc/localtime",
+                "/etc/mime.types",
+            ];
+            let net = [
+                "/etc/hosts",
+                "/etc/resolv.conf",
+                "/etc/nsswitch.conf",
+                "/etc/ssl/certs",
+            ];
+            let readable = shared
+                .iter()
+                .chain(&etc)
+                .chain(&net)
+                .map(|path| (Path::new(*path), read));
+            let mut paths: Vec<_> = readable.collect();
+            paths.extend(
+                plan.binds
+                    .iter()
+                    .filter(|b| !b.is_writable)
+                    .map(|b| (b.source.as_path(), read)),
+            );
+            paths.extend(writable.map(|bind| (bind.source.as_path(), all)));
+            let device = AccessFs::from_file(LANDLOCK_ABI);
+            let devices = [
+                "/dev/null",
+                "/dev/zero",
+                "/dev/full",
+                "/dev/random",
+                "/dev/urandom",
+            ];
+            paths.extend(devices.iter().map(|path| (Path::new(*path), device)));
+            paths.push((Path::new("/proc/self"), read));
+            paths
+        }
+    }
+}

@@ -1,0 +1,248 @@
+//! The file system that a sandboxed process sees: a small tmpfs with what it needs of the host.
+
+use super::Plan;
+use super::launcher::{Failure, Step};
+use super::sys::set_tree_attributes;
+use rustix::fs::{CWD, Mode, OFlags};
+use rustix::mount::{
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MountPropagationFlags, MoveMountFlags,
+    OpenTreeFlags, UnmountFlags, fsconfig_create, fsconfig_set_string, fsmount, fsopen, mount,
+    mount_change, mount_remount, move_mount, open_tree, unmount,
+};
+use std::fs;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+
+/// Where the new root is put together: a folder that every host has. Its own tree is cloned
+/// before.
+const STAGE: &str = "/usr";
+
+/// Links or folders of the host's root that belong to `/usr`.
+const USR_COMPANIONS: [&str; 7] = ["bin", "sbin", "lib", "lib32", "lib64", "libx32", "libexec"];
+
+/// Files and folders of `/etc` that programs need to start; none holds a secret.
+const ETC: [&str; 9] = [
+    "alternatives",
+    "ld.so.cache",
+    "ld.so.conf",
+    "ld.so.conf.d",
+    "localtime",
+    "mime.types",
+    "pip.conf",
+    "ssl/certs",
+    "ssl/openssl.cnf",
+];
+
+/// Files of `/etc` that are copied where there is a network: they may be links into `/run`.
+const ETC_NETWORK: [&str; 2] = ["hosts", "resolv.conf"];
+
+const DEVICES: [&str; 5] = ["null", "zero", "full", "random", "urandom"];
+
+/// What `/proc` tells of the kernel beside processes, and no function needs.
+const PROC_HIDDEN: [&str; 6] = [
+    "kcore",
+    "keys",
+    "key-users",
+    "sched_debug",
+    "sysrq-trigger",
+    "timer_list",
+];
+
+const ROOT_OPTIONS: &str = "size=1m,nr_inodes=1024,mode=755";
+
+/// A tree of the host that was cloned before the user changed, and where it goes.
+#[derive(Debug)]
+pub(crate) struct Tree {
+    fd: OwnedFd,
+    target: PathBuf,
+    is_folder: bool,
+}
+
+/// What was taken of the host.
+#[derive(Debug)]
+pub(crate) struct Trees {
+    trees: Vec<Tree>,
+    links: Vec<(PathBuf, PathBuf)>,
+    copies: Vec<(PathBuf, Vec<u8>)>,
+}
+
+/// Clones what the plan binds, while this process still is the user that may walk there.
+pub(crate) fn open(plan: &Plan) -> Result<Trees, Failure> {
+    let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
+    mount_change("/", private).step("private mounts")?;
+    let read_only = MountAttrFlags::MOUNT_ATTR_RDONLY
+        | MountAttrFlags::MOUNT_ATTR_NOSUID
+        | MountAttrFlags::MOUNT_ATTR_NODEV;
+    let mut taken = Trees {
+        trees: Vec::new(),
+        links: Vec::new(),
+        copies: Vec::new(),
+    };
+    taken
+        .trees
+        .push(clone(Path::new("/usr"), Path::new("/usr"), read_only).step("/usr")?);
+    for name in USR_COMPANIONS {
+        let path = Path::new("/").join(name);
+        if let Ok(destination) = fs::read_link(&path) {
+            taken.links.push((path, destination));
+        } else if path.is_dir() {
+            taken
+                .trees
+                .push(clone(&path, &path, read_only).step("a folder beside /usr")?);
+        }
+    }
+    for path in ETC.map(|name| Path::new("/etc").join(name)) {
+        if path.exists() {
+            taken
+                .trees
+                .push(clone(&path, &path, read_only).step("/etc")?);
+        }
+    }
+    if plan.has_network {
+        for path in ETC_NETWORK.map(|name| Path::new("/etc").join(name)) {
+            taken
+                .copies
+                .extend(fs::read(&path).map(|contents| (path, contents)));
+        }
+    }
+    let device = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC;
+    for path in DEVICES.map(|name| Path::new("/dev").join(name)) {
+        taken.trees.push(clone(&path, &path, device).step("/dev")?);
+    }
+    for bind in &plan.binds {
+        let writable = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV;
+        let attributes = if bind.is_writable {
+            writable
+        } else {
+            read_only
+        };
+        taken
+            .trees
+            .push(clone(&bind.source, &bind.target, attributes).step("a bound folder")?);
+    }
+    Ok(taken)
+}
+
+fn clone(source: &Path, target: &Path, attributes: MountAttrFlags) -> io::Result<Tree> {
+    let named =
+        |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", source.display()));
+    let is_folder = fs::metadata(source).map_err(named)?.is_dir();
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE
+        | OpenTreeFlags::OPEN_TREE_CLOEXEC
+        | OpenTreeFlags::AT_RECURSIVE;
+    let fd = open_tree(CWD, source, flags).map_err(|error| named(error.into()))?;
+    set_tree_attributes(fd.as_fd(), attributes).map_err(named)?;
+    Ok(Tree {
+        fd,
+        target: target.to_owned(),
+        is_folder,
+    })
+}
+
+/// Puts the new root together and makes it the only one.
+pub(crate) fn build(plan: &Plan, taken: &Trees) -> Result<(), Failure> {
+    mount_tmpfs(ROOT_OPTIONS, STAGE).step("root folder")?;
+    make_etc(plan, &taken.copies).step("/etc")?;
+    for (link, destination) in &taken.links {
+        symlink(destination, staged(link)).step("links into /usr")?;
+    }
+    for name in ["tmp", "proc", "dev"] {
+        fs::create_dir(Path::new(STAGE).join(name)).step("root folder")?;
+    }
+    for tree in &taken.trees {
+        attach(tree).step("binding")?;
+    }
+    for (link, destination) in [
+        ("fd", "/proc/self/fd"),
+        ("stdin", "fd/0"),
+        ("stdout", "fd/1"),
+        ("stderr", "fd/2"),
+    ] {
+        symlink(destination, Path::new(STAGE).join("dev").join(link)).step("/dev")?;
+    }
+    mount_proc().step("/proc")?;
+    let tmp = format!(
+        "size={},nr_inodes={},mode=1777",
+        plan.tmp_bytes_max,
+        plan.tmp_files_max + 1
+    );
+    mount_tmpfs(&tmp, &format!("{STAGE}/tmp")).step("/tmp")?;
+    let read_only = MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NODEV | MountFlags::BIND;
+    mount_remount(STAGE, read_only, "").step("read-only root")?;
+    enter().step("new root")
+}
+
+fn staged(path: &Path) -> PathBuf {
+    Path::new(STAGE).join(path.strip_prefix("/").unwrap_or(path))
+}
+
+fn mount_tmpfs(options: &str, target: &str) -> io::Result<()> {
+    let context = fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC)?;
+    for option in options.split(',') {
+        let (key, value) = option.split_once('=').unwrap_or((option, ""));
+        fsconfig_set_string(&context, key, value)?;
+    }
+    fsconfig_create(&context)?;
+    let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV;
+    let tree = fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)?;
+    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
+    Ok(move_mount(&tree, "", CWD, target, flags)?)
+}
+
+fn make_etc(plan: &Plan, copies: &[(PathBuf, Vec<u8>)]) -> io::Result<()> {
+    let etc = Path::new(STAGE).join("etc");
+    fs::create_dir_all(etc.join("ssl"))?;
+    fs::write(
+        etc.join("passwd"),
+        "root:x:0:0:root:/:/bin/false\nfn:x:1000:1000:function:/tmp:/bin/sh\n",
+    )?;
+    fs::write(etc.join("group"), "root:x:0:\nfn:x:1000:\n")?;
+    fs::write(
+        etc.join("nsswitch.conf"),
+        "passwd: files\ngroup: files\nhosts: files dns\n",
+    )?;
+    if !plan.has_network {
+        fs::write(etc.join("hosts"), "127.0.0.1 localhost\n::1 localhost\n")?;
+    }
+    for (path, contents) in copies {
+        fs::write(staged(path), contents)?;
+    }
+    Ok(())
+}
+
+fn attach(tree: &Tree) -> io::Result<()> {
+    let target = staged(&tree.target);
+    if tree.is_folder {
+        fs::create_dir_all(&target)?;
+    } else {
+        fs::create_dir_all(target.parent().unwrap_or(Path::new(STAGE)))?;
+        let flags = OFlags::CREATE | OFlags::WRONLY | OFlags::CLOEXEC;
+        rustix::fs::open(&target, flags, Mode::RUSR | Mode::WUSR)?;
+    }
+    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
+    Ok(move_mount(&tree.fd, "", CWD, &target, flags)?)
+}
+
+fn mount_proc() -> io::Result<()> {
+    let proc = format!("{STAGE}/proc");
+    let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
+    mount("proc", &proc, "proc", flags, Some(c"hidepid=2"))?;
+    for name in PROC_HIDDEN {
+        let path = Path::new(&proc).join(name);
+        if path.exists() {
+            let null = format!("{STAGE}/dev/null");
+            mount(&null, &path, "", MountFlags::BIND, None)?;
+        }
+    }
+    Ok(())
+}
+
+fn enter() -> io::Result<()> {
+    std::env::set_current_dir(STAGE)?;
+    // Puts the old root on top of the new one, from where it is taken away.
+    rustix::process::pivot_root(".", ".")?;
+    unmount(".", UnmountFlags::DETACH)?;
+    std::env::set_current_dir("/")
+}

@@ -1,0 +1,60 @@
+//! The shims of the runtimes, which are part of this program, as files that a sandbox can bind.
+
+use sha2::{Digest, Sha256};
+use std::fs;
+use std::io::{self, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+const NODEJS: &str = include_str!("../../../runtimes/nodejs/shim.js");
+const PYTHON3: &str = include_str!("../../../runtimes/python3/shim.py");
+const GO: &str = include_str!("../../../runtimes/go/shim.go");
+
+/// Where the shims are.
+#[derive(Debug)]
+pub(crate) struct Shims {
+    folder: PathBuf,
+}
+
+impl Shims {
+    /// Writes the shims below `parent`, in a folder by their digest; those of other versions go.
+    pub(crate) fn write(parent: &Path) -> io::Result<Self> {
+        let mut digest = Sha256::new();
+        for text in [NODEJS, PYTHON3] {
+            digest.update(text);
+        }
+        let hex: String = digest
+            .finalize()
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect();
+        fs::create_dir_all(parent)?;
+        let folder = parent.join(&hex[..16]);
+        for entry in fs::read_dir(parent)?
+            .flatten()
+            .filter(|entry| entry.path() != folder)
+        {
+            fs::remove_dir_all(entry.path())?;
+        }
+        fs::create_dir_all(&folder)?;
+        fs::set_permissions(&folder, fs::Permissions::from_mode(0o755))?;
+        for (name, text) in [("shim.js", NODEJS), ("shim.py", PYTHON3)] {
+            let mut file = tempfile::NamedTempFile::new_in(&folder)?;
+            file.write_all(text.as_bytes())?;
+            file.as_file()
+                .set_permissions(fs::Permissions::from_mode(0o644))?;
+            file.persist(folder.join(name))?;
+        }
+        Ok(Self { folder })
+    }
+
+    /// The folder with `shim.js` and `shim.py`.
+    pub(crate) fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// What is compiled together with a Go function.
+    pub(crate) fn go_source(&self) -> &'static str {
+        GO
+    }
+}
