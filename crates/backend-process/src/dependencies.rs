@@ -26,6 +26,9 @@ const SIZE_INTERVAL: Duration = Duration::from_secs(2);
 /// How many of a failed build's last lines its deployer sees.
 const LAST_LINES: usize = 40;
 
+/// Where pip is told which index to use.
+const PIP_CONFIG: &str = "/etc/pip.conf";
+
 /// Variables of tinyFaaS's own environment that builds see: where packages come from and whom to
 /// trust. Those that end in `_` are beginnings.
 const PASSED_ON: [&str; 16] = [
@@ -206,6 +209,15 @@ fn plan(
         target: prefix.clone(),
         is_writable: false,
     }));
+    // It may hold a password of a package index, so only builds see it.
+    let pip = PathBuf::from(PIP_CONFIG);
+    if pip.exists() {
+        binds.push(Bind {
+            source: pip.clone(),
+            target: pip,
+            is_writable: false,
+        });
+    }
     // Paths in recipes are those of the full sandbox.
     let here = |text: &str| {
         if !is_reduced {

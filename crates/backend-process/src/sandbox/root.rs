@@ -23,14 +23,13 @@ const STAGE: &str = "/usr";
 const USR_COMPANIONS: [&str; 7] = ["bin", "sbin", "lib", "lib32", "lib64", "libx32", "libexec"];
 
 /// Files and folders of `/etc` that programs need to start; none holds a secret.
-const ETC: [&str; 9] = [
+const ETC: [&str; 8] = [
     "alternatives",
     "ld.so.cache",
     "ld.so.conf",
     "ld.so.conf.d",
     "localtime",
     "mime.types",
-    "pip.conf",
     "ssl/certs",
     "ssl/openssl.cnf",
 ];

@@ -1,7 +1,8 @@
 //! The system calls that a function may make, as an allow-list.
 //!
 //! Two filters: the first answers ENOSYS to calls for which programs have a fallback, the second
-//! allows what interpreters need and answers EPERM to everything else. Calls of another
+//! allows what interpreters need and answers EPERM to everything else. Where both answer with an
+//! error, the kernel takes the later filter's, so the second lets pass what the first refuses. Calls of another
 //! architecture (32-bit on a 64-bit kernel) end the process; x32 numbers are not on the list.
 
 use super::launcher::{Failure, Step};
@@ -139,15 +140,19 @@ pub(crate) fn restrict() -> Result<(), Failure> {
     Ok(())
 }
 
+/// Calls that are answered as if this kernel did not have them.
+fn unimplemented_calls() -> impl Iterator<Item = i64> {
+    let is_allowed = |number: &i64| ALLOWED.contains(number) || ALLOWED_HERE.contains(number);
+    let unknown = (FIRST_UNKNOWN..=LAST_UNKNOWN).filter(move |number| !is_allowed(number));
+    NOT_IMPLEMENTED.into_iter().chain(unknown)
+}
+
 fn not_implemented() -> Result<BpfProgram, seccompiler::BackendError> {
-    let known: Vec<_> = ALLOWED.iter().chain(ALLOWED_HERE).collect();
-    let unknown = (FIRST_UNKNOWN..=LAST_UNKNOWN).filter(|number| !known.contains(&number));
-    let rules = NOT_IMPLEMENTED
-        .into_iter()
-        .chain(unknown)
-        .map(|number| (number, Vec::new()));
+    let rules = unimplemented_calls()
+        .map(|number| (number, Vec::new()))
+        .collect();
     let errno = SeccompAction::Errno(libc::ENOSYS.cast_unsigned());
-    SeccompFilter::new(rules.collect(), SeccompAction::Allow, errno, arch()?)?.try_into()
+    SeccompFilter::new(rules, SeccompAction::Allow, errno, arch()?)?.try_into()
 }
 
 fn allowed() -> Result<BpfProgram, seccompiler::BackendError> {
@@ -156,11 +161,9 @@ fn allowed() -> Result<BpfProgram, seccompiler::BackendError> {
 }
 
 fn rules() -> Result<Rules, seccompiler::BackendError> {
-    let all = ALLOWED
-        .iter()
-        .chain(ALLOWED_HERE)
-        .map(|&number| (number, Vec::new()));
-    let mut rules: Rules = all.collect();
+    let listed = ALLOWED.iter().chain(ALLOWED_HERE).copied();
+    let all = listed.chain(unimplemented_calls());
+    let mut rules: Rules = all.map(|number| (number, Vec::new())).collect();
     let families = SOCKET_FAMILIES.into_iter().map(|family| {
         let family = u64::from(family.cast_unsigned());
         SeccompRule::new(vec![SeccompCondition::new(0, Len::Dword, Op::Eq, family)?])
