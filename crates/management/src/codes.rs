@@ -6,7 +6,7 @@ use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio_util::task::TaskTracker;
 
@@ -21,11 +21,13 @@ pub(crate) struct Codes {
     removed: AtomicU64,
 }
 
-/// Keeps a folder of code; dropping the last reference removes it.
+/// Refers to a folder of code. Dropping the last reference removes the folder, except where the
+/// store refers to it: that outlives this process.
 #[derive(Debug)]
 pub(crate) struct Code {
     codes: Arc<Codes>,
     digest: String,
+    is_stored: AtomicBool,
 }
 
 impl Codes {
@@ -55,7 +57,7 @@ impl Codes {
         &self.tmp
     }
 
-    /// Refers to a folder that is there already, or should be.
+    /// Refers to a folder that the store refers to.
     pub(crate) fn refer(self: &Arc<Self>, digest: &str) -> Code {
         let mut references = self
             .references
@@ -65,6 +67,7 @@ impl Codes {
         Code {
             codes: Arc::clone(self),
             digest: digest.to_owned(),
+            is_stored: AtomicBool::new(true),
         }
     }
 
@@ -83,6 +86,7 @@ impl Codes {
         Ok(Code {
             codes: Arc::clone(self),
             digest: unpacked.digest.clone(),
+            is_stored: AtomicBool::new(false),
         })
     }
 
@@ -152,10 +156,22 @@ impl Code {
     pub(crate) fn digest(&self) -> &str {
         &self.digest
     }
+
+    /// Says that the store refers to the folder from now on, or may.
+    pub(crate) fn set_stored(&self) {
+        self.is_stored.store(true, Ordering::SeqCst);
+    }
+
+    /// Says that the store surely does not refer to the folder any more.
+    pub(crate) fn set_forgotten(&self) {
+        self.is_stored.store(false, Ordering::SeqCst);
+    }
 }
 
 impl Drop for Code {
     fn drop(&mut self) {
-        self.codes.release(&self.digest);
+        if !self.is_stored.load(Ordering::SeqCst) {
+            self.codes.release(&self.digest);
+        }
     }
 }

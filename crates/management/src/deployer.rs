@@ -2,6 +2,7 @@
 
 mod restore;
 
+use crate::api::body;
 use crate::archive::{self, ArchiveError, Unpacked};
 use crate::codes::{Code, Codes};
 use crate::functions::{Function, Functions};
@@ -13,7 +14,8 @@ use faas::{BackendReport, Deployment, Entry, FunctionLog, FunctionName, Function
 use faas::{Package, PrepareError};
 use futures_util::future::join_all;
 use std::fs::File;
-use std::path::Path;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -34,6 +36,10 @@ pub(crate) struct Deployer {
     pub(crate) report: OnceLock<BackendReport>,
     /// Downloads that run at once.
     pub(crate) downloads: Semaphore,
+    /// Room for the bodies of requests, in KiB.
+    pub(crate) bodies: Arc<Semaphore>,
+    /// Where the API listens.
+    pub(crate) addr: OnceLock<SocketAddr>,
     store: Store,
     codes: Arc<Codes>,
     turns: Arc<Turns>,
@@ -72,6 +78,8 @@ impl Deployer {
             started: SystemTime::now(),
             report: OnceLock::new(),
             downloads: Semaphore::new(at_once),
+            bodies: Arc::new(Semaphore::new(body::room_kib(&options.limits))),
+            addr: OnceLock::new(),
             store: disk.store,
             codes: disk.codes,
             turns: Arc::default(),
@@ -191,6 +199,11 @@ impl Deployer {
         self.store.close();
     }
 
+    /// Returns when no new work is taken any more.
+    pub(crate) async fn stopped(&self) {
+        self.stopping.cancelled().await;
+    }
+
     fn take_place(self: &Arc<Self>) -> Result<Place, DeployError> {
         if self.stopping.is_cancelled() {
             return Err(DeployError::Stopping);
@@ -259,6 +272,7 @@ impl Deployer {
             detects_runtime,
             source,
             subfolder,
+            room: _room,
         } = order;
         let (unpacked, packed_bytes) = match source {
             Source::Archive(archive) => {
@@ -287,7 +301,7 @@ impl Deployer {
         Ok((record, code))
     }
 
-    fn folder_below_handlers(&self, path: &Path) -> Result<std::path::PathBuf, BadField> {
+    fn folder_below_handlers(&self, path: &Path) -> Result<PathBuf, BadField> {
         let bad = |reason: &str| {
             let fix = "name a folder below the handlers directory (--handlers-dir)";
             BadField::new("path", format!("{} {reason}", path.display()), fix)
@@ -316,6 +330,8 @@ impl Deployer {
         let digest = record.digest.clone();
         let deployment = Deployment::new(Arc::clone(&record.spec), digest, handlers);
         let deployment = Arc::new(deployment);
+        // A commit that failed may be on the disk all the same; the next start tells.
+        function.code.set_stored();
         if let Err(error) = self.store.put(record.clone()).await {
             deployment.retire(Duration::ZERO).await;
             return Err(error.into());
@@ -337,7 +353,9 @@ impl Deployer {
             if let Some(served) = served {
                 served.retire(drain).await;
             }
-            drop(function);
+            if let Some(function) = function {
+                function.code.set_forgotten();
+            }
         });
     }
 }

@@ -4,6 +4,7 @@
 //! store (durable) → [`faas::Router::publish`] → the replaced handlers finish and stop.
 //! Everything that can fail comes before publish. Functions are never invoked here.
 
+mod api;
 mod archive;
 mod codes;
 mod deployer;
@@ -11,8 +12,11 @@ mod download;
 mod functions;
 mod options;
 mod order;
+mod problem;
+mod server;
 mod store;
 mod turns;
+mod wire;
 
 pub use archive::{ArchiveError, SourceFile};
 pub use download::DownloadError;
@@ -84,7 +88,7 @@ impl Management {
 
     /// The calls of the API.
     pub fn routes(&self) -> axum::Router {
-        axum::Router::new()
+        api::routes(&self.deployer)
     }
 
     /// Serves the API on the listener until `shutdown`; calls under way may finish.
@@ -96,9 +100,15 @@ impl Management {
         listener: tokio::net::TcpListener,
         shutdown: CancellationToken,
     ) -> io::Result<()> {
-        drop(listener);
-        shutdown.cancelled().await;
-        Ok(())
+        // Known once; the first listener is the one that is shown.
+        let _is_first = self.deployer.addr.set(listener.local_addr()?).is_ok();
+        server::serve(
+            listener,
+            self.routes(),
+            &self.deployer.options.limits,
+            shutdown,
+        )
+        .await
     }
 
     /// Deploys a function in a task of its own, as the API does: dropping the future does not cut
@@ -112,6 +122,7 @@ impl Management {
             detects_runtime: false,
             source: request.source,
             subfolder: None,
+            room: None,
         };
         self.deployer.deploy(order).await
     }

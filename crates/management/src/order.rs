@@ -8,6 +8,7 @@ use faas::{Entry, FunctionName, FunctionSpec, Limits, PrepareError, Runtime};
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+use tokio::sync::OwnedSemaphorePermit;
 
 /// The longest deadline of a function; the handler protocol counts milliseconds in 32 bits.
 const DEADLINE_MAX: Duration = Duration::from_secs(24 * 60 * 60);
@@ -43,6 +44,8 @@ pub(crate) struct Order {
     pub(crate) source: Source,
     /// The folder in the archive that is the function's.
     pub(crate) subfolder: Option<String>,
+    /// The room that the code takes in memory until it is unpacked.
+    pub(crate) room: Option<OwnedSemaphorePermit>,
 }
 
 /// What came of a deployment.

@@ -122,13 +122,3 @@ pub enum ArchiveError {
     #[error("this host could not store the code ({0}); look at its disk and try again")]
     Disk(#[from] std::io::Error),
 }
-
-impl ArchiveError {
-    /// Whether the archive is larger than it may be as it is sent.
-    pub(crate) fn is_too_large(&self) -> bool {
-        matches!(
-            self,
-            Self::PackedTooLarge { .. } | Self::UnpackedTooLarge { .. }
-        )
-    }
-}

@@ -1,0 +1,136 @@
+//! Who may call: the token, and no pages of other sites in a browser of this machine.
+
+use super::Deployers;
+use crate::problem::Problem;
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use sha2::{Digest, Sha256};
+use std::net::IpAddr;
+
+/// Lets requests pass that carry the token, or all where there is none.
+pub(crate) async fn check_token(
+    State(deployer): Deployers,
+    request: Request,
+    next: Next,
+) -> Response {
+    let Some(token) = &deployer.options.token else {
+        return next.run(request).await;
+    };
+    let sent = request
+        .headers()
+        .get(header::AUTHORIZATION)
+        .and_then(bearer);
+    if sent.is_some_and(|sent| is_same(sent, token)) {
+        return next.run(request).await;
+    }
+    let detail = match sent {
+        Some(_) => "the bearer token is not the one of this tinyFaaS",
+        None => "this call needs a bearer token",
+    };
+    Problem::new(StatusCode::UNAUTHORIZED, "token", "no valid token", detail)
+        .fix("send \"Authorization: Bearer TOKEN\" with the token in the file that tinyfaas serve names at its start")
+        .into_response()
+}
+
+/// Refuses what a page of another site makes a browser send: requests with a foreign `Origin`,
+/// and, where no token is needed, names that a stranger's DNS may have pointed here.
+pub(crate) async fn check_browser(
+    State(deployer): Deployers,
+    request: Request,
+    next: Next,
+) -> Response {
+    match refusal(request.headers(), deployer.options.token.is_some()) {
+        Some(problem) => problem.into_response(),
+        None => next.run(request).await,
+    }
+}
+
+fn refusal(headers: &HeaderMap, has_token: bool) -> Option<Problem> {
+    let forbidden = |detail: String, fix: &str| {
+        let status = StatusCode::FORBIDDEN;
+        Some(Problem::new(status, "foreign-page", "refused for safety", detail).fix(fix))
+    };
+    let host = headers.get(header::HOST).map(text);
+    if let Some(origin) = headers.get(header::ORIGIN).map(text) {
+        let site = origin.split_once("://").map(|(_scheme, site)| site);
+        if site.is_none() || site != host {
+            let detail = format!("the request comes from a page of {origin:?}");
+            return forbidden(
+                detail,
+                "send it without an Origin header, not from a web page",
+            );
+        }
+    }
+    let name = host_of(host?);
+    if has_token || is_local_name(name) {
+        return None;
+    }
+    let detail = format!("the Host header {name:?} is a name that another site could have made up");
+    forbidden(
+        detail,
+        "call by IP address or localhost, or start tinyfaas with a token",
+    )
+}
+
+/// Whether a page of another site can't have this as its own name: an address, localhost, or a
+/// name without dots, as in a container network.
+fn is_local_name(name: &str) -> bool {
+    let bare = name.trim_start_matches('[').trim_end_matches(']');
+    let lower = name.trim_end_matches('.').to_ascii_lowercase();
+    bare.parse::<IpAddr>().is_ok() || lower.ends_with(".localhost") || !lower.contains('.')
+}
+
+/// The host of a `Host` header, without its port.
+pub(crate) fn host_of(host: &str) -> &str {
+    match host.rsplit_once(':') {
+        Some((name, port)) if port.bytes().all(|b| b.is_ascii_digit()) => name,
+        Some(_) | None => host,
+    }
+}
+
+/// Whether the host can be told back in a URL.
+pub(crate) fn is_plain(host: &str) -> bool {
+    let is_allowed = |b: u8| b.is_ascii_alphanumeric() || b"-._:[]".contains(&b);
+    !host.is_empty() && host.bytes().all(is_allowed)
+}
+
+fn text(value: &HeaderValue) -> &str {
+    value.to_str().unwrap_or("?")
+}
+
+fn bearer(value: &HeaderValue) -> Option<&str> {
+    let (scheme, token) = value.to_str().ok()?.split_once(' ')?;
+    scheme
+        .eq_ignore_ascii_case("bearer")
+        .then_some(token.trim())
+}
+
+/// Compares digests, so that the time tells nothing of how far a guess is right.
+fn is_same(sent: &str, token: &str) -> bool {
+    Sha256::digest(sent) == Sha256::digest(token)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_names_that_a_stranger_can_not_own_pass_without_a_token() {
+        let check = |host: &str, is_local: bool| {
+            assert_eq!(is_local_name(host_of(host)), is_local, "{host:?}");
+        };
+        check("127.0.0.1:8080", true);
+        check("[::1]:8080", true);
+        check("[::1]", true);
+        check("localhost:8080", true);
+        check("LOCALHOST.", true);
+        check("a.localhost", true);
+        check("tinyfaas-mgmt:8080", true);
+        check("evil.example:8080", false);
+        check("127.0.0.1.evil.example", false);
+        check("localhost.evil.example", false);
+        check("192.168.1.7", true);
+    }
+}

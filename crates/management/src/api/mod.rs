@@ -1,0 +1,131 @@
+//! The calls of the management service: the old ones and `/v1`.
+
+pub(crate) mod body;
+mod fields;
+mod guard;
+mod logs;
+mod old;
+mod quantity;
+mod settings;
+mod v1;
+
+use crate::deployer::Deployer;
+use crate::problem::Problem;
+use axum::Router;
+use axum::extract::{DefaultBodyLimit, State};
+use axum::http::{HeaderMap, Method, StatusCode, Uri, header};
+use axum::middleware;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use std::sync::Arc;
+
+/// What every call is given.
+type Deployers = State<Arc<Deployer>>;
+
+/// Every call, behind the guard.
+pub(crate) fn routes(deployer: &Arc<Deployer>) -> Router {
+    let function = get(v1::describe).put(v1::deploy).delete(v1::delete);
+    Router::new()
+        .route("/", get(old::greet).post(old::deploy_folder))
+        .route("/upload", post(old::upload))
+        .route("/uploadURL", post(old::upload_url))
+        .route("/delete", post(old::delete))
+        .route("/wipe", post(old::wipe))
+        .route("/list", get(old::list))
+        .route("/logs", get(old::logs))
+        .route("/v1/functions", get(v1::list).delete(v1::wipe))
+        .route("/v1/functions/{name}", function)
+        .route("/v1/functions/{name}/logs", get(logs::of_function))
+        .route("/v1/logs", get(logs::of_all))
+        .route("/v1/status", get(v1::status))
+        .route("/v1/openapi.json", get(v1::openapi))
+        .fallback(unknown_path)
+        .method_not_allowed_fallback(wrong_method)
+        .layer(middleware::from_fn_with_state(
+            Arc::clone(deployer),
+            guard::check_token,
+        ))
+        .merge(health())
+        .layer(middleware::from_fn_with_state(
+            Arc::clone(deployer),
+            guard::check_browser,
+        ))
+        .layer(DefaultBodyLimit::disable())
+        .with_state(Arc::clone(deployer))
+}
+
+fn health() -> Router<Arc<Deployer>> {
+    Router::new()
+        .route("/healthz", get(|| async { "ok\n" }))
+        .route("/readyz", get(readyz))
+        .method_not_allowed_fallback(wrong_method)
+}
+
+/// 200 once every stored function is ready or known to have failed.
+async fn readyz(State(deployer): Deployers) -> Response {
+    const SHOWN_MAX: usize = 10;
+
+    let awaited = deployer.awaited();
+    if awaited.is_empty() {
+        return "ready\n".into_response();
+    }
+    let shown = awaited[..awaited.len().min(SHOWN_MAX)].join(", ");
+    let detail = format!(
+        "{} functions are still being started: {shown}",
+        awaited.len()
+    );
+    Problem::new(
+        StatusCode::SERVICE_UNAVAILABLE,
+        "starting",
+        "starting",
+        detail,
+    )
+    .fix("ask again in a second")
+    .retry_after(1)
+    .into_response()
+}
+
+async fn unknown_path(uri: Uri) -> Problem {
+    let detail = format!("there is no call {:?}", uri.path());
+    let fix = if uri.path().starts_with("/v1/functions/") {
+        "a name with slashes is one segment: write sieve%2Fprimes for sieve/primes"
+    } else {
+        "see GET /v1/openapi.json for every call"
+    };
+    Problem::new(
+        StatusCode::NOT_FOUND,
+        "unknown-call",
+        "unknown call",
+        detail,
+    )
+    .fix(fix)
+}
+
+async fn wrong_method(method: Method, uri: Uri) -> Problem {
+    let detail = format!("{} does not take the method {method}", uri.path());
+    let status = StatusCode::METHOD_NOT_ALLOWED;
+    Problem::new(status, "wrong-method", "wrong method", detail)
+        .fix("see the Allow header and GET /v1/openapi.json")
+}
+
+/// How the function can be called, a URL for each endpoint that is on. The host is the one under
+/// which the client reached this service.
+pub(crate) fn urls(deployer: &Deployer, headers: &HeaderMap, name: &str) -> Vec<String> {
+    let asked = headers
+        .get(header::HOST)
+        .and_then(|host| host.to_str().ok());
+    let asked = asked
+        .map(guard::host_of)
+        .filter(|host| guard::is_plain(host));
+    let endpoints = deployer.options.endpoints.iter().map(|endpoint| {
+        let (scheme, port) = (endpoint.scheme, endpoint.addr.port());
+        match asked {
+            Some(host) => format!("{scheme}://{host}:{port}/{name}"),
+            None if endpoint.addr.ip().is_unspecified() => {
+                format!("{scheme}://localhost:{port}/{name}")
+            }
+            None => format!("{scheme}://{}/{name}", endpoint.addr),
+        }
+    });
+    endpoints.collect()
+}

@@ -1,0 +1,146 @@
+//! The settings of a function, from a query or from JSON: the same names, the same rules.
+
+use super::fields::{self, Fields};
+use super::quantity;
+use crate::order::BadField;
+use faas::{Entry, FunctionLimits, FunctionName, FunctionSpec, Runtime};
+
+/// The smallest memory that a handler can live in.
+const MEMORY_BYTES_MIN: u64 = 4 << 20;
+
+/// What a client set; the rest has its defaults.
+#[derive(Debug)]
+pub(crate) struct Settings {
+    runtime: Option<Runtime>,
+    handlers: u16,
+    envs: Vec<(String, String)>,
+    network: bool,
+    limits: FunctionLimits,
+}
+
+/// The name of every setting, for those who mistyped one.
+const NAMES: &str = "runtime, threads, envs (in a query: var=NAME=VALUE), network, memory, pids, cpu, tmp, tmp_files, open_files, deadline, queue";
+
+impl Settings {
+    /// Nothing set.
+    pub(crate) fn new(limits: FunctionLimits) -> Self {
+        Self {
+            runtime: None,
+            handlers: 1,
+            envs: Vec::new(),
+            network: false,
+            limits,
+        }
+    }
+
+    /// Takes what a query set.
+    pub(crate) fn take_query(&mut self, pairs: &[(String, String)]) -> Result<(), BadField> {
+        for (name, value) in pairs {
+            match name.as_str() {
+                "var" => self.envs.push(fields::env("var", value)?),
+                name => self.set(name, value)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes what a JSON object set.
+    pub(crate) fn take_json(&mut self, json: &[u8]) -> Result<(), BadField> {
+        let fields = Fields::parse(json, "settings")?;
+        self.envs.append(&mut fields.envs("envs")?);
+        for name in fields.names().filter(|name| *name != "envs") {
+            if let Some(value) = fields.plain(name)? {
+                self.set(name, &value)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Sets the environment variables.
+    pub(crate) fn set_envs(&mut self, envs: Vec<(String, String)>) {
+        self.envs = envs;
+    }
+
+    /// Sets one by its name.
+    pub(crate) fn set(&mut self, name: &str, value: &str) -> Result<(), BadField> {
+        let number = |max: u64| number(name, value, max);
+        let bytes = || {
+            quantity::bytes(value)
+                .filter(|&bytes| bytes > 0)
+                .ok_or_else(|| bad(name, value, "send bytes, such as 268435456 or 256MiB"))
+        };
+        match name {
+            "runtime" | "env" => {
+                let fix = "choose one of nodejs, python3, go, binary";
+                let runtime = value.parse().map_err(|_unknown| bad(name, value, fix))?;
+                self.runtime = Some(runtime);
+            }
+            "threads" | "handlers" => {
+                self.handlers = u16::try_from(number(u64::from(u16::MAX))?).unwrap_or(u16::MAX);
+            }
+            "network" => {
+                let fix = "send true or false";
+                self.network = quantity::switch(value).ok_or_else(|| bad(name, value, fix))?;
+            }
+            "memory" => {
+                let memory = bytes()?;
+                if memory < MEMORY_BYTES_MIN {
+                    return Err(bad(name, value, "give a handler at least 4MiB"));
+                }
+                self.limits.memory_bytes_max = memory;
+            }
+            "tmp" => self.limits.tmp_bytes_max = bytes()?,
+            "tmp_files" => self.limits.tmp_files_max = number(u64::MAX)?,
+            "open_files" => self.limits.open_files_max = number(1 << 20)?,
+            "pids" => {
+                self.limits.pids_max = u32::try_from(number(1 << 22)?).unwrap_or(u32::MAX);
+            }
+            "cpu" => {
+                let fix = "send cores, such as 0.5 or 2";
+                let millis = quantity::cpu_millis(value).filter(|&millis| millis >= 10);
+                self.limits.cpu_millis_max = millis.ok_or_else(|| bad(name, value, fix))?;
+            }
+            "deadline" => {
+                let fix = "send a time, such as 60s, 500ms or 2m";
+                let time = quantity::time(value).filter(|time| time.as_millis() > 0);
+                self.limits.deadline = time.ok_or_else(|| bad(name, value, fix))?;
+            }
+            "queue" => {
+                let queue = value.parse::<u32>().ok();
+                let fix = "send how many calls may wait, such as 1024";
+                self.limits.queue_max = queue.ok_or_else(|| bad(name, value, fix))? as usize;
+            }
+            _ => {
+                let fix = format!("the settings are {NAMES}");
+                return Err(BadField::new(name, "there is no such setting", fix));
+            }
+        }
+        Ok(())
+    }
+
+    /// The spec of a function with these settings, and whether its runtime is still to be told by
+    /// the files.
+    pub(crate) fn into_spec(self, name: FunctionName) -> (FunctionSpec, bool) {
+        let spec = FunctionSpec {
+            name,
+            runtime: self.runtime.unwrap_or(Runtime::Nodejs),
+            entry: Entry::Convention,
+            handlers: self.handlers,
+            envs: self.envs,
+            network: self.network,
+            limits: self.limits,
+        };
+        (spec, self.runtime.is_none())
+    }
+}
+
+fn number(name: &str, value: &str, max: u64) -> Result<u64, BadField> {
+    let number = value.trim().parse::<u64>().ok();
+    let number = number.filter(|number| (1..=max).contains(number));
+    number.ok_or_else(|| bad(name, value, "send a whole number from 1 on"))
+}
+
+fn bad(name: &str, value: &str, fix: &str) -> BadField {
+    let shown: String = value.chars().take(80).collect();
+    BadField::new(name, format!("{shown:?} can't be taken"), fix)
+}

@@ -1,0 +1,170 @@
+//! The versioned API: functions as resources, JSON, problem details.
+
+use super::body::{self, Received};
+use super::old::name as parse_name;
+use super::settings::Settings;
+use super::{Deployers, urls};
+use crate::deployer::Deployer;
+use crate::functions::Function;
+use crate::order::{BadField, Order, Source};
+use crate::problem::Problem;
+use crate::wire::{FunctionShape, ListShape, StatusShape};
+use axum::Json;
+use axum::body::Body;
+use axum::extract::{Path, Query, State};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use futures_util::stream;
+use multer::Multipart;
+use std::convert::Infallible;
+
+/// A query, in its order.
+pub(crate) type Pairs = Query<Vec<(String, String)>>;
+
+/// Parts of a multipart body that are looked at.
+const PARTS_MAX: usize = 8;
+
+/// `PUT /v1/functions/{name}`: deploys.
+pub(crate) async fn deploy(
+    State(deployer): Deployers,
+    Path(name): Path<String>,
+    Query(pairs): Pairs,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, Problem> {
+    let name = parse_name("name", &name)?;
+    let mut settings = Settings::new(deployer.options.function_limits.clone());
+    settings.take_query(&pairs)?;
+    let Received { bytes, room } = body::read(&deployer, &headers, body).await?;
+    let archive = match boundary(&headers)? {
+        Some(boundary) => take_parts(bytes, boundary, &mut settings).await?,
+        None => bytes,
+    };
+    let (spec, detects_runtime) = settings.into_spec(name.clone());
+    let order = Order {
+        spec,
+        detects_runtime,
+        source: Source::Archive(archive),
+        subfolder: None,
+        room: Some(room),
+    };
+    let deployed = deployer.deploy(order).await?;
+    let status = if deployed.is_replacement {
+        StatusCode::OK
+    } else {
+        StatusCode::CREATED
+    };
+    // A deletion may have come right after.
+    let function = find(&deployer, name.as_str())?;
+    Ok((status, Json(shape(&deployer, &headers, &function))).into_response())
+}
+
+/// `GET /v1/functions/{name}`.
+pub(crate) async fn describe(
+    State(deployer): Deployers,
+    Path(name): Path<String>,
+    headers: HeaderMap,
+) -> Result<Json<FunctionShape>, Problem> {
+    let function = find(&deployer, &name)?;
+    Ok(Json(shape(&deployer, &headers, &function)))
+}
+
+/// `DELETE /v1/functions/{name}`.
+pub(crate) async fn delete(
+    State(deployer): Deployers,
+    Path(name): Path<String>,
+) -> Result<StatusCode, Problem> {
+    let parsed = parse_name("name", &name)?;
+    if !deployer.delete(parsed).await? {
+        return Err(Problem::unknown_function(&name));
+    }
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// `GET /v1/functions`.
+pub(crate) async fn list(State(deployer): Deployers, headers: HeaderMap) -> Json<ListShape> {
+    let functions = deployer.functions.all();
+    let functions = functions
+        .iter()
+        .map(|function| shape(&deployer, &headers, function));
+    Json(ListShape {
+        functions: functions.collect(),
+    })
+}
+
+/// `DELETE /v1/functions`: deletes every function.
+pub(crate) async fn wipe(State(deployer): Deployers) -> Result<StatusCode, Problem> {
+    deployer.wipe().await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// `GET /v1/status`.
+pub(crate) async fn status(State(deployer): Deployers) -> Json<StatusShape> {
+    Json(StatusShape::new(&deployer))
+}
+
+/// `GET /v1/openapi.json`.
+pub(crate) async fn openapi() -> Response {
+    let media = [(header::CONTENT_TYPE, "application/json")];
+    (media, include_str!("../openapi.json")).into_response()
+}
+
+/// The function of that name, or the problem that there is none.
+pub(crate) fn find(deployer: &Deployer, name: &str) -> Result<std::sync::Arc<Function>, Problem> {
+    let function = deployer.functions.get(name);
+    function.ok_or_else(|| Problem::unknown_function(name))
+}
+
+fn shape(deployer: &Deployer, headers: &HeaderMap, function: &Function) -> FunctionShape {
+    let name = function.record.spec.name.as_str();
+    let route = deployer.options.router.find(name);
+    FunctionShape::new(function, route.as_deref(), urls(deployer, headers, name))
+}
+
+/// The boundary of a multipart body; none where the body is the archive itself.
+fn boundary(headers: &HeaderMap) -> Result<Option<String>, BadField> {
+    let media = headers
+        .get(header::CONTENT_TYPE)
+        .and_then(|media| media.to_str().ok());
+    let Some(media) = media.filter(|media| media.starts_with("multipart/")) else {
+        return Ok(None);
+    };
+    let boundary = multer::parse_boundary(media);
+    boundary.map(Some).map_err(|error| {
+        let fix = "send multipart/form-data with a boundary, as curl --form does";
+        BadField::new("content-type", error.to_string(), fix)
+    })
+}
+
+/// Reads the parts `archive` and `settings`; other names are refused.
+async fn take_parts(
+    body: Bytes,
+    boundary: String,
+    settings: &mut Settings,
+) -> Result<Bytes, BadField> {
+    let bad = |error: multer::Error| {
+        BadField::new(
+            "body",
+            format!("it is no multipart body ({error})"),
+            "send it anew",
+        )
+    };
+    let mut parts = Multipart::new(stream::iter([Ok::<_, Infallible>(body)]), boundary);
+    let mut archive = None;
+    for _ in 0..PARTS_MAX {
+        let Some(part) = parts.next_field().await.map_err(bad)? else {
+            break;
+        };
+        match part.name().unwrap_or_default().to_owned().as_str() {
+            "archive" => archive = Some(part.bytes().await.map_err(bad)?),
+            "settings" => settings.take_json(&part.bytes().await.map_err(bad)?)?,
+            other => {
+                let fix = "send the parts archive and settings";
+                return Err(BadField::new(other, "there is no such part", fix));
+            }
+        }
+    }
+    let fix = "send a part of that name with a zip or tar.gz";
+    archive.ok_or_else(|| BadField::new("archive", "it is missing", fix))
+}

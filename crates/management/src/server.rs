@@ -1,0 +1,92 @@
+//! Accepting connections for the API: bounded in number, patience and shutdown.
+
+use axum::body::Body;
+use faas::Limits;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tower::ServiceExt;
+
+/// How long accepting pauses after it failed, such as for want of descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Serves until `shutdown`, then lets the calls under way finish, up to [`Limits::drain`].
+pub(crate) async fn serve(
+    listener: TcpListener,
+    routes: axum::Router,
+    limits: &Limits,
+    shutdown: CancellationToken,
+) -> io::Result<()> {
+    let places = Arc::new(Semaphore::new(limits.connections_max));
+    let (connections, cut) = (TaskTracker::new(), CancellationToken::new());
+    loop {
+        let place = tokio::select! {
+            place = Arc::clone(&places).acquire_owned() => place.map_err(io::Error::other)?,
+            () = shutdown.cancelled() => break,
+        };
+        let stream = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = shutdown.cancelled() => break,
+        };
+        let stream = match stream {
+            Ok((stream, _peer)) => stream,
+            Err(error) => {
+                tracing::warn!(%error, "could not accept a connection");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
+        let connection = converse(stream, routes.clone(), limits.http_head, shutdown.clone());
+        let cut = cut.clone();
+        connections.spawn(async move {
+            tokio::select! {
+                () = connection => {}
+                () = cut.cancelled() => {}
+            }
+            drop(place);
+        });
+    }
+    drop(listener);
+    connections.close();
+    if tokio::time::timeout(limits.drain, connections.wait())
+        .await
+        .is_err()
+    {
+        cut.cancel();
+        connections.wait().await;
+    }
+    Ok(())
+}
+
+async fn converse(
+    stream: TcpStream,
+    routes: axum::Router,
+    head: Duration,
+    shutdown: CancellationToken,
+) {
+    // Small answers go out at once; a socket that can't is slower, no more.
+    let _is_set = stream.set_nodelay(true).is_ok();
+    let routes = routes.map_request(|request: hyper::Request<_>| request.map(Body::new));
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(head)
+        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(routes));
+    tokio::pin!(connection);
+    let result = tokio::select! {
+        result = connection.as_mut() => result,
+        () = shutdown.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = result {
+        tracing::debug!(%error, "a connection broke off");
+    }
+}

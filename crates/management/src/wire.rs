@@ -1,0 +1,358 @@
+//! The JSON shapes of `/v1`.
+
+use crate::deployer::Deployer;
+use crate::functions::Function;
+use faas::{Deployment, Entry, FunctionSpec, HandlerState, HandlerStatus, LogLine, Route};
+use serde::Serialize;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
+/// Lines of a handler that is not ready that are shown.
+const LAST_LINES_MAX: usize = 20;
+
+/// A function and how it does.
+#[derive(Debug, Serialize)]
+pub(crate) struct FunctionShape {
+    name: String,
+    runtime: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    entry: Option<String>,
+    /// `ready`, `degraded`, `starting` or `failed`.
+    pub(crate) state: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    failure: Option<String>,
+    handlers: HandlersShape,
+    invocations: u64,
+    errors: ErrorsShape,
+    waiting: usize,
+    deployed_at: String,
+    digest: String,
+    files: u64,
+    packed_bytes: u64,
+    unpacked_bytes: u64,
+    /// The names only: values may be secret.
+    envs: Vec<String>,
+    network: bool,
+    limits: LimitsShape,
+    urls: Vec<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct HandlersShape {
+    wanted: u16,
+    ready: usize,
+    restarts: u64,
+    in_flight: usize,
+    each: Vec<HandlerShape>,
+}
+
+#[derive(Debug, Serialize)]
+struct HandlerShape {
+    id: String,
+    state: &'static str,
+    restarts: u64,
+    in_flight: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    retry_after_ms: Option<u64>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    last_output: Vec<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct ErrorsShape {
+    function: u64,
+    platform: u64,
+}
+
+#[derive(Debug, Serialize)]
+struct LimitsShape {
+    memory_bytes: u64,
+    pids: u32,
+    cpu_millis: u32,
+    tmp_bytes: u64,
+    tmp_files: u64,
+    open_files: u64,
+    deadline_ms: u64,
+    queue: usize,
+}
+
+/// The functions of a node.
+#[derive(Debug, Serialize)]
+pub(crate) struct ListShape {
+    pub(crate) functions: Vec<FunctionShape>,
+}
+
+/// A node and what it can do.
+#[derive(Debug, Serialize)]
+pub(crate) struct StatusShape {
+    pub(crate) version: &'static str,
+    pub(crate) started_at: String,
+    pub(crate) uptime_seconds: u64,
+    pub(crate) backend: &'static str,
+    /// Null until the backend has told.
+    isolation: Option<Vec<IsolationShape>>,
+    /// Null until the backend has told.
+    runtimes: Option<Vec<RuntimeShape>>,
+    endpoints: Vec<EndpointShape>,
+    management: Option<String>,
+    functions: CountsShape,
+}
+
+#[derive(Debug, Serialize)]
+struct IsolationShape {
+    name: &'static str,
+    is_on: bool,
+    detail: String,
+}
+
+#[derive(Debug, Serialize)]
+struct RuntimeShape {
+    runtime: &'static str,
+    version: Option<String>,
+    detail: String,
+}
+
+#[derive(Debug, Serialize)]
+struct EndpointShape {
+    scheme: &'static str,
+    addr: String,
+}
+
+#[derive(Debug, Default, Serialize)]
+struct CountsShape {
+    total: usize,
+    ready: usize,
+    degraded: usize,
+    starting: usize,
+    failed: usize,
+}
+
+/// A line of a function's log.
+#[derive(Debug, Serialize)]
+pub(crate) struct LineShape<'a> {
+    number: u64,
+    time: String,
+    function: &'a str,
+    handler: &'a str,
+    stream: &'static str,
+    text: &'a str,
+}
+
+impl FunctionShape {
+    /// How the function does now.
+    pub(crate) fn new(function: &Function, route: Option<&Route>, urls: Vec<String>) -> Self {
+        let (record, spec) = (&function.record, &function.record.spec);
+        let deployment = route.and_then(Route::deployment);
+        let failure = route
+            .and_then(Route::failure)
+            .filter(|_| deployment.is_none());
+        let handlers = HandlersShape::new(spec, deployment.as_ref(), function);
+        let count = |pick: fn(&Route) -> u64| route.map_or(0, pick);
+        Self {
+            name: spec.name.to_string(),
+            runtime: spec.runtime.as_str(),
+            entry: match &spec.entry {
+                Entry::Convention => None,
+                Entry::EventHandler(file) => Some(file.clone()),
+            },
+            state: state(deployment.as_ref(), failure.is_some(), &handlers),
+            failure: failure.map(|reason| reason.to_string()),
+            handlers,
+            invocations: count(|route| route.counters.invocations.load(Ordering::Relaxed)),
+            errors: ErrorsShape {
+                function: count(|route| route.counters.function_errors.load(Ordering::Relaxed)),
+                platform: count(|route| route.counters.platform_errors.load(Ordering::Relaxed)),
+            },
+            waiting: route.map_or(0, Route::waiting),
+            deployed_at: rfc3339(time_of(record.deployed_at_ms)),
+            digest: record.digest.clone(),
+            files: record.files,
+            packed_bytes: record.packed_bytes,
+            unpacked_bytes: record.unpacked_bytes,
+            envs: spec.envs.iter().map(|(name, _)| name.clone()).collect(),
+            network: spec.network,
+            limits: LimitsShape::new(spec),
+            urls,
+        }
+    }
+}
+
+fn state(
+    deployment: Option<&Arc<Deployment>>,
+    has_failed: bool,
+    handlers: &HandlersShape,
+) -> &'static str {
+    match deployment {
+        None if has_failed => "failed",
+        None => "starting",
+        Some(deployment) if handlers.ready == deployment.handlers().len() => "ready",
+        Some(_) => "degraded",
+    }
+}
+
+impl HandlersShape {
+    fn new(spec: &FunctionSpec, deployment: Option<&Arc<Deployment>>, function: &Function) -> Self {
+        let handlers = deployment.map_or(&[][..], |deployment| deployment.handlers());
+        let statuses: Vec<_> = handlers.iter().map(|handler| handler.status()).collect();
+        let is_ready = |status: &&HandlerStatus| status.state == HandlerState::Ready;
+        Self {
+            wanted: spec.handlers,
+            ready: statuses.iter().filter(is_ready).count(),
+            restarts: statuses.iter().map(|status| status.restarts).sum(),
+            in_flight: statuses.iter().map(|status| status.in_flight).sum(),
+            each: statuses
+                .iter()
+                .map(|status| HandlerShape::new(status, function))
+                .collect(),
+        }
+    }
+}
+
+impl HandlerShape {
+    fn new(status: &HandlerStatus, function: &Function) -> Self {
+        let last_output = || {
+            let lines = function.log.last_of(&status.id, LAST_LINES_MAX);
+            lines.into_iter().map(|line| line.text).collect()
+        };
+        let (reason, retry_after_ms, last_output) = match &status.state {
+            HandlerState::Pausing {
+                reason,
+                retry_after,
+            } => (
+                Some(reason.clone()),
+                Some(millis(*retry_after)),
+                last_output(),
+            ),
+            HandlerState::Starting if status.restarts > 0 => (None, None, last_output()),
+            HandlerState::Starting | HandlerState::Ready | HandlerState::Stopped => {
+                (None, None, Vec::new())
+            }
+        };
+        Self {
+            id: status.id.to_string(),
+            state: status.state.as_str(),
+            restarts: status.restarts,
+            in_flight: status.in_flight,
+            reason,
+            retry_after_ms,
+            last_output,
+        }
+    }
+}
+
+impl LimitsShape {
+    fn new(spec: &FunctionSpec) -> Self {
+        let limits = &spec.limits;
+        Self {
+            memory_bytes: limits.memory_bytes_max,
+            pids: limits.pids_max,
+            cpu_millis: limits.cpu_millis_max,
+            tmp_bytes: limits.tmp_bytes_max,
+            tmp_files: limits.tmp_files_max,
+            open_files: limits.open_files_max,
+            deadline_ms: millis(limits.deadline),
+            queue: limits.queue_max,
+        }
+    }
+}
+
+impl StatusShape {
+    /// How the node does now.
+    pub(crate) fn new(deployer: &Deployer) -> Self {
+        let options = &deployer.options;
+        let report = deployer.report.get();
+        let uptime = deployer.started.elapsed().unwrap_or_default();
+        Self {
+            version: options.version,
+            started_at: rfc3339(deployer.started),
+            uptime_seconds: uptime.as_secs(),
+            backend: options.backend.name(),
+            isolation: report.map(|report| {
+                let each = report.isolation.iter().map(|isolation| IsolationShape {
+                    name: isolation.name,
+                    is_on: isolation.is_on,
+                    detail: isolation.detail.clone(),
+                });
+                each.collect()
+            }),
+            runtimes: report.map(|report| {
+                let each = report.runtimes.iter().map(|runtime| RuntimeShape {
+                    runtime: runtime.runtime.as_str(),
+                    version: runtime.version.clone(),
+                    detail: runtime.detail.clone(),
+                });
+                each.collect()
+            }),
+            endpoints: options
+                .endpoints
+                .iter()
+                .map(|endpoint| EndpointShape {
+                    scheme: endpoint.scheme,
+                    addr: endpoint.addr.to_string(),
+                })
+                .collect(),
+            management: deployer.addr.get().map(ToString::to_string),
+            functions: counts(deployer),
+        }
+    }
+}
+
+fn counts(deployer: &Deployer) -> CountsShape {
+    let mut counts = CountsShape::default();
+    for function in deployer.functions.all() {
+        let route = deployer
+            .options
+            .router
+            .find(function.record.spec.name.as_str());
+        let shape = FunctionShape::new(&function, route.as_deref(), Vec::new());
+        counts.total += 1;
+        match shape.state {
+            "ready" => counts.ready += 1,
+            "degraded" => counts.degraded += 1,
+            "failed" => counts.failed += 1,
+            _ => counts.starting += 1,
+        }
+    }
+    counts
+}
+
+impl<'a> LineShape<'a> {
+    /// A line of that function.
+    pub(crate) fn new(function: &'a str, line: &'a LogLine) -> Self {
+        Self {
+            number: line.number,
+            time: rfc3339(line.time),
+            function,
+            handler: &line.handler,
+            stream: line.stream.as_str(),
+            text: &line.text,
+        }
+    }
+}
+
+/// A moment as RFC 3339 writes it, in UTC, to the millisecond.
+pub(crate) fn rfc3339(time: SystemTime) -> String {
+    let time = OffsetDateTime::from(time);
+    let to_millis = time.replace_millisecond(time.millisecond()).unwrap_or(time);
+    to_millis.format(&Rfc3339).unwrap_or_default()
+}
+
+/// Reads a moment of RFC 3339.
+pub(crate) fn parse_rfc3339(text: &str) -> Option<SystemTime> {
+    OffsetDateTime::parse(text, &Rfc3339)
+        .ok()
+        .map(SystemTime::from)
+}
+
+fn time_of(ms: i64) -> SystemTime {
+    UNIX_EPOCH + Duration::from_millis(u64::try_from(ms).unwrap_or(0))
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
