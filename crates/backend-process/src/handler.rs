@@ -166,6 +166,11 @@ impl Template {
         if self.built.is_some() {
             envs.push(("TINYFAAS_DEPS".into(), shown(&places.built)));
         }
+        let site = self
+            .interpreter
+            .as_ref()
+            .and_then(|found| found.site_packages.clone());
+        envs.extend(site.map(|paths| ("TINYFAAS_SITE".into(), paths)));
         if let Entry::EventHandler(entry) = &spec.entry {
             envs.push(("TINYFAAS_ENTRY".into(), entry.clone()));
         }
@@ -209,5 +214,6 @@ impl Template {
 
 /// Small heaps: a handler is one of many on a small machine.
 const NODEJS_FLAGS: &[&str] = &[];
-/// No bytecode is written: the code is read-only.
-const PYTHON3_FLAGS: &[&str] = &["-B"];
+/// No bytecode is written, as the code is read-only; no `site`, whose work is done once for all
+/// (`TINYFAAS_SITE`); the same text encoding everywhere.
+const PYTHON3_FLAGS: &[&str] = &["-B", "-S", "-X", "utf8"];

@@ -29,6 +29,9 @@ pub(crate) struct Interpreter {
     pub(crate) version: String,
     /// Folders outside `/usr` that it needs.
     pub(crate) prefixes: Vec<PathBuf>,
+    /// Python's folders of installed packages, with `:` between them. Looking for them at every
+    /// start (`site`) can take longer than all the rest, so it is done once.
+    pub(crate) site_packages: Option<String>,
 }
 
 /// Remembers what was found; what was missing is looked for again each time.
@@ -64,7 +67,9 @@ const PYTHON3: Question = Question {
     flag: "--python3",
     args: &[
         "-c",
-        "import sys; print(sys.version.split()[0], sys.executable, sys.prefix, sys.base_prefix, sep='\\n')",
+        "import sys; \
+         print(sys.version.split()[0], sys.executable, sys.prefix, sys.base_prefix, sep='\\n'); \
+         print(':'.join(p for p in sys.path if p.endswith('-packages')))",
     ],
     oldest: (3, 8),
     fix: "install Python 3.8 or newer (Debian: apt install python3 python3-pip)",
@@ -175,11 +180,12 @@ fn nodejs(lines: &[&str]) -> Option<Interpreter> {
         executable,
         version: version.into(),
         prefixes: vec![prefix],
+        site_packages: None,
     })
 }
 
 fn python3(lines: &[&str]) -> Option<Interpreter> {
-    let &[version, executable, prefix, base, ..] = lines else {
+    let &[version, executable, prefix, base, ref site @ ..] = lines else {
         return None;
     };
     // In a virtual environment the executable is a link; its place tells Python where it is.
@@ -193,6 +199,10 @@ fn python3(lines: &[&str]) -> Option<Interpreter> {
         executable: executable.into(),
         version: version.into(),
         prefixes,
+        site_packages: site
+            .first()
+            .filter(|paths| !paths.is_empty())
+            .map(|paths| (*paths).into()),
     })
 }
 
@@ -207,6 +217,7 @@ fn go(lines: &[&str]) -> Option<Interpreter> {
         executable,
         version,
         prefixes: vec![root],
+        site_packages: None,
     })
 }
 
@@ -247,6 +258,7 @@ mod tests {
                 executable: "/x".into(),
                 version: "1".into(),
                 prefixes: vec![prefix.into()],
+                site_packages: None,
             };
             let kept = outside_usr(found)
                 .map(|found| found.prefixes.len())

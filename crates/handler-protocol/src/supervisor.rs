@@ -113,6 +113,7 @@ impl Supervised {
             leaving: TaskTracker::new(),
         });
         let live = start_instance(&*spawn, &shared).await?;
+        shared.begin_serving(&live);
         let at_once = usize::from(live.connection.at_once());
         let stop = CancellationToken::new();
         let supervision = supervise(Arc::clone(&shared), spawn, live, stop.clone());
@@ -122,6 +123,13 @@ impl Supervised {
             stop,
             at_once,
         })
+    }
+}
+
+impl Shared {
+    fn begin_serving(&self, live: &Live) {
+        self.connection.store(Some(Arc::clone(&live.connection)));
+        self.state.send_replace(State::Ready);
     }
 }
 
@@ -304,8 +312,7 @@ enum Served {
 
 /// Lets the instance serve until it ends or is to stop.
 async fn serve(shared: &Arc<Shared>, mut live: Live, stop: &CancellationToken) -> Served {
-    shared.connection.store(Some(Arc::clone(&live.connection)));
-    shared.state.send_replace(State::Ready);
+    shared.begin_serving(&live);
     let connection = Arc::clone(&live.connection);
     let timing = Timing {
         cancel_grace: shared.limits.cancel_grace,

@@ -1,0 +1,422 @@
+"""The shim of the python3 runtime: loads fn.py and runs it for every request.
+
+It speaks the handler protocol (docs/reference/handler-protocol.md) on descriptor 0, or over TCP
+where TINYFAAS_CONNECT asks for it.
+
+Quick functions are what this file is shaped for: the thread that leads reads all that has come,
+runs it in place and answers in one write. A function that takes longer than PATIENCE_S is left to
+its thread; another one takes the lead, up to AT_ONCE threads. The monitor that notices this
+sleeps while there is nothing to do.
+"""
+
+import os
+import sys
+import threading
+import time
+from collections import deque
+from struct import Struct
+
+VERSION = 1
+AT_ONCE = 16
+# How long the leading thread may be in one call before another takes the lead.
+PATIENCE_S = 0.005
+# The monitor goes to sleep after so many looks at a shim that does nothing.
+IDLE_LOOKS = 40
+READ_BYTES = 1 << 18
+FRAME_BYTES_MAX = 16 << 20
+MESSAGE_BYTES_MAX = 64 << 10
+
+HELLO, REQUEST, REPLY, CANCEL, PING, PONG, FAILED = range(1, 8)
+FLAG_FAILED = 1
+# u32 len, u32 id, u8 kind, u8 flags, u16 word, u32 headers_len
+HEADER = Struct("!IIBBHI")
+HEADER_BYTES = HEADER.size
+# The header of a request and its fixed part: u64 invocation, u32 deadline_ms, u16 path, u16 query
+REQUEST_HEADER = Struct("!IIBBHIQIHH")
+REQUEST_BYTES = REQUEST_HEADER.size
+FIELD = Struct("!HH")
+
+TEXT = "text/plain; charset=utf-8"
+JSON = "application/json"
+
+
+class Headers(dict):
+    """The header fields by name, in lower case; any case finds them."""
+
+    __slots__ = ()
+
+    def __getitem__(self, name):
+        return dict.__getitem__(self, name.lower())
+
+    def __contains__(self, name):
+        return dict.__contains__(self, name.lower())
+
+    def get(self, name, default=None):
+        return dict.get(self, name.lower(), default)
+
+
+def frame(id, kind, flags, word, headers, payload):
+    length = HEADER_BYTES - 4 + len(headers) + len(payload)
+    return b"".join((HEADER.pack(length, id, kind, flags, word, len(headers)), headers, payload))
+
+
+def content_type(value):
+    name, value = b"content-type", value.encode()
+    return FIELD.pack(len(name), len(value)) + name + value
+
+
+TEXT_HEADERS = content_type(TEXT)
+JSON_HEADERS = content_type(JSON)
+BYTES_HEADERS = content_type("application/octet-stream")
+
+
+def reply_frame(id, result):
+    """What a function returned, as a frame."""
+    if type(result) is str:
+        headers, payload = TEXT_HEADERS, result.encode("utf-8", "surrogateescape")
+    elif result is None:
+        headers, payload = b"", b""
+    elif isinstance(result, (bytes, bytearray, memoryview)):
+        headers, payload = BYTES_HEADERS, bytes(result)
+    elif isinstance(result, (dict, list, tuple)):
+        import json
+
+        headers, payload = JSON_HEADERS, json.dumps(result).encode()
+    else:
+        headers, payload = TEXT_HEADERS, str(result).encode("utf-8", "surrogateescape")
+    if len(payload) + len(headers) + HEADER_BYTES > FRAME_BYTES_MAX:
+        return failure_frame(id, "the reply has %d bytes, too many" % len(payload))
+    return frame(id, REPLY, 0, 200, headers, payload)
+
+
+def failure_frame(id, message):
+    text = message.encode("utf-8", "replace")[:MESSAGE_BYTES_MAX]
+    return frame(id, REPLY, FLAG_FAILED, 500, b"", text)
+
+
+def describe(error):
+    """The function's message for its caller, and the whole story for its log."""
+    import traceback
+
+    stack = error.__traceback__
+    # The frames of this shim tell the function's author nothing.
+    while stack is not None and stack.tb_frame.f_code.co_filename == __file__:
+        stack = stack.tb_next
+    traceback.print_exception(type(error), error, stack)
+    text = str(error)
+    return "%s: %s" % (type(error).__name__, text) if text else type(error).__name__
+
+
+def read_headers(block):
+    headers = Headers()
+    at, end = 0, len(block)
+    while at < end:
+        name_len, value_len = FIELD.unpack_from(block, at)
+        at += 4
+        name = block[at : at + name_len].decode("ascii")
+        at += name_len
+        value = block[at : at + value_len].decode("utf-8", "surrogateescape")
+        at += value_len
+        known = dict.get(headers, name)
+        headers[name] = value if known is None else known + ", " + value
+    return headers
+
+
+class Shim:
+    def __init__(self, sock, function):
+        self.sock = sock
+        self.call, self.is_async = function
+        # Frames of requests that have come and not begun: (id, buffer).
+        self.requests = deque()
+        self.cancelled = set()
+        # Replies that are ready and not yet written, by the leading thread.
+        self.ready = []
+        self.sending = threading.Lock()
+        self.rest = b""
+        # The number of the thread that leads; a thread that finds another here has lost the lead.
+        self.leader = 0
+        # Counts the calls that leading threads began; the monitor sees by it whether one hangs.
+        self.begun = 0
+        self.is_running = False
+        self.threads = 1
+        self.idle = []
+        self.monitor_sleeps = True
+        self.wake_monitor = threading.Lock()
+        self.wake_monitor.acquire()
+        self.loop = None
+        self.tasks = {}
+
+    def serve(self):
+        self.send([frame(0, HELLO, 0, VERSION, b"", b"")[:12] + AT_ONCE.to_bytes(4, "big")])
+        if self.is_async:
+            self.start_loop()
+        else:
+            threading.Thread(target=self.monitor, daemon=True).start()
+        self.work(0)
+
+    def send(self, frames):
+        with self.sending:
+            self.sock.sendall(b"".join(frames))
+
+    def work(self, number):
+        """Leads until another thread took over, then waits to lead again."""
+        while True:
+            self.lead(number)
+            lead_again = threading.Lock()
+            lead_again.acquire()
+            self.idle.append((number, lead_again))
+            lead_again.acquire()
+
+    def lead(self, number):
+        requests = self.requests
+        while self.leader == number:
+            if requests:
+                try:
+                    id, buffer = requests.popleft()
+                except IndexError:
+                    continue
+                if not self.run(number, id, buffer):
+                    return
+            elif self.ready:
+                self.flush()
+            else:
+                self.read()
+
+    def flush(self):
+        ready, self.ready = self.ready, []
+        if ready:
+            self.send(ready)
+
+    def run(self, number, id, buffer):
+        """Runs a request; whether this thread still leads."""
+        if id in self.cancelled:
+            self.cancelled.discard(id)
+            self.ready.append(failure_frame(id, "cancelled"))
+            return True
+        self.begun += 1
+        self.is_running = True
+        if self.monitor_sleeps:
+            self.monitor_sleeps = False
+            self.wake_monitor.release()
+        try:
+            reply = reply_frame(id, self.call_with(buffer))
+        except BaseException as error:
+            reply = failure_frame(id, describe(error))
+        if self.leader == number:
+            self.is_running = False
+            self.ready.append(reply)
+            return True
+        self.send([reply])
+        return False
+
+    def call_with(self, buffer):
+        _, _, _, _, method_len, headers_len, _, _, path_len, query_len = (
+            REQUEST_HEADER.unpack_from(buffer)
+        )
+        at = REQUEST_BYTES + method_len + path_len + query_len
+        headers = read_headers(buffer[at : at + headers_len])
+        payload = buffer[at + headers_len :]
+        text = payload.decode("utf-8", "surrogateescape") if payload else None
+        return self.call(text, headers)
+
+    def read(self):
+        """Reads what has come, without blocking the signal handlers of the main thread."""
+        data = self.sock.recv(READ_BYTES)
+        if not data:
+            self.leave()
+        self.take(self.rest + data if self.rest else data)
+
+    def take(self, data):
+        at, end = 0, len(data)
+        while end - at >= HEADER_BYTES:
+            length, id, kind, _, _, _ = HEADER.unpack_from(data, at)
+            length += 4
+            if not HEADER_BYTES <= length <= FRAME_BYTES_MAX:
+                self.leave()
+            if end - at < length:
+                data = self.read_whole(data[at:], length)
+                at, end = 0, len(data)
+                continue
+            if kind == REQUEST:
+                self.requests.append((id, data[at : at + length]))
+            elif kind == CANCEL:
+                self.cancel(id)
+            elif kind == PING:
+                self.send([frame(0, PONG, 0, 0, b"", data[at + HEADER_BYTES : at + length])])
+            else:
+                self.leave()
+            at += length
+        self.rest = data[at:]
+        if self.is_async:
+            self.hand_to_loop()
+
+    def read_whole(self, start, length):
+        """Reads on until a large frame is complete."""
+        whole = bytearray(length)
+        view = memoryview(whole)
+        got = len(start)
+        view[:got] = start
+        while got < length:
+            count = self.sock.recv_into(view[got:])
+            if not count:
+                self.leave()
+            got += count
+        return bytes(whole)
+
+    def leave(self):
+        """The proxy closed the stream or broke the protocol: there is nothing more to do."""
+        try:
+            sys.stdout.flush()
+            sys.stderr.flush()
+        finally:
+            os._exit(0)
+
+    def cancel(self, id):
+        if self.is_async:
+            task = self.tasks.get(id)
+            if task is not None:
+                self.loop.call_soon_threadsafe(task.cancel)
+        elif any(waiting == id for waiting, _ in tuple(self.requests)):
+            self.cancelled.add(id)
+
+    def monitor(self):
+        """Takes the lead from a thread that is too long in one call."""
+        looks = 0
+        seen = -1
+        while True:
+            if looks >= IDLE_LOOKS:
+                self.monitor_sleeps = True
+                self.wake_monitor.acquire()
+                looks = 0
+            time.sleep(PATIENCE_S)
+            if self.begun != seen:
+                seen, looks = self.begun, 0
+                continue
+            looks += 1
+            if self.is_running and self.begun == seen:
+                looks = 0
+                self.promote()
+
+    def promote(self):
+        if self.idle:
+            number, lead = self.idle.pop()
+            self.is_running = False
+            self.leader = number
+            self.flush()
+            lead.release()
+        elif self.threads < AT_ONCE:
+            number = self.threads
+            self.threads += 1
+            self.is_running = False
+            self.leader = number
+            self.flush()
+            threading.Thread(target=self.work, args=(number,), daemon=True).start()
+        else:
+            self.lead_meanwhile()
+
+    def lead_meanwhile(self):
+        """All threads are busy: keeps reading, for cancellations and pings, until one is free."""
+        import select
+
+        self.is_running = False
+        self.leader = -1
+        self.flush()
+        while not self.idle:
+            readable, _, _ = select.select([self.sock], [], [], PATIENCE_S)
+            if readable:
+                self.read()
+        number, lead = self.idle.pop()
+        self.leader = number
+        lead.release()
+
+    def start_loop(self):
+        import asyncio
+
+        self.loop = asyncio.new_event_loop()
+        threading.Thread(target=self.loop.run_forever, daemon=True).start()
+
+    def hand_to_loop(self):
+        requests = []
+        while self.requests:
+            requests.append(self.requests.popleft())
+        if requests:
+            self.loop.call_soon_threadsafe(self.begin_all, requests)
+
+    def begin_all(self, requests):
+        for id, buffer in requests:
+            self.tasks[id] = self.loop.create_task(self.run_async(id, buffer))
+
+    async def run_async(self, id, buffer):
+        try:
+            reply = reply_frame(id, await self.call_with(buffer))
+        except BaseException as error:
+            reply = failure_frame(id, describe(error))
+        del self.tasks[id]
+        if not self.ready:
+            self.loop.call_soon(self.flush)
+        self.ready.append(reply)
+
+
+def connect():
+    import socket
+
+    address = os.environ.pop("TINYFAAS_CONNECT", None)
+    if address:
+        host, port = address.rsplit(":", 1)
+        sock = socket.create_connection((host.strip("[]"), int(port)))
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return sock
+    sock = socket.socket(fileno=os.dup(0))
+    null = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(null, 0)
+    os.close(null)
+    return sock
+
+
+def load():
+    """The function, called with input and headers, and whether it is `async`."""
+    code = os.environ["TINYFAAS_CODE"]
+    sys.path[0] = code
+    if "TINYFAAS_DEPS" in os.environ:
+        sys.path.insert(1, os.environ["TINYFAAS_DEPS"])
+    sys.path.extend(filter(None, os.environ.pop("TINYFAAS_SITE", "").split(":")))
+    import fn as module
+
+    function = getattr(module, "fn", None)
+    if not callable(function):
+        raise TypeError("fn.py has no function fn(input, headers)")
+    target = function if hasattr(function, "__code__") else getattr(function, "__call__", None)
+    target = getattr(target, "__func__", target)
+    code = getattr(target, "__code__", None)
+    is_async = code is not None and bool(code.co_flags & 0x80)
+    if takes_one(function, target, code):
+        return (lambda text, headers: function(text)), is_async
+    return function, is_async
+
+
+def takes_one(function, target, code):
+    """Whether the function takes its input alone."""
+    if code is None:
+        return False
+    is_bound = target is not function
+    takes_any = code.co_flags & 0x04
+    return not takes_any and code.co_argcount - is_bound < 2
+
+
+def main():
+    # Lines reach the log when they are whole.
+    sys.stdout.reconfigure(line_buffering=True, errors="backslashreplace")
+    sys.stderr.reconfigure(line_buffering=True, errors="backslashreplace")
+    sock = connect()
+    try:
+        function = load()
+    except BaseException:
+        import traceback
+
+        text = traceback.format_exc().encode("utf-8", "replace")[-MESSAGE_BYTES_MAX:]
+        sock.sendall(frame(0, FAILED, 0, 0, b"", text))
+        sys.exit(1)
+    Shim(sock, function).serve()
+
+
+main()
