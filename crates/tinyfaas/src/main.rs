@@ -1,2 +1,52 @@
-//! tinyFaaS.
-fn main() {}
+//! tinyFaaS: one program that is the node and the command line for it.
+
+mod cli;
+mod client;
+mod config;
+mod doctor;
+mod examples;
+mod failure;
+mod node;
+mod output;
+mod telemetry;
+
+use clap::{CommandFactory, Parser};
+use cli::{Cli, Command};
+use std::io::Write;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    // Handlers begin as this same program; this must run before any thread is started.
+    if let Some(code) = backend_process::launcher_main() {
+        return code;
+    }
+    match run(Cli::parse().command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            output::progress_done();
+            // Where standard error is closed there is nobody to tell.
+            drop(writeln!(std::io::stderr(), "error: {error:#}"));
+            failure::exit_code(&error)
+        }
+    }
+}
+
+fn run(command: Command) -> anyhow::Result<()> {
+    match command {
+        Command::Serve(args) => node::serve(*args),
+        Command::Deploy(args) => client::deploy(&args),
+        Command::List(args) => client::list(&args),
+        Command::Describe(args) => client::describe(&args),
+        Command::Invoke(args) => client::invoke(&args),
+        Command::Logs(args) => client::logs(&args),
+        Command::Delete(args) => client::delete(&args),
+        Command::Wipe(args) => client::wipe(&args),
+        Command::Status(args) => client::status(&args),
+        Command::Doctor(args) => doctor::run(&args),
+        Command::Completions { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "tinyfaas", &mut script);
+            output::bytes(&script)
+        }
+    }
+}

@@ -1,0 +1,311 @@
+//! The command line.
+
+use crate::config::Settings;
+use crate::telemetry::LogFormat;
+use clap::{Args, Parser, Subcommand};
+use std::path::PathBuf;
+
+const EXIT_CODES: &str = "Exit codes: 0 done, 1 the operation failed, 2 wrong usage, \
+                          3 the node does not answer, 4 there is no such function";
+
+/// Functions-as-a-Service for edge machines: deploy a function, call it over CoAP, HTTP and gRPC.
+#[derive(Debug, Parser)]
+#[command(name = "tinyfaas", version, about, after_help = EXIT_CODES)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Runs a node: the management service, the reverse proxy and the functions' handlers
+    Serve(Box<Serve>),
+    /// Deploys a function from a folder, a zip or tar.gz, or a URL
+    Deploy(Box<Deploy>),
+    /// Lists the functions
+    List(Node),
+    /// Shows everything about a function
+    Describe(Named),
+    /// Calls a function, by its URL (coap, http, grpc) or its name
+    Invoke(Invoke),
+    /// Shows what functions print
+    Logs(Logs),
+    /// Deletes functions
+    Delete(Delete),
+    /// Deletes every function
+    Wipe(Wipe),
+    /// Shows how a node does
+    Status(Node),
+    /// Finds out what this machine can run and isolate, and what to do about the rest
+    Doctor(Doctor),
+    /// Prints the completions for a shell
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+}
+
+/// Runs a node.
+#[derive(Debug, Args)]
+pub(crate) struct Serve {
+    #[command(flatten)]
+    pub(crate) settings: Settings,
+    /// File with settings [default: tinyfaas.toml, where there is one]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// Prints one line of JSON with the addresses when the node is ready, and nothing else
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// How the log on standard error looks
+    #[arg(long, value_enum, default_value_t, env = "TINYFAAS_LOG_FORMAT")]
+    pub(crate) log_format: LogFormat,
+}
+
+/// The node that a command talks to.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Node {
+    /// The node's management service
+    #[arg(
+        long,
+        value_name = "URL",
+        env = "TINYFAAS_NODE",
+        default_value = "http://127.0.0.1:8080"
+    )]
+    pub(crate) node: String,
+    /// File with the node's token; the variable `TINYFAAS_TOKEN` holds the token itself
+    #[arg(long, value_name = "FILE", env = "TINYFAAS_TOKEN_FILE")]
+    pub(crate) token_file: Option<PathBuf>,
+    /// Prints JSON, for programs
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Deploys a function.
+#[derive(Debug, Args)]
+pub(crate) struct Deploy {
+    /// A folder, a zip or tar.gz, or the http or https URL of one
+    pub(crate) source: String,
+    /// The function's name and route [default: the name of the folder or archive]
+    #[arg(long, short)]
+    pub(crate) name: Option<String>,
+    /// Runtime: nodejs, python3, go or binary [default: told by the files]
+    #[arg(long, short, value_name = "RUNTIME")]
+    pub(crate) env: Option<String>,
+    /// Number of handlers
+    #[arg(long, short, default_value_t = 1)]
+    pub(crate) threads: u16,
+    /// Environment variable of the function; repeat for more
+    #[arg(long, short, value_name = "K=V", value_parser = variable)]
+    pub(crate) var: Vec<String>,
+    /// Folder in the archive that has the function
+    #[arg(long, value_name = "FOLDER")]
+    pub(crate) subfolder: Option<String>,
+    /// Memory of a handler, such as 128M
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    pub(crate) memory: Option<u64>,
+    /// CPU of a handler in cores, such as 0.5
+    #[arg(long, value_name = "CORES")]
+    pub(crate) cpu: Option<f32>,
+    /// Time that a call may take, such as 500ms, 30s or 5m
+    #[arg(long, value_name = "TIME", value_parser = milliseconds)]
+    pub(crate) deadline: Option<u64>,
+    /// Lets the function reach the network
+    #[arg(long)]
+    pub(crate) network: bool,
+    #[command(flatten)]
+    pub(crate) node: Node,
+}
+
+/// A command on one function.
+#[derive(Debug, Args)]
+pub(crate) struct Named {
+    /// The function
+    pub(crate) name: String,
+    #[command(flatten)]
+    pub(crate) node: Node,
+}
+
+/// Calls a function.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  tinyfaas invoke sieve\n  \
+    tinyfaas invoke coap://localhost/sieve\n  \
+    tinyfaas invoke grpc://localhost:9000/echo -d hello\n  \
+    tinyfaas invoke http://localhost:8000/echo -X PUT -d @picture.png")]
+pub(crate) struct Invoke {
+    /// coap://, http:// or grpc:// URL, or the name of a function
+    pub(crate) target: String,
+    /// Payload: a text, @FILE, or - for standard input
+    #[arg(long, short, value_name = "TEXT|@FILE|-", allow_hyphen_values = true)]
+    pub(crate) data: Option<String>,
+    /// Method [default: GET, with a payload POST]
+    #[arg(long, short = 'X')]
+    pub(crate) method: Option<String>,
+    /// Header or metadata; repeat for more
+    #[arg(long, short = 'H', value_name = "NAME: VALUE", value_parser = header)]
+    pub(crate) header: Vec<(String, String)>,
+    /// Shows status and headers as well, on standard error
+    #[arg(long, short)]
+    pub(crate) include: bool,
+    /// How long to wait, such as 30s
+    #[arg(long, value_name = "TIME", value_parser = milliseconds, default_value = "70s")]
+    pub(crate) timeout: u64,
+    #[command(flatten)]
+    pub(crate) node: Node,
+}
+
+/// Shows what functions print.
+#[derive(Debug, Args)]
+pub(crate) struct Logs {
+    /// The function; all of them where none is named
+    pub(crate) name: Option<String>,
+    /// Goes on with what is printed from now on
+    #[arg(long, short)]
+    pub(crate) follow: bool,
+    /// Leaves out what is older, such as 10m, or before a time such as 2026-01-31T12:00:00Z
+    #[arg(long, value_name = "TIME")]
+    pub(crate) since: Option<String>,
+    #[command(flatten)]
+    pub(crate) node: Node,
+}
+
+/// Deletes functions.
+#[derive(Debug, Args)]
+pub(crate) struct Delete {
+    /// The functions
+    #[arg(required = true, value_name = "NAME")]
+    pub(crate) names: Vec<String>,
+    #[command(flatten)]
+    pub(crate) node: Node,
+}
+
+/// Deletes every function.
+#[derive(Debug, Args)]
+pub(crate) struct Wipe {
+    /// Does it without asking
+    #[arg(long, short)]
+    pub(crate) yes: bool,
+    #[command(flatten)]
+    pub(crate) node: Node,
+}
+
+/// Finds out what this machine can do.
+#[derive(Debug, Args)]
+pub(crate) struct Doctor {
+    /// File with settings [default: tinyfaas.toml, where there is one]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) node: Node,
+}
+
+fn variable(text: &str) -> Result<String, String> {
+    match text.split_once('=') {
+        Some((name, _)) if !name.is_empty() => Ok(text.to_owned()),
+        Some(_) | None => Err("write it as NAME=VALUE".to_owned()),
+    }
+}
+
+fn header(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once(':').ok_or("write it as NAME: VALUE")?;
+    Ok((name.trim().to_owned(), value.trim().to_owned()))
+}
+
+/// A number of bytes: digits with K, M or G for 1024 and its powers.
+fn size(text: &str) -> Result<u64, String> {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let shift = match text[digits.len()..].to_ascii_uppercase().as_str() {
+        "" | "B" => 0,
+        "K" | "KB" | "KIB" => 10,
+        "M" | "MB" | "MIB" => 20,
+        "G" | "GB" | "GIB" => 30,
+        _ => return Err("write it as bytes, or with K, M or G, such as 128M".to_owned()),
+    };
+    let number: Option<u64> = digits.parse().ok();
+    let bytes = number.and_then(|number| number.checked_mul(1 << shift));
+    bytes.ok_or_else(|| "write it as bytes, or with K, M or G, such as 128M".to_owned())
+}
+
+/// A time in milliseconds: a number with ms, s, m or h; seconds where it has none.
+pub(crate) fn milliseconds(text: &str) -> Result<u64, String> {
+    let hint = || "write it as a number with ms, s, m or h, such as 30s".to_owned();
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let unit = match &text[digits.len()..] {
+        "ms" => 1,
+        "" | "s" => 1000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        _ => return Err(hint()),
+    };
+    let number: u64 = digits.parse().map_err(|_error| hint())?;
+    number.checked_mul(unit).ok_or_else(hint)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn commands_parse_as_the_reference_says() {
+        for line in [
+            "serve --examples --json --management 0 --coap off --http 127.0.0.1:0 --grpc :0",
+            "serve --data-dir d --handlers-dir h --insecure-management --sandbox reduced",
+            "serve --backend process --nodejs /n --python3 /p --go /g --log-format json",
+            "deploy fn --name a/b --env python3 --threads 4 --var A=1 --var B=2=3",
+            "deploy fn.zip --memory 128M --deadline 500ms --cpu 0.5 --network",
+            "deploy https://example.org/a.zip --subfolder x -n n -e nodejs -t 2",
+            "list --json",
+            "describe a/b --node http://h:1 --token-file t",
+            "invoke coap://localhost/sieve -d -",
+            "invoke sieve -X PUT -d @file -H a:b -H c:d",
+            "logs -f sieve --since 10m",
+            "logs",
+            "logs -f",
+            "delete a b c",
+            "wipe --yes",
+            "status",
+            "doctor",
+            "completions bash",
+        ] {
+            let words = std::iter::once("tinyfaas").chain(line.split(' '));
+            let parsed = Cli::try_parse_from(words);
+            assert!(parsed.is_ok(), "{line}: {}", parsed.unwrap_err());
+        }
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_wrong_usage() {
+        for line in [
+            "",
+            "serve --http here:there",
+            "deploy fn --threads many",
+            "deploy fn --var A",
+            "deploy fn --memory big",
+            "delete",
+            "invoke sieve -H nothing",
+        ] {
+            let words = std::iter::once("tinyfaas").chain(line.split(' '));
+            assert!(Cli::try_parse_from(words).is_err(), "{line}");
+        }
+    }
+
+    #[test]
+    fn sizes_and_times_have_units() {
+        assert_eq!(size("10"), Ok(10));
+        assert_eq!(size("2k"), Ok(2048));
+        assert_eq!(size("128MiB"), Ok(128 << 20));
+        assert_eq!(size("1G"), Ok(1 << 30));
+        assert!(size("99999999999G").is_err() && size("-1").is_err() && size("").is_err());
+        assert_eq!(milliseconds("5"), Ok(5000));
+        assert_eq!(milliseconds("250ms"), Ok(250));
+        assert_eq!(milliseconds("2m"), Ok(120_000));
+        assert_eq!(milliseconds("1h"), Ok(3_600_000));
+        assert!(milliseconds("soon").is_err() && milliseconds("1d").is_err());
+    }
+}

@@ -1,0 +1,260 @@
+//! Calls of the management service.
+
+use crate::cli::Node;
+use crate::failure::Failure;
+use anyhow::{Context, Result, anyhow, bail};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use serde_json::Value;
+use std::io::Read;
+use std::path::Path;
+use std::time::Duration;
+use ureq::http::{Request, Response, StatusCode};
+use ureq::{Agent, Body, SendBody};
+
+/// What stays as it is in a path segment or a query.
+const PLAIN: &AsciiSet = &NON_ALPHANUMERIC
+    .remove(b'-')
+    .remove(b'.')
+    .remove(b'_')
+    .remove(b'~');
+
+/// How long to wait for a connection.
+const CONNECT: Duration = Duration::from_secs(10);
+
+/// The largest answer that is taken into memory.
+const ANSWER_BYTES_MAX: u64 = 64 << 20;
+
+/// The management service of a node.
+#[derive(Debug)]
+pub(crate) struct Api {
+    agent: Agent,
+    node: String,
+    token: Option<String>,
+}
+
+impl Api {
+    /// The service that the options name.
+    ///
+    /// # Errors
+    /// Where the token can't be read.
+    pub(crate) fn new(node: &Node) -> Result<Self> {
+        let config = Agent::config_builder()
+            .http_status_as_error(false)
+            .max_redirects(0)
+            .proxy(None)
+            .timeout_connect(Some(CONNECT))
+            .build();
+        let address = node.node.trim_end_matches('/');
+        let has_scheme = address.contains("://");
+        Ok(Self {
+            agent: config.new_agent(),
+            node: if has_scheme {
+                address.to_owned()
+            } else {
+                format!("http://{address}")
+            },
+            token: token(node.token_file.as_deref())?,
+        })
+    }
+
+    /// The host of the node, as it stands in its URL.
+    pub(crate) fn host(&self) -> &str {
+        let authority = self.node.split_once("://").map_or("", |(_, rest)| rest);
+        let authority = authority.split('/').next().unwrap_or_default();
+        match authority.rsplit_once(':') {
+            Some((host, port)) if !port.contains(']') => host,
+            Some(_) | None => authority,
+        }
+    }
+
+    /// Asks for JSON.
+    ///
+    /// # Errors
+    /// See [`Api::send`].
+    pub(crate) fn json(&self, path: &str) -> Result<Value> {
+        let bytes = self.send("GET", path, None)?;
+        serde_json::from_slice(&bytes).with_context(|| {
+            format!(
+                "{} does not answer as a tinyFaaS does; check --node",
+                self.node
+            )
+        })
+    }
+
+    /// Sends a request and returns the body of the answer.
+    ///
+    /// # Errors
+    /// Where the node can't be reached, or refuses; what it said is the message.
+    pub(crate) fn send(&self, method: &str, path: &str, body: Option<&[u8]>) -> Result<Vec<u8>> {
+        let mut response = match body {
+            Some(mut body) => self.open(method, path, None, SendBody::from_reader(&mut body))?,
+            None => self.open(method, path, None, SendBody::none())?,
+        };
+        let body = response.body_mut().with_config().limit(ANSWER_BYTES_MAX);
+        Ok(body.read_to_vec()?)
+    }
+
+    /// Sends a body of a known length as it is read.
+    ///
+    /// # Errors
+    /// See [`Api::send`].
+    pub(crate) fn upload(
+        &self,
+        method: &str,
+        path: &str,
+        body: &mut dyn Read,
+        len: u64,
+    ) -> Result<Vec<u8>> {
+        let request = self.request(method, path).header("content-length", len);
+        let request = request.body(SendBody::from_reader(body))?;
+        let mut response = self.checked(self.agent.run(request))?;
+        let body = response.body_mut().with_config().limit(ANSWER_BYTES_MAX);
+        Ok(body.read_to_vec()?)
+    }
+
+    /// Sends a request and returns the answer with its body still to be read.
+    ///
+    /// # Errors
+    /// See [`Api::send`].
+    pub(crate) fn open(
+        &self,
+        method: &str,
+        path: &str,
+        accept: Option<&str>,
+        body: SendBody<'_>,
+    ) -> Result<Response<Body>> {
+        let request = self
+            .request(method, path)
+            .header("accept", accept.unwrap_or("*/*"));
+        self.checked(self.agent.run(request.body(body)?))
+    }
+
+    fn request(&self, method: &str, path: &str) -> ureq::http::request::Builder {
+        let request = Request::builder()
+            .method(method)
+            .uri(format!("{}{path}", self.node));
+        match &self.token {
+            Some(token) => request.header("authorization", format!("Bearer {token}")),
+            None => request,
+        }
+    }
+
+    fn checked(&self, answer: Result<Response<Body>, ureq::Error>) -> Result<Response<Body>> {
+        let mut response = answer.map_err(|error| self.unreachable(error))?;
+        let status = response.status();
+        if status.is_success() {
+            return Ok(response);
+        }
+        let text = response.body_mut().read_to_string().unwrap_or_default();
+        let message = refusal(status, &text);
+        match status {
+            StatusCode::NOT_FOUND => Err(Failure::NotFound(message).into()),
+            StatusCode::UNAUTHORIZED => bail!(
+                "the node wants its token; give its file with --token-file or the token itself in \
+                 TINYFAAS_TOKEN (the node names the file when it starts)"
+            ),
+            _ => Err(anyhow!(message)),
+        }
+    }
+
+    fn unreachable(&self, error: ureq::Error) -> anyhow::Error {
+        match error {
+            ureq::Error::Io(_)
+            | ureq::Error::HostNotFound
+            | ureq::Error::ConnectionFailed
+            | ureq::Error::Timeout(_) => Failure::Unreachable {
+                node: self.node.clone(),
+                reason: error.to_string(),
+            }
+            .into(),
+            other => anyhow!("call {}: {other}", self.node),
+        }
+    }
+}
+
+/// The path of a function in the API: its name is one segment.
+pub(crate) fn function_path(name: &str) -> String {
+    let name = name.strip_prefix('/').unwrap_or(name);
+    format!("/v1/functions/{}", encoded(name))
+}
+
+/// A text as a path segment or a query value.
+pub(crate) fn encoded(text: &str) -> impl std::fmt::Display {
+    utf8_percent_encode(text, PLAIN)
+}
+
+/// What a refusal says: the parts of a problem (RFC 9457), or the first line of another body.
+fn refusal(status: StatusCode, text: &str) -> String {
+    let problem: Value = serde_json::from_str(text).unwrap_or_default();
+    let part = |name: &str| problem.get(name).and_then(Value::as_str);
+    let Some(detail) = part("detail").or(part("title")) else {
+        let line = text.lines().next().unwrap_or_default().trim();
+        return match line {
+            "" => format!("the node answers {status}"),
+            line => line.to_owned(),
+        };
+    };
+    let mut message = detail.to_owned();
+    if let Some(fix) = part("fix").filter(|fix| !detail.contains(fix)) {
+        message.push_str("; ");
+        message.push_str(fix);
+    }
+    if let Some(output) = part("output").filter(|output| !output.trim().is_empty()) {
+        message.push('\n');
+        message.push_str(output.trim_end());
+    }
+    message
+}
+
+fn token(file: Option<&Path>) -> Result<Option<String>> {
+    if let Some(token) = std::env::var("TINYFAAS_TOKEN")
+        .ok()
+        .filter(|token| !token.is_empty())
+    {
+        return Ok(Some(token));
+    }
+    let Some(file) = file else { return Ok(None) };
+    let text = std::fs::read_to_string(file);
+    let text = text.with_context(|| format!("read the token {}", file.display()))?;
+    Ok(Some(text.trim().to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_says_what_is_wrong_and_what_to_do() {
+        let check = |text: &str, expected: &str| {
+            assert_eq!(refusal(StatusCode::BAD_REQUEST, text), expected);
+        };
+        check(
+            r#"{"title":"t","detail":"threads: too many","fix":"choose 1","output":"a\nb\n"}"#,
+            "threads: too many; choose 1\na\nb",
+        );
+        check(r#"{"title":"t"}"#, "t");
+        check("one line\nmore", "one line");
+        check("", "the node answers 400 Bad Request");
+    }
+
+    #[test]
+    fn a_name_is_one_segment() {
+        assert_eq!(function_path("/a/b"), "/v1/functions/a%2Fb");
+    }
+
+    #[test]
+    fn the_host_of_a_node_is_told_from_its_port() {
+        let check = |url: &str, host: &str| {
+            let node = Node {
+                node: url.to_owned(),
+                token_file: None,
+                json: false,
+            };
+            assert_eq!(Api::new(&node).unwrap().host(), host);
+        };
+        check("http://h:8080", "h");
+        check("10.0.0.1:8080/", "10.0.0.1");
+        check("http://[::1]:1", "[::1]");
+        check("http://[::1]", "[::1]");
+    }
+}

@@ -1,0 +1,179 @@
+//! `tinyfaas deploy`.
+
+use super::api::{Api, encoded, function_path};
+use super::pack;
+use crate::cli::Deploy;
+use crate::output;
+use anyhow::{Context, Result, bail};
+use serde_json::{Value, json};
+use std::io::Read;
+use std::path::Path;
+
+/// Deploys from a folder, an archive or a URL.
+pub(crate) fn deploy(args: &Deploy) -> Result<()> {
+    let api = Api::new(&args.node)?;
+    let is_url = args.source.starts_with("http://") || args.source.starts_with("https://");
+    if is_url {
+        return from_url(args, &api);
+    }
+    if args.subfolder.is_some() {
+        bail!("--subfolder is for URLs; name the folder itself instead");
+    }
+    let path = Path::new(&args.source);
+    let name = match &args.name {
+        Some(name) => name.clone(),
+        None => name_of(path)?,
+    };
+    let archive = if path.is_dir() {
+        output::progress(format_args!("packing {}", path.display()));
+        pack::folder(path)?
+    } else {
+        std::fs::read(path).with_context(|| {
+            format!(
+                "read {}; name a folder, a zip or tar.gz, or a URL",
+                path.display()
+            )
+        })?
+    };
+    let len = archive.len() as u64;
+    let mut body = Watched {
+        rest: &archive,
+        len,
+    };
+    let target = format!("{}?{}", function_path(&name), query(args).join("&"));
+    let answer = api.upload("PUT", &target, &mut body, len)?;
+    output::progress_done();
+    let function: Value = serde_json::from_slice(&answer)?;
+    if args.node.json {
+        return output::line(&function);
+    }
+    let urls = function["urls"].as_array().map_or(&[][..], Vec::as_slice);
+    let urls = urls.iter().filter_map(Value::as_str);
+    deployed(&name, urls)
+}
+
+/// The settings that were given, as the API takes them.
+fn query(args: &Deploy) -> Vec<String> {
+    let mut query = vec![format!("threads={}", args.threads)];
+    let mut add = |name: &str, value: String| query.push(format!("{name}={}", encoded(&value)));
+    if let Some(runtime) = &args.env {
+        add("runtime", runtime.clone());
+    }
+    for variable in &args.var {
+        add("var", variable.clone());
+    }
+    if let Some(bytes) = args.memory {
+        add("memory", bytes.to_string());
+    }
+    if let Some(cores) = args.cpu {
+        add("cpu", cores.to_string());
+    }
+    if let Some(deadline) = args.deadline {
+        add("deadline", format!("{deadline}ms"));
+    }
+    if args.network {
+        add("network", "true".to_owned());
+    }
+    query
+}
+
+/// Lets the node fetch the archive.
+fn from_url(args: &Deploy, api: &Api) -> Result<()> {
+    let Some(runtime) = &args.env else {
+        bail!("say the runtime of what is at the URL with --env");
+    };
+    let has_limits = args.memory.is_some() || args.cpu.is_some() || args.deadline.is_some();
+    if has_limits || args.network {
+        bail!(
+            "--memory, --cpu, --deadline and --network are not for URLs; download the archive and \
+             deploy it"
+        );
+    }
+    let name = match &args.name {
+        Some(name) => name.clone(),
+        None => {
+            let path = args.source.split(['?', '#']).next().unwrap_or_default();
+            name_of(Path::new(path))?
+        }
+    };
+    let body = json!({
+        "name": name,
+        "env": runtime,
+        "threads": args.threads,
+        "url": args.source,
+        "subfolder_path": args.subfolder.as_deref().unwrap_or_default(),
+        "envs": args.var,
+    });
+    output::progress(format_args!("the node fetches and builds {name}"));
+    let answer = api.send("POST", "/uploadURL", Some(body.to_string().as_bytes()))?;
+    output::progress_done();
+    let text = String::from_utf8_lossy(&answer);
+    if args.node.json {
+        let urls: Vec<_> = text.lines().collect();
+        return output::line(json!({ "name": name, "urls": urls }));
+    }
+    deployed(&name, text.lines())
+}
+
+fn deployed<'a>(name: &str, urls: impl Iterator<Item = &'a str>) -> Result<()> {
+    output::line(format_args!("{name} is deployed"))?;
+    for url in urls {
+        output::line(format_args!("  {url}"))?;
+    }
+    Ok(())
+}
+
+/// The name that a folder or archive suggests.
+fn name_of(path: &Path) -> Result<String> {
+    // `.` and such have a name only when resolved.
+    let resolved = path.canonicalize();
+    let path = resolved.as_deref().unwrap_or(path);
+    let name = path.file_name().and_then(|name| name.to_str());
+    let name = name.unwrap_or_default();
+    let endings = [".zip", ".tar.gz", ".tgz"];
+    let bare = endings.iter().find_map(|ending| name.strip_suffix(ending));
+    let name = bare.unwrap_or(name);
+    if name.parse::<faas::FunctionName>().is_err() {
+        bail!("{name:?} can't be a function's name; give one with --name");
+    }
+    Ok(name.to_owned())
+}
+
+/// An archive that shows how much of it was sent.
+struct Watched<'a> {
+    rest: &'a [u8],
+    len: u64,
+}
+
+impl Read for Watched<'_> {
+    fn read(&mut self, buf: &mut [u8]) -> std::io::Result<usize> {
+        let read = self.rest.read(buf)?;
+        let sent = self.len - self.rest.len() as u64;
+        if self.rest.is_empty() {
+            output::progress("sent; building and starting the handlers");
+        } else {
+            output::progress(format_args!(
+                "sending {} of {} KiB",
+                sent >> 10,
+                self.len >> 10
+            ));
+        }
+        Ok(read)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_or_archive_suggests_the_name() {
+        let check = |path: &str, name: &str| assert_eq!(name_of(Path::new(path)).unwrap(), name);
+        check("some/sieve", "sieve");
+        check("sieve.zip", "sieve");
+        check("a/sieve.tar.gz", "sieve");
+        check("https://example.org/archive.tgz", "archive");
+        assert!(name_of(Path::new("a b")).is_err());
+        assert!(name_of(Path::new("/")).is_err());
+    }
+}

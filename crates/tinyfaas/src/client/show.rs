@@ -1,0 +1,225 @@
+//! `list`, `describe` and `status`: what the node tells, for people.
+
+use super::api::{Api, function_path};
+use crate::cli::{Named, Node};
+use crate::output;
+use anyhow::Result;
+use serde_json::Value;
+use std::time::Duration;
+
+/// Lists the functions.
+pub(crate) fn list(args: &Node) -> Result<()> {
+    let answer = Api::new(args)?.json("/v1/functions")?;
+    if args.json {
+        return output::line(&answer);
+    }
+    let functions = items(&answer, "functions");
+    if functions.is_empty() {
+        return output::line("no functions yet; deploy one with: tinyfaas deploy DIR");
+    }
+    let row = |function: &Value| {
+        let handlers = &function["handlers"];
+        vec![
+            text(&function["name"]),
+            text(&function["runtime"]),
+            text(&function["state"]),
+            format!("{}/{}", text(&handlers["ready"]), text(&handlers["wanted"])),
+            text(&function["invocations"]),
+            errors(function).to_string(),
+            text(&function["deployed_at"]),
+        ]
+    };
+    let rows: Vec<_> = functions.iter().map(row).collect();
+    let heads = [
+        "NAME", "RUNTIME", "STATE", "READY", "CALLS", "ERRORS", "DEPLOYED",
+    ];
+    output::table(&heads, &rows)
+}
+
+/// Shows everything about a function.
+pub(crate) fn describe(args: &Named) -> Result<()> {
+    let function = Api::new(&args.node)?.json(&function_path(&args.name))?;
+    if args.node.json {
+        return output::line(&function);
+    }
+    let (handlers, limits) = (&function["handlers"], &function["limits"]);
+    row("name", &text(&function["name"]))?;
+    row("runtime", &text(&function["runtime"]))?;
+    row("state", &text(&function["state"]))?;
+    if let Some(failure) = function["failure"].as_str() {
+        row("failure", failure)?;
+    }
+    let counts = format!(
+        "{} of {} ready, {} restarts, {} calls in flight",
+        text(&handlers["ready"]),
+        text(&handlers["wanted"]),
+        text(&handlers["restarts"]),
+        text(&handlers["in_flight"])
+    );
+    row("handlers", &counts)?;
+    let calls = format!(
+        "{}; failed: {} by the function, {} by the platform; {} waiting",
+        text(&function["invocations"]),
+        text(&function["errors"]["function"]),
+        text(&function["errors"]["platform"]),
+        text(&function["waiting"])
+    );
+    row("calls", &calls)?;
+    row("deployed", &text(&function["deployed_at"]))?;
+    row("digest", &text(&function["digest"]))?;
+    let size = format!(
+        "{} files, {}",
+        text(&function["files"]),
+        bytes(&function["unpacked_bytes"])
+    );
+    row("code", &size)?;
+    row("variables", &joined(&function["envs"], ", "))?;
+    row("network", &text(&function["network"]))?;
+    let limits = format!(
+        "{} memory, {} thousandths of a core, {} ms a call",
+        bytes(&limits["memory_bytes"]),
+        text(&limits["cpu_millis"]),
+        text(&limits["deadline_ms"])
+    );
+    row("limits", &limits)?;
+    for url in items(&function, "urls") {
+        row("call", &text(url))?;
+    }
+    for handler in items(handlers, "each") {
+        show_handler(handler)?;
+    }
+    Ok(())
+}
+
+fn show_handler(handler: &Value) -> Result<()> {
+    let Some(reason) = handler["reason"].as_str() else {
+        return Ok(());
+    };
+    let id = text(&handler["id"]);
+    output::line(format_args!(
+        "\nhandler {id} is {}: {reason}",
+        text(&handler["state"])
+    ))?;
+    for line in items(handler, "last_output") {
+        output::line(format_args!("    {}", text(line)))?;
+    }
+    Ok(())
+}
+
+/// Shows how a node does.
+pub(crate) fn status(args: &Node) -> Result<()> {
+    let status = Api::new(args)?.json("/v1/status")?;
+    if args.json {
+        return output::line(&status);
+    }
+    let uptime = Duration::from_secs(status["uptime_seconds"].as_u64().unwrap_or(0));
+    row("version", &text(&status["version"]))?;
+    row(
+        "up",
+        &format!("{uptime:?}, since {}", text(&status["started_at"])),
+    )?;
+    row("backend", &text(&status["backend"]))?;
+    let functions = &status["functions"];
+    let counts = format!(
+        "{}: {} ready, {} degraded, {} starting, {} failed",
+        text(&functions["total"]),
+        text(&functions["ready"]),
+        text(&functions["degraded"]),
+        text(&functions["starting"]),
+        text(&functions["failed"])
+    );
+    row("functions", &counts)?;
+    for endpoint in items(&status, "endpoints") {
+        row(&text(&endpoint["scheme"]), &text(&endpoint["addr"]))?;
+    }
+    report(&status)
+}
+
+/// What a backend can do, as the status tells it.
+pub(crate) fn report(status: &Value) -> Result<()> {
+    let isolation = items(status, "isolation");
+    let runtimes = items(status, "runtimes");
+    if !isolation.is_empty() {
+        output::line("\nisolation")?;
+    }
+    for part in isolation {
+        let mark = if part["is_on"] == true { "on " } else { "OFF" };
+        let name = text(&part["name"]);
+        output::line(format_args!(
+            "  {mark}  {name:<22}{}",
+            text(&part["detail"])
+        ))?;
+    }
+    if !runtimes.is_empty() {
+        output::line("\nruntimes")?;
+    }
+    for runtime in runtimes {
+        let version = runtime["version"].as_str().unwrap_or("missing");
+        let name = text(&runtime["runtime"]);
+        let detail = text(&runtime["detail"]);
+        output::line(format_args!("  {name:<9}{version:<14}{detail}"))?;
+    }
+    Ok(())
+}
+
+fn row(title: &str, value: &str) -> Result<()> {
+    output::line(format_args!("{title:<11}{value}"))
+}
+
+fn items<'a>(value: &'a Value, name: &str) -> &'a [Value] {
+    value[name].as_array().map_or(&[], Vec::as_slice)
+}
+
+fn joined(list: &Value, separator: &str) -> String {
+    let list = list.as_array().map_or(&[][..], Vec::as_slice);
+    let texts: Vec<_> = list.iter().map(text).collect();
+    if texts.is_empty() {
+        return "none".to_owned();
+    }
+    texts.join(separator)
+}
+
+fn errors(function: &Value) -> u64 {
+    let count = |who: &str| function["errors"][who].as_u64().unwrap_or(0);
+    count("function") + count("platform")
+}
+
+/// A value as it is shown: texts without quotes, what is missing as a dash. Control characters,
+/// which could change what a terminal shows, are escaped.
+fn text(value: &Value) -> String {
+    let text = match value {
+        Value::Null => "-".to_owned(),
+        Value::String(text) => text.clone(),
+        Value::Bool(true) => "yes".to_owned(),
+        Value::Bool(false) => "no".to_owned(),
+        Value::Number(_) | Value::Array(_) | Value::Object(_) => value.to_string(),
+    };
+    if text.chars().any(char::is_control) {
+        return text.escape_debug().to_string();
+    }
+    text
+}
+
+fn bytes(value: &Value) -> String {
+    match value.as_u64() {
+        None => "-".to_owned(),
+        Some(bytes) if bytes >= 10 << 20 => format!("{} MiB", bytes >> 20),
+        Some(bytes) if bytes >= 10 << 10 => format!("{} KiB", bytes >> 10),
+        Some(bytes) => format!("{bytes} bytes"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_are_shown_without_what_could_change_the_terminal() {
+        assert_eq!(text(&Value::from("a\x1b[2J")), "a\\u{1b}[2J");
+        assert_eq!(text(&Value::from("a\nb")), "a\\nb");
+        assert_eq!(text(&Value::from("ü")), "ü");
+        assert_eq!(text(&Value::Null), "-");
+        assert_eq!(bytes(&Value::from(256 << 20)), "256 MiB");
+        assert_eq!(bytes(&Value::from(5)), "5 bytes");
+    }
+}

@@ -1,0 +1,281 @@
+//! What a node is told: flags, then `TINYFAAS_*` variables, then `tinyfaas.toml`, then defaults.
+
+mod address;
+mod token;
+
+pub(crate) use address::{Host, ListenAddr, Place};
+pub(crate) use token::obtain as obtain_token;
+
+use anyhow::{Context, Result, bail};
+use serde::Deserialize;
+use std::path::{Path, PathBuf};
+
+/// The file that is read from the working directory where none is named.
+const FILE: &str = "tinyfaas.toml";
+
+/// What can be set, each in every layer and under the same name.
+#[derive(Debug, Clone, Default, PartialEq, Eq, clap::Args, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub(crate) struct Settings {
+    /// Where functions and their code are kept
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data_dir: Option<PathBuf>,
+    /// Where the folders of the original call `POST /` are [default: handlers]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) handlers_dir: Option<PathBuf>,
+    /// Address of the management service [default: 127.0.0.1:8080]
+    #[arg(long, value_name = "ADDR|off")]
+    pub(crate) management: Option<ListenAddr>,
+    /// Address of the CoAP endpoint, UDP [default: [::]:5683]
+    #[arg(long, value_name = "ADDR|off")]
+    pub(crate) coap: Option<ListenAddr>,
+    /// Address of the HTTP endpoint [default: [::]:8000]
+    #[arg(long, value_name = "ADDR|off")]
+    pub(crate) http: Option<ListenAddr>,
+    /// Address of the gRPC endpoint [default: [::]:9000]
+    #[arg(long, value_name = "ADDR|off")]
+    pub(crate) grpc: Option<ListenAddr>,
+    /// File with the token that the management service asks for off this machine; made where it
+    /// is missing [default: token in the data directory]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) token_file: Option<PathBuf>,
+    /// Lets anyone who reaches the management service deploy and delete
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub(crate) insecure_management: Option<bool>,
+    /// How handlers are isolated [default: full]
+    #[arg(long, value_enum)]
+    pub(crate) sandbox: Option<Sandbox>,
+    /// What runs handlers [default: process]
+    #[arg(long, value_enum)]
+    pub(crate) backend: Option<BackendName>,
+    /// The Node.js to run functions with [default: the first in PATH]
+    #[arg(long, value_name = "PATH")]
+    pub(crate) nodejs: Option<PathBuf>,
+    /// The Python to run functions with [default: the first in PATH]
+    #[arg(long, value_name = "PATH")]
+    pub(crate) python3: Option<PathBuf>,
+    /// The Go compiler to build functions with [default: the first in PATH]
+    #[arg(long, value_name = "PATH")]
+    pub(crate) go: Option<PathBuf>,
+    /// Deploys the bundled examples
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub(crate) examples: Option<bool>,
+}
+
+/// How handlers are isolated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Sandbox {
+    /// Namespaces, cgroup, seccomp, Landlock
+    Full,
+    /// seccomp, Landlock and resource limits only, for hosts that forbid user namespaces
+    Reduced,
+}
+
+impl Sandbox {
+    /// The word in the settings.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Full => "full",
+            Self::Reduced => "reduced",
+        }
+    }
+}
+
+/// What runs handlers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum BackendName {
+    /// Sandboxed processes of this host
+    Process,
+}
+
+/// What a node is told, complete.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Config {
+    pub(crate) data_dir: PathBuf,
+    pub(crate) handlers_dir: PathBuf,
+    pub(crate) management: Place,
+    pub(crate) coap: Place,
+    pub(crate) http: Place,
+    pub(crate) grpc: Place,
+    pub(crate) token_file: PathBuf,
+    /// Whether the token file was named, which asks for a token on every address.
+    pub(crate) is_token_wanted: bool,
+    pub(crate) is_management_insecure: bool,
+    pub(crate) sandbox: Sandbox,
+    pub(crate) backend: BackendName,
+    pub(crate) nodejs: Option<PathBuf>,
+    pub(crate) python3: Option<PathBuf>,
+    pub(crate) go: Option<PathBuf>,
+    pub(crate) has_examples: bool,
+}
+
+impl Config {
+    /// Puts the layers together: `flags`, the environment as `variable` tells it, the file.
+    ///
+    /// # Errors
+    /// Where a variable or the file can't be understood.
+    pub(crate) fn load(
+        flags: Settings,
+        file: Option<&Path>,
+        variable: &dyn Fn(&str) -> Option<String>,
+    ) -> Result<Self> {
+        let named = variable("TINYFAAS_CONFIG").map(PathBuf::from);
+        let from_file = Settings::from_file(file.or(named.as_deref()))?;
+        let settings = flags
+            .or(Settings::from_environment(variable)?)
+            .or(Settings::from_old_environment(variable)?)
+            .or(from_file);
+        Ok(settings.complete(variable))
+    }
+}
+
+impl Settings {
+    /// These settings, and where one is missing the other's.
+    fn or(self, other: Self) -> Self {
+        Self {
+            data_dir: self.data_dir.or(other.data_dir),
+            handlers_dir: self.handlers_dir.or(other.handlers_dir),
+            management: self.management.or(other.management),
+            coap: self.coap.or(other.coap),
+            http: self.http.or(other.http),
+            grpc: self.grpc.or(other.grpc),
+            token_file: self.token_file.or(other.token_file),
+            insecure_management: self.insecure_management.or(other.insecure_management),
+            sandbox: self.sandbox.or(other.sandbox),
+            backend: self.backend.or(other.backend),
+            nodejs: self.nodejs.or(other.nodejs),
+            python3: self.python3.or(other.python3),
+            go: self.go.or(other.go),
+            examples: self.examples.or(other.examples),
+        }
+    }
+
+    /// Each setting from its variable: `TINYFAAS_` and the flag's name in capitals.
+    fn from_environment(variable: &dyn Fn(&str) -> Option<String>) -> Result<Self> {
+        let text = |flag: &str| {
+            let name = format!("TINYFAAS_{}", flag.to_uppercase().replace('-', "_"));
+            let text = variable(&name).filter(|text| !text.is_empty());
+            (name, text)
+        };
+        let path = |flag: &str| text(flag).1.map(PathBuf::from);
+        let address = |flag: &str| match text(flag) {
+            (name, Some(text)) => text.parse().map(Some).with_context(|| name),
+            (_, None) => anyhow::Ok(None),
+        };
+        let boolean = |flag: &str| match text(flag) {
+            (_, None) => Ok(None),
+            (_, Some(text)) if matches!(text.as_str(), "1" | "true" | "yes") => Ok(Some(true)),
+            (_, Some(text)) if matches!(text.as_str(), "0" | "false" | "no") => Ok(Some(false)),
+            (name, Some(text)) => bail!("{name} is {text:?}; set it to true or false"),
+        };
+        Ok(Self {
+            data_dir: path("data-dir"),
+            handlers_dir: path("handlers-dir"),
+            management: address("management")?,
+            coap: address("coap")?,
+            http: address("http")?,
+            grpc: address("grpc")?,
+            token_file: path("token-file"),
+            insecure_management: boolean("insecure-management")?,
+            sandbox: choice(text("sandbox"))?,
+            backend: choice(text("backend"))?,
+            nodejs: path("nodejs"),
+            python3: path("python3"),
+            go: path("go"),
+            examples: boolean("examples")?,
+        })
+    }
+
+    /// What the variables of the original say: ports, where -1 turns an endpoint off, and the
+    /// backend.
+    fn from_old_environment(variable: &dyn Fn(&str) -> Option<String>) -> Result<Self> {
+        let port = |name: &str| {
+            let text = variable(name).filter(|text| !text.is_empty());
+            let Some(text) = text else {
+                return anyhow::Ok(None);
+            };
+            let is_number = text.parse::<i32>().is_ok();
+            if !is_number {
+                bail!("{name} is {text:?}; set it to a port, or to -1 to turn the endpoint off");
+            }
+            text.parse().map(Some).with_context(|| name.to_owned())
+        };
+        let backend = variable("TF_BACKEND").filter(|text| !text.is_empty());
+        Ok(Self {
+            coap: port("COAP_PORT")?,
+            http: port("HTTP_PORT")?,
+            grpc: port("GRPC_PORT")?,
+            backend: choice(("TF_BACKEND".to_owned(), backend))?,
+            ..Self::default()
+        })
+    }
+
+    /// The settings in a file; none where no file is named and there is none in the working
+    /// directory.
+    fn from_file(named: Option<&Path>) -> Result<Self> {
+        let path = named.unwrap_or(Path::new(FILE));
+        let text = match std::fs::read_to_string(path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound && named.is_none() => {
+                return Ok(Self::default());
+            }
+            Err(error) => {
+                return Err(error).with_context(|| format!("read the settings {}", path.display()));
+            }
+        };
+        toml::from_str(&text).with_context(|| format!("the settings in {}", path.display()))
+    }
+
+    fn complete(self, variable: &dyn Fn(&str) -> Option<String>) -> Config {
+        let data_dir = self.data_dir.unwrap_or_else(|| default_data_dir(variable));
+        let place = |address: Option<ListenAddr>, default| match address {
+            Some(address) => address.or_default(default),
+            None => default,
+        };
+        Config {
+            handlers_dir: self.handlers_dir.unwrap_or_else(|| "handlers".into()),
+            management: place(self.management, Place::loopback(8080)),
+            coap: place(self.coap, Place::everywhere(5683)),
+            http: place(self.http, Place::everywhere(8000)),
+            grpc: place(self.grpc, Place::everywhere(9000)),
+            is_token_wanted: self.token_file.is_some(),
+            token_file: self.token_file.unwrap_or_else(|| data_dir.join("token")),
+            is_management_insecure: self.insecure_management.unwrap_or(false),
+            sandbox: self.sandbox.unwrap_or(Sandbox::Full),
+            backend: self.backend.unwrap_or(BackendName::Process),
+            nodejs: self.nodejs,
+            python3: self.python3,
+            go: self.go,
+            has_examples: self.examples.unwrap_or(false),
+            data_dir,
+        }
+    }
+}
+
+/// The value of a setting that is one of a few words.
+fn choice<T: clap::ValueEnum>((name, text): (String, Option<String>)) -> Result<Option<T>> {
+    let Some(text) = text else { return Ok(None) };
+    let found = T::from_str(&text, false).ok();
+    if found.is_none() {
+        let words = T::value_variants().iter().filter_map(T::to_possible_value);
+        let words: Vec<_> = words.map(|word| word.get_name().to_owned()).collect();
+        bail!("{name} is {text:?}; set it to one of {}", words.join(", "));
+    }
+    Ok(found)
+}
+
+/// `/var/lib/tinyfaas` for root, the user's own data folder else.
+pub(crate) fn default_data_dir(variable: &dyn Fn(&str) -> Option<String>) -> PathBuf {
+    if rustix::process::geteuid().is_root() {
+        return "/var/lib/tinyfaas".into();
+    }
+    let set = |name: &str| variable(name).filter(|text| !text.is_empty());
+    let data = set("XDG_DATA_HOME").map(PathBuf::from);
+    let data = data.or_else(|| Some(PathBuf::from(set("HOME")?).join(".local/share")));
+    data.unwrap_or_else(|| ".".into()).join("tinyfaas")
+}
+
+#[cfg(test)]
+mod tests;

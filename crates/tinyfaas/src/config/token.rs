@@ -1,0 +1,98 @@
+//! The token of the management service.
+
+use anyhow::{Context, Result, bail};
+use std::fs::OpenOptions;
+use std::io::{ErrorKind, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::Path;
+
+/// How many random bytes a token has; it is written in hexadecimal.
+const BYTES: usize = 32;
+
+/// The shortest token that is taken from a file which the user made.
+const CHARS_MIN: usize = 16;
+
+/// Reads the token, and makes it first where the file is missing: 64 hexadecimal digits that only
+/// this user can read.
+///
+/// # Errors
+/// Where the file can't be read or made, has no usable token, or can be read by others.
+pub(crate) fn obtain(path: &Path) -> Result<String> {
+    match std::fs::read_to_string(path) {
+        Ok(text) => check(path, text.trim()),
+        Err(error) if error.kind() == ErrorKind::NotFound => make(path),
+        Err(error) => Err(error).with_context(|| format!("read the token {}", path.display())),
+    }
+}
+
+fn check(path: &Path, token: &str) -> Result<String> {
+    let shown = path.display();
+    if token.len() < CHARS_MIN || !token.bytes().all(|b| b.is_ascii_graphic()) {
+        bail!(
+            "the token in {shown} is shorter than {CHARS_MIN} characters or has a space in it; \
+             delete the file to have a new one made"
+        );
+    }
+    let mode = std::fs::metadata(path)
+        .with_context(|| format!("look at the token {shown}"))?
+        .mode();
+    if mode & 0o077 != 0 {
+        bail!("the token {shown} can be read by others; run chmod 600 {shown}");
+    }
+    Ok(token.to_owned())
+}
+
+fn make(path: &Path) -> Result<String> {
+    let mut bytes = [0; BYTES];
+    getrandom::fill(&mut bytes).context("get random bytes for a token")?;
+    let token: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    if let Some(folder) = path.parent() {
+        std::fs::create_dir_all(folder)
+            .with_context(|| format!("make the folder {}", folder.display()))?;
+    }
+    let write = || {
+        let mut options = OpenOptions::new();
+        let mut file = options
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(path)?;
+        writeln!(file, "{token}")?;
+        file.sync_all()
+    };
+    write().with_context(|| format!("write the token {}", path.display()))?;
+    Ok(token)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+
+    #[test]
+    fn a_token_is_made_once_and_only_its_owner_can_read_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("deep/token");
+        let token = obtain(&path).unwrap();
+        assert_eq!(token.len(), 64);
+        assert!(token.bytes().all(|b| b.is_ascii_hexdigit()));
+        assert_eq!(std::fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
+        assert_eq!(obtain(&path).unwrap(), token);
+    }
+
+    #[test]
+    fn a_token_that_others_can_read_or_guess_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("token");
+        let check = |text: &str, mode: u32, expected: &str| {
+            std::fs::write(&path, text).unwrap();
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+            let message = obtain(&path).unwrap_err().to_string();
+            assert!(message.contains(expected), "{message}");
+        };
+        check("", 0o600, "delete the file");
+        check("short", 0o600, "delete the file");
+        check("a token with spaces", 0o600, "delete the file");
+        check("0123456789abcdef", 0o644, "chmod 600");
+    }
+}

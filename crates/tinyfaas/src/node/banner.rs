@@ -1,0 +1,124 @@
+//! What a starting node prints.
+
+use super::bind::Addresses;
+use super::bundled::{Outcome, Result as Deployment};
+use crate::config::Config;
+use crate::output;
+use anyhow::Result;
+use std::net::{IpAddr, SocketAddr};
+
+/// Prints what is bound, for people.
+pub(crate) fn addresses(config: &Config, addresses: &Addresses) -> Result<()> {
+    output::line(format_args!(
+        "tinyFaaS {} is running\n",
+        env!("CARGO_PKG_VERSION")
+    ))?;
+    row("management", &url("http", addresses.management))?;
+    for (scheme, addr) in addresses.endpoints() {
+        row(title(scheme), &url(scheme, addr))?;
+    }
+    let isolation = format!(
+        "{} (tinyfaas doctor shows its parts)",
+        config.sandbox.as_str()
+    );
+    row("isolation", &isolation)?;
+    row("data", &config.data_dir.display().to_string())?;
+    let is_guarded = addresses.management.is_some_and(|addr| {
+        !config.is_management_insecure && (config.is_token_wanted || !addr.ip().is_loopback())
+    });
+    if is_guarded {
+        row("token", &config.token_file.display().to_string())?;
+    }
+    output::line("")
+}
+
+/// Prints how to call an example, or why it is not there.
+pub(crate) fn example(outcome: &Outcome, addresses: &Addresses) -> Result<()> {
+    let name = outcome.name;
+    match &outcome.result {
+        Deployment::Deployed(runtime) => output::line(format_args!("{name} ({runtime})"))?,
+        Deployment::Unchanged(runtime) => {
+            output::line(format_args!("{name} ({runtime}, as before)"))?;
+        }
+        Deployment::Failed(reason) => {
+            return output::line(format_args!("{name} is not deployed: {reason}\n"));
+        }
+    }
+    for (scheme, addr) in addresses.endpoints() {
+        if let Some(addr) = addr {
+            output::line(format_args!("  {}", command(scheme, addr, name)))?;
+        }
+    }
+    output::line("")
+}
+
+/// Prints what is bound, for programs: one line.
+pub(crate) fn json(addresses: &Addresses) -> Result<()> {
+    let shown = |addr: Option<SocketAddr>| addr.map(|addr| addr.to_string());
+    output::line(serde_json::json!({
+        "management": shown(addresses.management),
+        "coap": shown(addresses.coap),
+        "http": shown(addresses.http),
+        "grpc": shown(addresses.grpc),
+        "pid": std::process::id(),
+    }))
+}
+
+fn row(title: &str, value: &str) -> Result<()> {
+    output::line(format_args!("  {title:<12}{value}"))
+}
+
+fn title(scheme: &str) -> &str {
+    match scheme {
+        "coap" => "CoAP",
+        "http" => "HTTP",
+        "grpc" => "gRPC",
+        other => other,
+    }
+}
+
+fn url(scheme: &str, addr: Option<SocketAddr>) -> String {
+    addr.map_or_else(
+        || "off".to_owned(),
+        |addr| format!("{scheme}://{}", reachable(addr)),
+    )
+}
+
+/// The command that calls a function.
+fn command(scheme: &str, addr: SocketAddr, name: &str) -> String {
+    let url = format!("{}/{name}", url(scheme, Some(addr)));
+    match scheme {
+        "coap" => format!("coap-client -m get {url}"),
+        "http" => format!("curl {url}"),
+        _ => format!("tinyfaas invoke {url}"),
+    }
+}
+
+/// An address as a client on this machine writes it.
+fn reachable(addr: SocketAddr) -> String {
+    match addr.ip() {
+        // Takes IPv4 too, so that it does not matter which way the name is resolved.
+        IpAddr::V6(ip) if ip.is_unspecified() => format!("localhost:{}", addr.port()),
+        IpAddr::V4(ip) if ip.is_unspecified() => format!("127.0.0.1:{}", addr.port()),
+        IpAddr::V4(_) | IpAddr::V6(_) => addr.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_calls_an_address_that_this_machine_reaches() {
+        let check = |scheme: &str, addr: &str, expected: &str| {
+            assert_eq!(command(scheme, addr.parse().unwrap(), "sieve"), expected);
+        };
+        check("http", "[::]:8000", "curl http://localhost:8000/sieve");
+        check("http", "0.0.0.0:1", "curl http://127.0.0.1:1/sieve");
+        check("http", "[::1]:1", "curl http://[::1]:1/sieve");
+        let coap = "coap-client -m get coap://localhost:5683/sieve";
+        check("coap", "[::]:5683", coap);
+        let grpc = "tinyfaas invoke grpc://10.0.0.1:9000/sieve";
+        check("grpc", "10.0.0.1:9000", grpc);
+    }
+}

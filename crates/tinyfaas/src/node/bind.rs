@@ -1,0 +1,240 @@
+//! Taking what only one process can have: addresses and the data directory.
+
+use crate::config::{Config, Host, Place};
+use anyhow::{Context, Result, anyhow, bail};
+use rustix::fs::{FlockOperation, flock};
+use socket2::{Domain, Protocol, Socket, Type};
+use std::fs::{DirBuilder, File};
+use std::io;
+use std::net::SocketAddr;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::Path;
+use tokio::net::TcpListener;
+
+/// Connections that wait to be accepted.
+const BACKLOG: i32 = 1024;
+
+/// The sockets of a node, each none where it is off.
+#[derive(Debug)]
+pub(crate) struct Listeners {
+    pub(crate) management: Option<TcpListener>,
+    pub(crate) coap: Option<std::net::UdpSocket>,
+    pub(crate) http: Option<TcpListener>,
+    pub(crate) grpc: Option<TcpListener>,
+}
+
+/// Where a node listens.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Addresses {
+    pub(crate) management: Option<SocketAddr>,
+    pub(crate) coap: Option<SocketAddr>,
+    pub(crate) http: Option<SocketAddr>,
+    pub(crate) grpc: Option<SocketAddr>,
+}
+
+impl Addresses {
+    /// The endpoints in the order in which they are shown, by scheme.
+    pub(crate) fn endpoints(&self) -> [(&'static str, Option<SocketAddr>); 3] {
+        [
+            ("coap", self.coap),
+            ("http", self.http),
+            ("grpc", self.grpc),
+        ]
+    }
+}
+
+impl Listeners {
+    /// Takes every address.
+    ///
+    /// # Errors
+    /// Where one is not known or taken; the message names it and the flag for another.
+    pub(crate) async fn bind(config: &Config) -> Result<Self> {
+        #[cfg(not(feature = "grpc"))]
+        if config.grpc != Place::Off {
+            tracing::info!("this tinyfaas was built without gRPC");
+        }
+        let grpc = if cfg!(feature = "grpc") {
+            tcp("grpc", &config.grpc).await?
+        } else {
+            None
+        };
+        Ok(Self {
+            management: tcp("management", &config.management).await?,
+            coap: open("coap", &config.coap, Type::DGRAM)
+                .await?
+                .map(Into::into),
+            http: tcp("http", &config.http).await?,
+            grpc,
+        })
+    }
+
+    /// Where they listen.
+    ///
+    /// # Errors
+    /// Where the system can't tell.
+    pub(crate) fn addresses(&self) -> io::Result<Addresses> {
+        let of = |listener: &Option<TcpListener>| {
+            let listener = listener.as_ref();
+            listener.map(TcpListener::local_addr).transpose()
+        };
+        let coap = self.coap.as_ref();
+        Ok(Addresses {
+            management: of(&self.management)?,
+            coap: coap.map(std::net::UdpSocket::local_addr).transpose()?,
+            http: of(&self.http)?,
+            grpc: of(&self.grpc)?,
+        })
+    }
+}
+
+async fn tcp(flag: &str, place: &Place) -> Result<Option<TcpListener>> {
+    let Some(socket) = open(flag, place, Type::STREAM).await? else {
+        return Ok(None);
+    };
+    Ok(Some(TcpListener::from_std(socket.into())?))
+}
+
+async fn open(flag: &str, place: &Place, kind: Type) -> Result<Option<Socket>> {
+    let candidates = place.candidates().await;
+    let candidates = candidates.with_context(|| {
+        format!("find the address {place}; choose another with --{flag} HOST:PORT")
+    })?;
+    let falls_back = matches!(
+        place,
+        Place::At {
+            host: Host::Everywhere,
+            ..
+        }
+    );
+    let mut failure = None;
+    for addr in candidates {
+        match bind(addr, kind) {
+            Ok(socket) => return Ok(Some(socket)),
+            Err(error) => {
+                // A machine without IPv6 has neither the family nor the address.
+                let has_no_v6 = falls_back && addr.is_ipv6() && is_missing_family(&error);
+                failure = Some(explain(flag, addr, &error));
+                if !has_no_v6 {
+                    break;
+                }
+            }
+        }
+    }
+    failure.map_or(Ok(None), Err)
+}
+
+fn bind(addr: SocketAddr, kind: Type) -> io::Result<Socket> {
+    let protocol = if kind == Type::STREAM {
+        Protocol::TCP
+    } else {
+        Protocol::UDP
+    };
+    let socket = Socket::new(Domain::for_address(addr), kind, Some(protocol))?;
+    if addr.is_ipv6() {
+        socket.set_only_v6(false)?;
+    }
+    if kind == Type::STREAM {
+        socket.set_reuse_address(true)?;
+    }
+    socket.bind(&addr.into())?;
+    if kind == Type::STREAM {
+        socket.listen(BACKLOG)?;
+    }
+    socket.set_nonblocking(true)?;
+    Ok(socket)
+}
+
+fn is_missing_family(error: &io::Error) -> bool {
+    let missing = [
+        rustix::io::Errno::AFNOSUPPORT,
+        rustix::io::Errno::ADDRNOTAVAIL,
+        rustix::io::Errno::PROTONOSUPPORT,
+    ];
+    let code = error.raw_os_error();
+    missing
+        .iter()
+        .any(|errno| Some(errno.raw_os_error()) == code)
+}
+
+fn explain(flag: &str, addr: SocketAddr, error: &io::Error) -> anyhow::Error {
+    let port = addr.port();
+    match error.kind() {
+        io::ErrorKind::AddrInUse => anyhow!(
+            "port {port} is in use by another program; stop that one, choose another port with \
+             --{flag} PORT (0 picks a free one), or do without with --{flag} off"
+        ),
+        io::ErrorKind::PermissionDenied => {
+            anyhow!("port {port} needs root; choose one from 1024 on with --{flag} PORT")
+        }
+        io::ErrorKind::AddrNotAvailable => anyhow!(
+            "this machine does not have the address {}; choose another with --{flag} HOST:PORT",
+            addr.ip()
+        ),
+        _ => anyhow!("listen on {addr}: {error}; choose another address with --{flag} HOST:PORT"),
+    }
+}
+
+/// Makes the data directory and sees that no other node has it. The lock is given up with the
+/// file.
+///
+/// # Errors
+/// Where the directory can't be used, or another node has it.
+pub(crate) fn lock_data_dir(dir: &Path) -> Result<File> {
+    let shown = dir.display();
+    let unusable = || {
+        format!(
+            "use the data directory {shown}; check its owner and mode, or choose another with \
+             --data-dir"
+        )
+    };
+    let mut builder = DirBuilder::new();
+    let made = builder.recursive(true).mode(0o700).create(dir);
+    made.with_context(unusable)?;
+    let mut options = File::options();
+    let options = options.create(true).truncate(false).write(true);
+    let file = options.open(dir.join("lock")).with_context(unusable)?;
+    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(file),
+        Err(rustix::io::Errno::WOULDBLOCK) => bail!(
+            "the data directory {shown} is in use by another tinyfaas; stop that one, or choose \
+             another directory with --data-dir"
+        ),
+        Err(error) => Err(error).with_context(unusable),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn every_address_takes_ipv4_too_and_port_0_picks_a_free_one() {
+        let listener = tcp("http", &Place::everywhere(0)).await.unwrap().unwrap();
+        let port = listener.local_addr().unwrap().port();
+        assert_ne!(port, 0);
+        let connected = tokio::net::TcpStream::connect(("127.0.0.1", port)).await;
+        assert!(connected.is_ok());
+    }
+
+    #[tokio::test]
+    async fn a_port_in_use_is_named_with_its_flag() {
+        let first = tcp("http", &Place::loopback(0)).await.unwrap().unwrap();
+        let port = first.local_addr().unwrap().port();
+        let error = tcp("http", &Place::loopback(port)).await.unwrap_err();
+        let message = error.to_string();
+        let expected = format!("port {port} is in use");
+        assert!(message.contains(&expected), "{message}");
+        assert!(message.contains("--http PORT"), "{message}");
+    }
+
+    #[test]
+    fn a_data_directory_serves_one_node_at_a_time() {
+        let folder = tempfile::tempdir().unwrap();
+        let dir = folder.path().join("data");
+        let lock = lock_data_dir(&dir).unwrap();
+        let message = lock_data_dir(&dir).unwrap_err().to_string();
+        assert!(message.contains("--data-dir"), "{message}");
+        drop(lock);
+        assert!(lock_data_dir(&dir).is_ok());
+    }
+}

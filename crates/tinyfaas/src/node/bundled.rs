@@ -1,0 +1,133 @@
+//! Deploying the examples at start.
+
+use crate::config::Config;
+use crate::examples::{Bundled, EXAMPLES};
+use faas::{Entry, FunctionLimits, FunctionSpec, Router, Runtime};
+use futures_util::stream::{FuturesUnordered, StreamExt};
+use management::{DeployRequest, Management, Source};
+use std::collections::BTreeMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::time::Duration;
+
+/// Where it is kept what was deployed, so that a restart does not do it again.
+const FILE: &str = "examples.json";
+
+/// How often to look whether a stored function is back.
+const LOOK: Duration = Duration::from_millis(20);
+
+/// What came of one example.
+#[derive(Debug)]
+pub(crate) struct Outcome {
+    pub(crate) name: &'static str,
+    pub(crate) result: Result,
+}
+
+/// What came of it.
+#[derive(Debug)]
+pub(crate) enum Result {
+    /// It was deployed.
+    Deployed(Runtime),
+    /// It was there already.
+    Unchanged(Runtime),
+    /// It can't be had here, and why.
+    Failed(String),
+}
+
+/// What was deployed: the digest of each example as it is built in, and as it was stored.
+type Kept = BTreeMap<String, (u64, String)>;
+
+/// Deploys every example and tells each as soon as it is ready. An example that can't be had here
+/// fails alone.
+///
+/// # Errors
+/// Where telling fails.
+pub(crate) async fn deploy(
+    management: &Management,
+    router: &Router,
+    config: &Config,
+    tell: impl Fn(&Outcome) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    let path = config.data_dir.join(FILE);
+    let text = tokio::fs::read_to_string(&path).await.unwrap_or_default();
+    let mut kept: Kept = serde_json::from_str(&text).unwrap_or_default();
+    let before = kept.clone();
+    let one = |example: &'static Bundled| {
+        let kept = before.get(example.name);
+        async move { (example, deploy_one(example, management, router, kept).await) }
+    };
+    let mut running: FuturesUnordered<_> = EXAMPLES.iter().map(one).collect();
+    while let Some((example, (result, digest))) = running.next().await {
+        if let Some(digest) = digest {
+            kept.insert(example.name.to_owned(), (fingerprint(example), digest));
+        }
+        let name = example.name;
+        tell(&Outcome { name, result })?;
+    }
+    // Without the file the next start deploys again, which does no harm.
+    let text = serde_json::to_string(&kept)?;
+    if let Err(error) = tokio::fs::write(&path, text).await {
+        tracing::warn!(%error, "what examples are deployed could not be kept");
+    }
+    Ok(())
+}
+
+async fn deploy_one(
+    example: &'static Bundled,
+    management: &Management,
+    router: &Router,
+    kept: Option<&(u64, String)>,
+) -> (Result, Option<String>) {
+    let failed = |reason: String| (Result::Failed(reason), None);
+    let Some(runtime) = example.runtime() else {
+        return failed("its files fit no runtime".to_owned());
+    };
+    let name = match example.name.parse() {
+        Ok(name) => name,
+        Err(error) => return failed(format!("{error}")),
+    };
+    if let Some((known, digest)) = kept
+        && *known == fingerprint(example)
+        && restored_digest(router, example.name).await.as_ref() == Some(digest)
+    {
+        return (Result::Unchanged(runtime), None);
+    }
+    let spec = FunctionSpec {
+        name,
+        runtime,
+        entry: Entry::Convention,
+        handlers: 1,
+        envs: Vec::new(),
+        network: false,
+        limits: FunctionLimits::default(),
+    };
+    let source = Source::Files(example.sources());
+    match management.deploy(DeployRequest { spec, source }).await {
+        Ok(deployed) => (Result::Deployed(runtime), Some(deployed.digest)),
+        Err(error) => failed(error.to_string()),
+    }
+}
+
+/// The digest of what serves the name, once the stored function is back; none where there is none
+/// or it could not be brought back.
+async fn restored_digest(router: &Router, name: &str) -> Option<String> {
+    loop {
+        let route = router.find(name)?;
+        if let Some(deployment) = route.deployment() {
+            return Some(deployment.digest().to_owned());
+        }
+        if route.failure().is_some() {
+            return None;
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
+/// Tells one version of an example from another. A hash that changes with the compiler costs one
+/// deployment.
+fn fingerprint(example: &Bundled) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    for file in example.files {
+        (file.path, file.contents, file.is_executable).hash(&mut hasher);
+    }
+    hasher.finish()
+}
