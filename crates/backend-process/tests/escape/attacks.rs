@@ -1,0 +1,234 @@
+//! The attacks, as data.
+
+/// Code that tries to get out: what it says outside, and what it may say inside.
+pub(crate) struct Attack {
+    pub(crate) name: &'static str,
+    pub(crate) code: &'static str,
+    pub(crate) outside: &'static str,
+    pub(crate) inside: &'static [&'static str],
+}
+
+const NOT_THERE: &[&str] = &["FileNotFoundError", "ProcessLookupError"];
+const NOT_PERMITTED: &[&str] = &["PermissionError(1,"];
+const NOT_IMPLEMENTED: &[&str] = &["OSError(38,"];
+const READ_ONLY: &[&str] = &["OSError(30,", "PermissionError(13,"];
+
+pub(crate) const ALL: &[Attack] = &[
+    Attack {
+        name: "etc_shadow_is_not_there",
+        code: "result = 'read %d' % len(open('/etc/shadow').read(1))",
+        outside: "read 1",
+        inside: NOT_THERE,
+    },
+    Attack {
+        name: "another_functions_code_is_not_there",
+        code: "result = open('@OTHER').read()",
+        outside: "KEY",
+        inside: NOT_THERE,
+    },
+    Attack {
+        name: "files_of_the_host_are_not_there",
+        code: "result = open('@SECRET').read()",
+        outside: "of the host",
+        inside: NOT_THERE,
+    },
+    Attack {
+        name: "processes_of_the_host_are_not_in_proc",
+        code: "result = open('/proc/@PID/cmdline').read().split(chr(0))[0]",
+        outside: "sleep",
+        inside: NOT_THERE,
+    },
+    Attack {
+        name: "processes_of_the_host_cannot_be_signalled",
+        code: "os.kill(@PID, 0); result = 'signalled'",
+        outside: "signalled",
+        inside: NOT_THERE,
+    },
+    Attack {
+        name: "processes_of_the_host_cannot_be_traced",
+        code: "call(101, 16, @PID, 0, 0); call(101, 17, @PID, 0, 0); result = 'attached'",
+        outside: "attached",
+        inside: NOT_PERMITTED,
+    },
+    Attack {
+        name: "loopback_of_the_host_is_not_reached",
+        code: "socket.create_connection(('127.0.0.1', @PORT), 2); result = 'connected'",
+        outside: "connected",
+        inside: &[
+            "OSError(101,",
+            "PermissionError(13,",
+            "ConnectionRefusedError",
+        ],
+    },
+    Attack {
+        name: "abstract_sockets_of_the_host_are_not_reached",
+        code: "s = socket.socket(socket.AF_UNIX); s.connect(chr(0) + '@ABSTRACT'); result = 'connected'",
+        outside: "connected",
+        inside: &["ConnectionRefusedError", "PermissionError(1,"],
+    },
+    Attack {
+        name: "sockets_of_the_host_such_as_dockers_are_not_there",
+        code: "s = socket.socket(socket.AF_UNIX); s.connect('@SOCKET'); result = 'connected'",
+        outside: "connected",
+        inside: NOT_THERE,
+    },
+    Attack {
+        name: "nothing_is_inherited_but_the_three_standard_descriptors",
+        code: r"
+links = []
+for fd in os.listdir('/proc/self/fd'):
+    try: links.append(os.readlink('/proc/self/fd/' + fd))
+    except OSError: pass
+result = 'inherited' if any(link.startswith('@FOLDER') for link in links) else 'nothing of %s' % links",
+        outside: "inherited",
+        inside: &["nothing of"],
+    },
+    Attack {
+        name: "mount_is_refused",
+        code: r"
+if os.path.exists('@FOLDER'): libc.unshare(0x20000)
+call(165, b'none', b'/tmp', b'tmpfs', 0, None)
+result = 'mounted'",
+        outside: "mounted",
+        inside: NOT_PERMITTED,
+    },
+    Attack {
+        name: "unshare_is_refused",
+        code: "call(272, 0x10000000); result = 'unshared'",
+        outside: "unshared",
+        inside: NOT_PERMITTED,
+    },
+    Attack {
+        name: "clone_with_a_namespace_is_refused",
+        code: r"
+pid = call(56, 0x10000000 | 17, 0, 0, 0, 0)
+if pid == 0: os._exit(0)
+os.waitpid(pid, 0)
+result = 'cloned'",
+        outside: "cloned",
+        inside: NOT_PERMITTED,
+    },
+    Attack {
+        name: "clone3_is_not_implemented",
+        code: r"
+args = (ctypes.c_uint64 * 11)(0x10000000, 0, 0, 0, 17)
+pid = call(435, ctypes.byref(args), 88)
+if pid == 0: os._exit(0)
+os.waitpid(pid, 0)
+result = 'cloned'",
+        outside: "cloned",
+        inside: NOT_IMPLEMENTED,
+    },
+    Attack {
+        name: "setns_is_refused",
+        code: "call(308, os.open('/proc/self/ns/net', os.O_RDONLY), 0); result = 'entered'",
+        outside: "entered",
+        inside: NOT_PERMITTED,
+    },
+    Attack {
+        name: "ptrace_is_refused",
+        code: "call(101, 0, 0, 0, 0); result = 'traced'",
+        outside: "traced",
+        inside: NOT_PERMITTED,
+    },
+    Attack {
+        name: "keyctl_is_refused",
+        code: "call(250, 0, -3, 0); result = 'keyring'",
+        outside: "keyring",
+        inside: NOT_PERMITTED,
+    },
+    Attack {
+        name: "bpf_is_refused",
+        code: "call(321, 0, (ctypes.c_uint32 * 16)(2, 4, 4, 1), 64); result = 'map'",
+        outside: "map",
+        inside: NOT_PERMITTED,
+    },
+    Attack {
+        name: "perf_is_refused",
+        code: "call(298, (ctypes.c_uint32 * 32)(1, 112), 0, -1, -1, 0); result = 'counter'",
+        outside: "counter",
+        inside: NOT_PERMITTED,
+    },
+    Attack {
+        name: "io_uring_is_not_implemented",
+        code: "call(425, 4, ctypes.create_string_buffer(200)); result = 'ring'",
+        outside: "ring",
+        inside: NOT_IMPLEMENTED,
+    },
+    Attack {
+        name: "userfaultfd_is_refused",
+        code: "call(323, 0); result = 'fault'",
+        outside: "fault",
+        inside: NOT_PERMITTED,
+    },
+    Attack {
+        name: "netlink_is_refused",
+        code: "socket.socket(socket.AF_NETLINK, socket.SOCK_RAW); result = 'socket'",
+        outside: "socket",
+        inside: NOT_PERMITTED,
+    },
+    Attack {
+        name: "packet_sockets_are_refused",
+        code: "socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM); result = 'socket'",
+        outside: "socket",
+        inside: NOT_PERMITTED,
+    },
+    Attack {
+        name: "vsock_is_refused",
+        code: "socket.socket(40, socket.SOCK_STREAM); result = 'socket'",
+        outside: "socket",
+        inside: NOT_PERMITTED,
+    },
+    Attack {
+        name: "alg_sockets_are_refused",
+        // Many kernels have none: then the control is that the kernel, not a filter, says so.
+        code: r"
+try: socket.socket(38, socket.SOCK_SEQPACKET); result = 'asked the kernel'
+except OSError as error:
+    if error.errno != 97: raise
+    result = 'asked the kernel'",
+        outside: "asked the kernel",
+        inside: NOT_PERMITTED,
+    },
+    Attack {
+        name: "x32_system_calls_are_refused",
+        // Likewise: a kernel without x32 says so itself.
+        code: r"
+try: call(0x40000000 + 39); result = 'asked the kernel'
+except OSError as error:
+    if error.errno != 38: raise
+    result = 'asked the kernel'",
+        outside: "asked the kernel",
+        inside: NOT_PERMITTED,
+    },
+    Attack {
+        name: "usr_cannot_be_written",
+        code: r"
+path = '/usr/local/tinyfaas-escape'
+open(path, 'w').close(); os.unlink(path); result = 'written'",
+        outside: "written",
+        inside: READ_ONLY,
+    },
+    Attack {
+        name: "the_root_cannot_be_written",
+        code: "path = '/tinyfaas-escape'; open(path, 'w').close(); os.unlink(path); result = 'written'",
+        outside: "written",
+        inside: READ_ONLY,
+    },
+    Attack {
+        name: "its_own_code_cannot_be_written",
+        code: r"
+folder = '/fn' if os.path.exists('/fn') else '@FOLDER/code'
+open(folder + '/fn.py', 'a').close(); result = 'written'",
+        outside: "written",
+        inside: READ_ONLY,
+    },
+    Attack {
+        name: "kernel_settings_cannot_be_written",
+        code: r"
+path = '/proc/sys/kernel/domainname'
+value = open(path).read(); open(path, 'w').write(value); result = 'written'",
+        outside: "written",
+        inside: READ_ONLY,
+    },
+];

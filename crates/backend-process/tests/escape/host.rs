@@ -1,0 +1,218 @@
+//! The host's side: a backend with a function that runs what it is sent, and targets to attack.
+
+use anyhow::{Context, Result, anyhow};
+use backend_process::{Interpreters, Options, ProcessBackend, SandboxMode};
+use faas::{
+    Backend, Entry, FunctionLimits, FunctionLog, FunctionSpec, Handler, Invocation, InvokeError,
+    Limits, Package, Runtime,
+};
+use std::fs;
+use std::io::Write;
+use std::net::TcpListener;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr, UnixListener};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// A function that runs the Python code that it is sent and returns its `result`.
+const FUNCTION: &str = r#"
+def fn(code):
+    scope = {}
+    try:
+        exec(code, scope)
+        return str(scope["result"])
+    except BaseException as error:
+        return "denied: %r" % error
+"#;
+
+/// Helpers that attacks use.
+const PRELUDE: &str = r#"
+import ctypes, os, socket, sys
+libc = ctypes.CDLL(None, use_errno=True)
+def call(number, *args):
+    value = libc.syscall(number, *args)
+    if value < 0:
+        error = ctypes.get_errno()
+        raise OSError(error, os.strerror(error))
+    return value
+"#;
+
+/// A node with one function, and everything on the host that attacks aim at.
+pub(crate) struct Node {
+    runtime: tokio::runtime::Runtime,
+    backend: Arc<ProcessBackend>,
+    pub(crate) handlers: Vec<Arc<dyn Handler>>,
+    pub(crate) log: Arc<FunctionLog>,
+    targets: Targets,
+    folder: tempfile::TempDir,
+}
+
+struct Targets {
+    sleeper: Child,
+    tcp: TcpListener,
+    _abstract_socket: UnixListener,
+    _socket: UnixListener,
+    /// Open without close-on-exec, as a careless part of the program might have left it.
+    _secret: rustix::fd::OwnedFd,
+}
+
+impl Node {
+    pub(crate) fn start() -> Result<Self> {
+        Self::with(&FunctionLimits::default(), 1)
+    }
+
+    pub(crate) fn with(limits: &FunctionLimits, handlers: u16) -> Result<Self> {
+        let folder = tempfile::tempdir()?;
+        let targets = Targets::make(&folder)?;
+        let code = folder.path().join("code");
+        fs::create_dir(&code)?;
+        fs::write(code.join("fn.py"), FUNCTION)?;
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .enable_all()
+            .build()?;
+        let node_limits = Arc::new(Limits::default());
+        let log = Arc::new(FunctionLog::new(&node_limits));
+        let options = Options {
+            data_dir: folder.path().join("data"),
+            limits: node_limits,
+            sandbox: SandboxMode::Full,
+            interpreters: Interpreters::default(),
+        };
+        let package = Package {
+            spec: Arc::new(spec(limits.clone(), handlers)?),
+            code,
+            digest: "0".into(),
+            log: Arc::clone(&log),
+        };
+        let (backend, handlers) = runtime.block_on(async {
+            let backend = ProcessBackend::start(options).await?;
+            let prepared = backend.prepare(package).await;
+            let handlers = prepared.map_err(|error| anyhow!("{error}: {}", error.output()))?;
+            anyhow::Ok((backend, handlers))
+        })?;
+        Ok(Self {
+            runtime,
+            backend,
+            handlers,
+            log,
+            targets,
+            folder,
+        })
+    }
+
+    /// Puts the targets into an attack.
+    pub(crate) fn aim(&self, code: &str) -> String {
+        let path = |name: &str| self.folder.path().join(name).display().to_string();
+        let aimed = code
+            .replace("@PID", &self.targets.sleeper.id().to_string())
+            .replace("@PORT", &self.port().to_string())
+            .replace("@ABSTRACT", &abstract_name())
+            .replace("@SOCKET", &path("docker.sock"))
+            .replace("@SECRET", &path("secret"))
+            .replace("@OTHER", &path("other/fn.py"))
+            .replace("@FOLDER", &path(""));
+        format!("{PRELUDE}{aimed}")
+    }
+
+    fn port(&self) -> u16 {
+        self.targets
+            .tcp
+            .local_addr()
+            .map(|addr| addr.port())
+            .unwrap_or_default()
+    }
+
+    /// Sends code to the first handler.
+    pub(crate) fn call(&self, code: &str) -> Result<String> {
+        Ok(self.try_call(0, code)?)
+    }
+
+    pub(crate) fn try_call(&self, handler: usize, code: &str) -> Result<String, InvokeError> {
+        let code = code.as_bytes().to_vec();
+        let invocation = Invocation::new("POST", "/attack".into(), code.into());
+        let handler = &self.handlers[handler];
+        self.runtime.block_on(async {
+            handler.settled().await;
+            let reply = handler.invoke(&invocation, Duration::from_secs(30)).await?;
+            Ok(String::from_utf8_lossy(&reply.payload).into_owned())
+        })
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        self.runtime.block_on(async {
+            for handler in &self.handlers {
+                handler.stop(Duration::ZERO).await;
+            }
+            self.backend.shutdown().await;
+        });
+        drop(self.targets.sleeper.kill());
+        drop(self.targets.sleeper.wait());
+    }
+}
+
+impl Targets {
+    fn make(folder: &tempfile::TempDir) -> Result<Self> {
+        let other = folder.path().join("other");
+        fs::create_dir(&other)?;
+        fs::write(other.join("fn.py"), "KEY = 'of another function'")?;
+        let secret = folder.path().join("secret");
+        fs::write(&secret, "of the host")?;
+        let name = abstract_name();
+        let address = SocketAddr::from_abstract_name(name.as_bytes())?;
+        let flags = rustix::fs::OFlags::RDONLY;
+        Ok(Self {
+            sleeper: Command::new("sleep").arg("1000").spawn().context("sleep")?,
+            tcp: TcpListener::bind("127.0.0.1:0")?,
+            _abstract_socket: UnixListener::bind_addr(&address)?,
+            _socket: UnixListener::bind(folder.path().join("docker.sock"))?,
+            _secret: rustix::fs::open(&secret, flags, rustix::fs::Mode::empty())?,
+        })
+    }
+}
+
+fn abstract_name() -> String {
+    format!("tinyfaas-escape-{}", std::process::id())
+}
+
+fn spec(limits: FunctionLimits, handlers: u16) -> Result<FunctionSpec> {
+    Ok(FunctionSpec {
+        name: "attack".parse()?,
+        runtime: Runtime::Python3,
+        entry: Entry::Convention,
+        handlers,
+        envs: Vec::new(),
+        network: false,
+        limits,
+    })
+}
+
+/// Runs code as the function would, in a plain process of this host.
+pub(crate) fn outside(code: &str) -> Result<String> {
+    let program = format!("{FUNCTION}\nimport sys\nprint(fn(sys.stdin.read()), end='')");
+    let mut child = Command::new(python())
+        .args(["-S", "-c", &program])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .context("python3 is needed for the controls")?;
+    let mut stdin = child.stdin.take().context("a pipe was asked for")?;
+    stdin.write_all(code.as_bytes())?;
+    drop(stdin);
+    Ok(String::from_utf8(child.wait_with_output()?.stdout)?)
+}
+
+/// The interpreter itself: a version manager's wrapper would not pass descriptors on.
+fn python() -> PathBuf {
+    let asked = Command::new("python3")
+        .args(["-c", "import sys; print(sys.executable)"])
+        .output();
+    let path = asked
+        .ok()
+        .and_then(|output| String::from_utf8(output.stdout).ok());
+    path.map_or_else(|| "python3".into(), |path| path.trim().into())
+}

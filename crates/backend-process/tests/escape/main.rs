@@ -1,0 +1,48 @@
+//! Tries to get out of the sandbox, each way with a control: the same code succeeds outside, so
+//! that its failure inside proves the wall.
+
+mod attacks;
+mod host;
+mod limits;
+
+use anyhow::{Result, ensure};
+use attacks::Attack;
+use host::{Node, outside};
+use libtest_mimic::{Arguments, Failed, Trial};
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    if let Some(code) = backend_process::launcher_main() {
+        return code;
+    }
+    let attacks = attacks::ALL
+        .iter()
+        .map(|attack| trial(attack.name, || attempt(attack)));
+    let limits = limits::ALL.iter().map(|(name, test)| trial(name, test));
+    libtest_mimic::run(&Arguments::from_args(), attacks.chain(limits).collect()).exit_code()
+}
+
+fn trial(name: &'static str, test: impl FnOnce() -> Result<()> + Send + 'static) -> Trial {
+    Trial::test(name, move || {
+        test().map_err(|error| Failed::from(format!("{error:?}")))
+    })
+}
+
+/// The attack succeeds outside and is refused inside.
+fn attempt(attack: &Attack) -> Result<()> {
+    let node = Node::start()?;
+    let code = node.aim(attack.code);
+    let control = outside(&code)?;
+    ensure!(
+        control.starts_with(attack.outside),
+        "the control outside said {control:?}, not {:?}: the test would prove nothing",
+        attack.outside
+    );
+    let answer = node.call(&code)?;
+    ensure!(
+        attack.inside.iter().any(|refusal| answer.contains(refusal)),
+        "inside, the function got {answer:?}, expected one of {:?}",
+        attack.inside
+    );
+    Ok(())
+}
