@@ -1,2 +1,61 @@
-//! Tasks of this repository.
-fn main() {}
+//! Tasks of this repository: `cargo xtask test` and `cargo xtask check`.
+#![expect(
+    clippy::print_stdout,
+    reason = "a task tells the person at the terminal"
+)]
+
+mod arrows;
+mod check;
+mod command;
+mod count;
+mod test;
+mod text_rules;
+mod tools;
+
+use anyhow::{Context, Result};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+const USAGE: &str = "\
+usage: cargo xtask test [--long] [FILTER...]   install what the tests need, then run every test
+       cargo xtask tools                       only install what the tests need
+       cargo xtask check                       formatting, lints, docs, arrows between crates";
+
+fn main() -> ExitCode {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    let result = match words.as_slice() {
+        ["test", rest @ ..] => test::Selection::parse(rest).and_then(|wanted| test::run(&wanted)),
+        ["tools"] => tools::install().map(|_tools| ()),
+        ["check"] => check::run(),
+        ["help" | "--help" | "-h"] => {
+            println!("{USAGE}");
+            Ok(())
+        }
+        _ => {
+            println!("{USAGE}");
+            return ExitCode::from(2);
+        }
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            println!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The repository's folder.
+fn root() -> Result<PathBuf> {
+    let manifest = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
+    let parent = manifest.parent();
+    Ok(parent.context("xtask lies in the repository")?.to_owned())
+}
+
+/// The folder that cargo builds into.
+fn target_dir() -> Result<PathBuf> {
+    let root = root()?;
+    let given = std::env::var_os("CARGO_TARGET_DIR");
+    Ok(given.map_or_else(|| root.join("target"), |dir| root.join(dir)))
+}

@@ -1,0 +1,154 @@
+//! `cargo xtask test`: every test, with what it needs.
+
+use crate::command::{self, Ended};
+use crate::count::{self, Count};
+use crate::tools::{self, Tools};
+use anyhow::{Context, Result, bail};
+use std::path::Path;
+use std::process::Command;
+
+/// Which tests to run.
+#[derive(Debug)]
+pub(crate) struct Selection {
+    /// Those that take minutes too.
+    has_long: bool,
+    /// Only tests whose name has one of these; every test where there are none.
+    filters: Vec<String>,
+}
+
+impl Selection {
+    /// Reads the words after `test`.
+    ///
+    /// # Errors
+    /// Where a flag is not known.
+    pub(crate) fn parse(words: &[&str]) -> Result<Self> {
+        let mut selection = Self {
+            has_long: false,
+            filters: Vec::new(),
+        };
+        for word in words {
+            match *word {
+                "--long" => selection.has_long = true,
+                flag if flag.starts_with('-') => bail!("{flag} is not known; see cargo xtask help"),
+                filter => selection.filters.push(filter.to_owned()),
+            }
+        }
+        Ok(selection)
+    }
+}
+
+/// Installs what is missing, builds, runs, and ends with a line of counts.
+///
+/// # Errors
+/// Where something can't be installed or built, a test fails, or none ran.
+pub(crate) fn run(selection: &Selection) -> Result<()> {
+    let tools = tools::install()?;
+    let root = crate::root()?;
+    // Programs and tests in one build: features of dependencies are the same for both.
+    let mut build = cargo(&root, &["build", "--workspace", "--bins", "--tests"]);
+    command::run(&mut build)?;
+    let mut total = rust_tests(&root, &tools, selection)?;
+    if selection.filters.is_empty() {
+        total += doc_tests(&root)?;
+        total += shim_tests(&root)?;
+    }
+    println!("tests: {} passed, {} failed", total.passed, total.failed);
+    match (total.passed, total.failed) {
+        (0, 0) => bail!("no test ran; check the filter"),
+        (_, 0) => Ok(()),
+        (_, failed) => bail!("{failed} tests failed"),
+    }
+}
+
+fn rust_tests(root: &Path, tools: &Tools, selection: &Selection) -> Result<Count> {
+    let has_nextest = command::output(&mut cargo(root, &["nextest", "--version"])).is_ok();
+    let mut tests = if has_nextest {
+        nextest(root, selection)
+    } else {
+        println!("cargo-nextest is not installed; cargo test takes longer");
+        cargo_test(root, selection)
+    };
+    tests
+        .env("TINYFAAS_BIN", crate::target_dir()?.join("debug/tinyfaas"))
+        .env("E2E_PYTHON", &tools.python)
+        .env("E2E_COAP_CLI", &tools.coap_cli);
+    let ended = command::watch(&mut tests)?;
+    let count = if has_nextest {
+        count::nextest(&ended.text)
+    } else {
+        count::cargo_test(&ended.text)
+    };
+    agreed(&ended, count)
+}
+
+fn nextest(root: &Path, selection: &Selection) -> Command {
+    let words = ["nextest", "run", "--workspace", "--no-fail-fast"];
+    let mut command = cargo(root, &words);
+    // A filter that meets nothing is told by the count.
+    command.arg("--no-tests=pass");
+    if selection.has_long {
+        command.args(["--run-ignored", "all"]);
+    }
+    command.args(&selection.filters);
+    command
+}
+
+fn cargo_test(root: &Path, selection: &Selection) -> Command {
+    let words = [
+        "test",
+        "--workspace",
+        "--no-fail-fast",
+        "--lib",
+        "--bins",
+        "--tests",
+    ];
+    let mut command = cargo(root, &words);
+    command.arg("--");
+    if selection.has_long {
+        command.arg("--include-ignored");
+    }
+    command.args(&selection.filters);
+    command
+}
+
+fn doc_tests(root: &Path) -> Result<Count> {
+    let ended = command::watch(&mut cargo(root, &["test", "--workspace", "--doc"]))?;
+    let count = count::cargo_test(&ended.text);
+    agreed(&ended, count)
+}
+
+/// The conformance tests of the shims in `runtimes/`.
+fn shim_tests(root: &Path) -> Result<Count> {
+    let folder = root.join("runtimes/tests");
+    if !folder.is_dir() {
+        println!("runtimes/tests is missing");
+        return Ok(Count {
+            passed: 0,
+            failed: 1,
+        });
+    }
+    let mut tests = Command::new("python3");
+    let words = ["-m", "unittest", "discover", "-s", "runtimes/tests"];
+    tests.args(words).current_dir(root);
+    // Bytecode would lie in the work tree.
+    tests.env("PYTHONDONTWRITEBYTECODE", "1");
+    let ended = command::watch(&mut tests)?;
+    let count = count::unittest(&ended.text);
+    agreed(&ended, count)
+}
+
+/// The count, once it fits how the runner ended: one that failed otherwise is a failure too.
+fn agreed(ended: &Ended, count: Option<Count>) -> Result<Count> {
+    let mut count = count.context("the tests did not run to their end; see above")?;
+    if !ended.is_success && count.failed == 0 {
+        count.failed = 1;
+    }
+    Ok(count)
+}
+
+fn cargo(root: &Path, words: &[&str]) -> Command {
+    let program = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let mut command = Command::new(program);
+    command.args(words).current_dir(root);
+    command
+}

@@ -1,0 +1,142 @@
+//! What the tests need beside Rust: interpreters, clients that others wrote.
+
+use crate::command;
+use anyhow::{Context, Result, bail};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// A program that the tests call and Debian's package that brings it.
+const PROGRAMS: [(&str, &str); 8] = [
+    ("coap-client-notls", "libcoap3-bin"),
+    ("curl", "curl"),
+    ("go", "golang-go"),
+    ("node", "nodejs"),
+    ("npm", "npm"),
+    ("python3", "python3"),
+    ("zip", "zip"),
+    ("git", "git"),
+];
+
+/// Where the installed clients are.
+#[derive(Debug)]
+pub(crate) struct Tools {
+    /// A Python with the packages of `tests/e2e/clients/requirements.txt`.
+    pub(crate) python: PathBuf,
+    /// The program of the npm package coap-cli.
+    pub(crate) coap_cli: PathBuf,
+}
+
+/// Installs what is missing; quick where nothing is.
+///
+/// # Errors
+/// Where something is missing that can't be installed here; the text tells what to install.
+pub(crate) fn install() -> Result<Tools> {
+    install_packages(&missing_packages())?;
+    let clients = crate::root()?.join("tests/e2e/clients");
+    let tools = crate::target_dir()?.join("test-tools");
+    fs::create_dir_all(&tools)?;
+    Ok(Tools {
+        python: install_venv(&clients.join("requirements.txt"), &tools.join("venv"))?,
+        coap_cli: install_coap_cli(&clients.join("package.json"), &tools.join("node"))?,
+    })
+}
+
+fn missing_packages() -> Vec<&'static str> {
+    let missing = PROGRAMS
+        .iter()
+        .filter(|(program, _)| !command::is_there(program));
+    let mut packages: Vec<_> = missing.map(|(_, package)| *package).collect();
+    let mut venv = Command::new("python3");
+    venv.args(["-c", "import ensurepip, venv"]);
+    if command::output(&mut venv).is_err() {
+        packages.push("python3-venv");
+    }
+    packages
+}
+
+fn install_packages(packages: &[&str]) -> Result<()> {
+    if packages.is_empty() {
+        return Ok(());
+    }
+    let wanted = packages.join(" ");
+    let programs = PROGRAMS.iter().filter(|(_, p)| packages.contains(p));
+    let programs: Vec<_> = programs.map(|(program, _)| *program).collect();
+    if !command::is_there("apt-get") {
+        bail!(
+            "the tests need {}, which this machine does not have; install them (Debian's \
+             packages are called {wanted}) and try again",
+            programs.join(", ")
+        );
+    }
+    let prefix: &[&str] = match command::output(Command::new("id").arg("-u"))?.trim() {
+        "0" => &[],
+        _ if can_sudo() => &["sudo", "-n"],
+        _ => bail!(
+            "the tests need packages; install them and try again: sudo apt-get install {wanted}"
+        ),
+    };
+    let apt = |words: &[&str]| {
+        let environment = ["env", "DEBIAN_FRONTEND=noninteractive", "apt-get"];
+        let words = prefix.iter().chain(&environment).chain(words);
+        let mut words = words.copied();
+        let mut command = Command::new(words.next().unwrap_or("env"));
+        command.args(words);
+        command
+    };
+    command::run(&mut apt(&["update"]))?;
+    let mut install = vec!["install", "-y", "--no-install-recommends"];
+    install.extend(packages);
+    command::run(&mut apt(&install)).with_context(|| format!("install {wanted}"))
+}
+
+fn can_sudo() -> bool {
+    command::output(Command::new("sudo").args(["-n", "true"])).is_ok()
+}
+
+/// Makes a virtual environment with the requirements, unless it is there with the same.
+fn install_venv(requirements: &Path, venv: &Path) -> Result<PathBuf> {
+    let python = venv.join("bin/python");
+    let stamp = venv.join("installed-requirements.txt");
+    if is_same(requirements, &stamp) && command::output(Command::new(&python).arg("-V")).is_ok() {
+        return Ok(python);
+    }
+    let make = ["-m", "venv", "--clear"];
+    command::run(Command::new("python3").args(make).arg(venv))?;
+    let install = [
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--disable-pip-version-check",
+    ];
+    let mut pip = Command::new(&python);
+    pip.args(install).arg("-r").arg(requirements);
+    command::run(&mut pip).context("install the Python clients")?;
+    fs::copy(requirements, stamp)?;
+    Ok(python)
+}
+
+/// Installs coap-cli, unless it is there in the same version.
+fn install_coap_cli(package: &Path, folder: &Path) -> Result<PathBuf> {
+    let program = folder.join("node_modules/.bin/coap");
+    let stamp = folder.join("installed-package.json");
+    if is_same(package, &stamp) && program.exists() {
+        return Ok(program);
+    }
+    fs::create_dir_all(folder)?;
+    fs::copy(package, folder.join("package.json"))?;
+    let install = ["install", "--no-audit", "--no-fund", "--no-update-notifier"];
+    let mut npm = Command::new("npm");
+    npm.args(install).current_dir(folder);
+    command::run(&mut npm).context("install coap-cli")?;
+    fs::copy(package, stamp)?;
+    Ok(program)
+}
+
+fn is_same(wanted: &Path, installed: &Path) -> bool {
+    match (fs::read(wanted), fs::read(installed)) {
+        (Ok(wanted), Ok(installed)) => wanted == installed,
+        (Ok(_) | Err(_), Ok(_) | Err(_)) => false,
+    }
+}
