@@ -17,7 +17,7 @@ pub(crate) enum Failure {
     #[error("nothing answers at {0}; check the address with: tinyfaas status")]
     EndpointUnreachable(String),
     /// The function is not there.
-    #[error("{0}; tinyfaas list shows the functions")]
+    #[error("{0} (tinyfaas list shows the functions)")]
     NotFound(String),
 }
 

@@ -194,8 +194,13 @@ fn refusal(status: StatusCode, text: &str) -> String {
             line => line.to_owned(),
         };
     };
-    let mut message = detail.to_owned();
-    if let Some(fix) = part("fix").filter(|fix| !detail.contains(fix)) {
+    let mut message = match part("field").filter(|field| !detail.contains(field)) {
+        Some(field) => format!("{field}: {detail}"),
+        None => detail.to_owned(),
+    };
+    // What to do about an unknown name is told in this program's own words.
+    let is_unknown = status == StatusCode::NOT_FOUND;
+    if let Some(fix) = part("fix").filter(|fix| !is_unknown && !detail.contains(fix)) {
         message.push_str("; ");
         message.push_str(fix);
     }
@@ -229,7 +234,7 @@ mod tests {
             assert_eq!(refusal(StatusCode::BAD_REQUEST, text), expected);
         };
         check(
-            r#"{"title":"t","detail":"threads: too many","fix":"choose 1","output":"a\nb\n"}"#,
+            r#"{"title":"t","field":"threads","detail":"too many","fix":"choose 1","output":"a\nb\n"}"#,
             "threads: too many; choose 1\na\nb",
         );
         check(r#"{"title":"t"}"#, "t");

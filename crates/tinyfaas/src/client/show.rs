@@ -5,7 +5,6 @@ use crate::cli::{Named, Node};
 use crate::output;
 use anyhow::Result;
 use serde_json::Value;
-use std::time::Duration;
 
 /// Lists the functions.
 pub(crate) fn list(args: &Node) -> Result<()> {
@@ -112,12 +111,8 @@ pub(crate) fn status(args: &Node) -> Result<()> {
     if args.json {
         return output::line(&status);
     }
-    let uptime = Duration::from_secs(status["uptime_seconds"].as_u64().unwrap_or(0));
     row("version", &text(&status["version"]))?;
-    row(
-        "up",
-        &format!("{uptime:?}, since {}", text(&status["started_at"])),
-    )?;
+    row("started", &text(&status["started_at"]))?;
     row("backend", &text(&status["backend"]))?;
     let functions = &status["functions"];
     let counts = format!(

@@ -54,14 +54,24 @@ pub(crate) fn example(outcome: &Outcome, addresses: &Addresses) -> Result<()> {
 
 /// Prints what is bound, for programs: one line.
 pub(crate) fn json(addresses: &Addresses) -> Result<()> {
-    let shown = |addr: Option<SocketAddr>| addr.map(|addr| addr.to_string());
-    output::line(serde_json::json!({
-        "management": shown(addresses.management),
-        "coap": shown(addresses.coap),
-        "http": shown(addresses.http),
-        "grpc": shown(addresses.grpc),
-        "pid": std::process::id(),
-    }))
+    let shown = Bound {
+        management: addresses.management,
+        coap: addresses.coap,
+        http: addresses.http,
+        grpc: addresses.grpc,
+        pid: std::process::id(),
+    };
+    output::line(serde_json::to_string(&shown)?)
+}
+
+/// The line for programs; an address is null where the endpoint is off.
+#[derive(serde::Serialize)]
+struct Bound {
+    management: Option<SocketAddr>,
+    coap: Option<SocketAddr>,
+    http: Option<SocketAddr>,
+    grpc: Option<SocketAddr>,
+    pid: u32,
 }
 
 fn row(title: &str, value: &str) -> Result<()> {
