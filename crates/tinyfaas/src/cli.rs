@@ -20,6 +20,7 @@ pub(crate) struct Cli {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Runs a node: the management service, the reverse proxy and the functions' handlers
+    #[command(args_override_self = true)]
     Serve(Box<Serve>),
     /// Deploys a function from a folder, a zip or tar.gz, or a URL
     Deploy(Box<Deploy>),
@@ -256,7 +257,7 @@ mod tests {
         for line in [
             "serve --examples --json --management 0 --coap off --http 127.0.0.1:0 --grpc :0",
             "serve --data-dir d --handlers-dir h --insecure-management --sandbox reduced",
-            "serve --backend process --nodejs /n --python3 /p --go /g --log-format json",
+            "serve --http -1 --backend process --nodejs /n --python3 /p --go /g --log-format json",
             "deploy fn --name a/b --env python3 --threads 4 --var A=1 --var B=2=3",
             "deploy fn.zip --memory 128M --deadline 500ms --cpu 0.5 --network",
             "deploy https://example.org/a.zip --subfolder x -n n -e nodejs -t 2",

@@ -24,16 +24,16 @@ pub(crate) struct Settings {
     #[arg(long, value_name = "DIR")]
     pub(crate) handlers_dir: Option<PathBuf>,
     /// Address of the management service [default: 127.0.0.1:8080]
-    #[arg(long, value_name = "ADDR|off")]
+    #[arg(long, value_name = "ADDR|off", allow_negative_numbers = true)]
     pub(crate) management: Option<ListenAddr>,
     /// Address of the CoAP endpoint, UDP [default: [::]:5683]
-    #[arg(long, value_name = "ADDR|off")]
+    #[arg(long, value_name = "ADDR|off", allow_negative_numbers = true)]
     pub(crate) coap: Option<ListenAddr>,
     /// Address of the HTTP endpoint [default: [::]:8000]
-    #[arg(long, value_name = "ADDR|off")]
+    #[arg(long, value_name = "ADDR|off", allow_negative_numbers = true)]
     pub(crate) http: Option<ListenAddr>,
     /// Address of the gRPC endpoint [default: [::]:9000]
-    #[arg(long, value_name = "ADDR|off")]
+    #[arg(long, value_name = "ADDR|off", allow_negative_numbers = true)]
     pub(crate) grpc: Option<ListenAddr>,
     /// File with the token that the management service asks for off this machine; made where it
     /// is missing [default: token in the data directory]
@@ -229,13 +229,16 @@ impl Settings {
     }
 
     fn complete(self, variable: &dyn Fn(&str) -> Option<String>) -> Config {
-        let data_dir = self.data_dir.unwrap_or_else(|| default_data_dir(variable));
+        // Sandboxes are given paths, which must not depend on a working directory.
+        let absolute = |path: PathBuf| std::path::absolute(&path).unwrap_or(path);
+        let data_dir = self.data_dir.map(absolute);
+        let data_dir = data_dir.unwrap_or_else(|| default_data_dir(variable));
         let place = |address: Option<ListenAddr>, default| match address {
             Some(address) => address.or_default(default),
             None => default,
         };
         Config {
-            handlers_dir: self.handlers_dir.unwrap_or_else(|| "handlers".into()),
+            handlers_dir: absolute(self.handlers_dir.unwrap_or_else(|| "handlers".into())),
             management: place(self.management, Place::loopback(8080)),
             coap: place(self.coap, Place::everywhere(5683)),
             http: place(self.http, Place::everywhere(8000)),
