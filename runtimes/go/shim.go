@@ -1,0 +1,290 @@
+// The shim of the go runtime: compiled together with the function, it runs fn for every request.
+//
+// It speaks the handler protocol (docs/reference/handler-protocol.md) on descriptor 0, or over TCP
+// where TINYFAAS_CONNECT asks for it. Each request has a goroutine; one more writes all replies
+// that are ready in one write.
+package main
+
+import (
+	"bufio"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"runtime/debug"
+	"strings"
+	"sync"
+	"syscall"
+	"unicode/utf8"
+)
+
+const (
+	tinyfaasVersion         = 1
+	tinyfaasAtOnce          = 256
+	tinyfaasFrameBytesMax   = 16 << 20
+	tinyfaasMessageBytesMax = 64 << 10
+	tinyfaasReadBytes       = 64 << 10
+	tinyfaasHeaderBytes     = 16
+	tinyfaasRequestBytes    = 32
+	tinyfaasFlagFailed      = 1
+	tinyfaasText            = "text/plain; charset=utf-8"
+)
+
+const (
+	tinyfaasHello = iota + 1
+	tinyfaasRequest
+	tinyfaasReply
+	tinyfaasCancel
+	tinyfaasPing
+	tinyfaasPong
+)
+
+// tinyfaasShim is the connection to the proxy.
+type tinyfaasShim struct {
+	conn net.Conn
+
+	mutex sync.Mutex
+	// The ids without a reply.
+	calls map[uint32]*tinyfaasCall
+	// Frames that are ready; the writer takes them all at once.
+	ready []byte
+	wake  chan struct{}
+}
+
+type tinyfaasCall struct{ frame []byte }
+
+func main() {
+	conn, err := tinyfaasConnect()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "the shim has no connection to the proxy:", err)
+		os.Exit(1)
+	}
+	shim := &tinyfaasShim{
+		conn:  conn,
+		calls: make(map[uint32]*tinyfaasCall),
+		wake:  make(chan struct{}, 1),
+	}
+	go shim.write()
+	shim.put(0, tinyfaasHello, 0, tinyfaasVersion, tinyfaasAtOnce, "", "")
+	err = shim.read()
+	if err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, syscall.ECONNRESET) {
+		fmt.Fprintln(os.Stderr, "the proxy broke the protocol:", err)
+		os.Exit(1)
+	}
+}
+
+func tinyfaasConnect() (net.Conn, error) {
+	addr := os.Getenv("TINYFAAS_CONNECT")
+	os.Unsetenv("TINYFAAS_CONNECT")
+	if addr != "" {
+		return net.Dial("tcp", addr)
+	}
+	// FileConn makes a descriptor of its own, which no child inherits.
+	conn, err := net.FileConn(os.NewFile(0, "proxy"))
+	if err != nil {
+		return nil, err
+	}
+	null, err := os.Open(os.DevNull)
+	if err != nil {
+		return nil, err
+	}
+	if null.Fd() != 0 {
+		err = syscall.Dup3(int(null.Fd()), 0, 0)
+		null.Close()
+	}
+	os.Stdin = os.NewFile(0, os.DevNull)
+	return conn, err
+}
+
+func (s *tinyfaasShim) read() error {
+	reader := bufio.NewReaderSize(s.conn, tinyfaasReadBytes)
+	var header [tinyfaasHeaderBytes]byte
+	for {
+		if _, err := io.ReadFull(reader, header[:]); err != nil {
+			return err
+		}
+		length := int64(binary.BigEndian.Uint32(header[:])) + 4
+		if length < tinyfaasHeaderBytes || length > tinyfaasFrameBytesMax {
+			return fmt.Errorf("a frame of %d bytes", length)
+		}
+		frame := make([]byte, length)
+		copy(frame, header[:])
+		if _, err := io.ReadFull(reader, frame[tinyfaasHeaderBytes:]); err != nil {
+			return err
+		}
+		if err := s.take(frame); err != nil {
+			return err
+		}
+	}
+}
+
+func (s *tinyfaasShim) take(frame []byte) error {
+	id := binary.BigEndian.Uint32(frame[4:])
+	switch frame[8] {
+	case tinyfaasRequest:
+		headers, payload, err := tinyfaasParts(frame)
+		if err != nil {
+			return err
+		}
+		call := &tinyfaasCall{frame: frame}
+		s.mutex.Lock()
+		_, isTaken := s.calls[id]
+		s.calls[id] = call
+		s.mutex.Unlock()
+		if isTaken {
+			return fmt.Errorf("a second request %d", id)
+		}
+		go s.run(id, call, headers, payload)
+	case tinyfaasCancel:
+		// A goroutine can't be stopped; whatever it answers later is dropped.
+		s.mutex.Lock()
+		call := s.calls[id]
+		s.mutex.Unlock()
+		if call != nil {
+			s.fail(id, call, "cancelled")
+		}
+	case tinyfaasPing:
+		s.put(0, tinyfaasPong, 0, 0, 0, "", string(frame[tinyfaasHeaderBytes:]))
+	default:
+		return fmt.Errorf("a frame of kind %d", frame[8])
+	}
+	return nil
+}
+
+// tinyfaasParts finds the header block and the payload of a request.
+func tinyfaasParts(frame []byte) (headers, payload []byte, err error) {
+	if len(frame) < tinyfaasRequestBytes {
+		return nil, nil, errors.New("a request that is cut short")
+	}
+	block := int64(binary.BigEndian.Uint32(frame[12:]))
+	start := tinyfaasRequestBytes + int64(binary.BigEndian.Uint16(frame[10:])) +
+		int64(binary.BigEndian.Uint16(frame[28:])) + int64(binary.BigEndian.Uint16(frame[30:]))
+	if start+block > int64(len(frame)) {
+		return nil, nil, errors.New("a request that contradicts itself")
+	}
+	return frame[start : start+block], frame[start+block:], nil
+}
+
+func tinyfaasHeaders(block []byte) map[string]string {
+	headers := make(map[string]string)
+	for len(block) >= 4 {
+		nameEnd := 4 + int(binary.BigEndian.Uint16(block))
+		valueEnd := nameEnd + int(binary.BigEndian.Uint16(block[2:]))
+		if valueEnd > len(block) {
+			break
+		}
+		name, value := string(block[4:nameEnd]), string(block[nameEnd:valueEnd])
+		if before, isThere := headers[name]; isThere {
+			value = before + ", " + value
+		}
+		headers[name] = value
+		block = block[valueEnd:]
+	}
+	return headers
+}
+
+func (s *tinyfaasShim) run(id uint32, call *tinyfaasCall, block, payload []byte) {
+	isDone := false
+	defer func() {
+		if isDone {
+			return
+		}
+		// A panic, or runtime.Goexit, which leaves no value.
+		value := recover()
+		message := "panic: " + fmt.Sprint(value)
+		if value == nil {
+			message = "the function ended its goroutine"
+		}
+		fmt.Fprintf(os.Stderr, "%s\n%s", message, debug.Stack())
+		s.fail(id, call, message)
+	}()
+	result, err := fn(string(payload), tinyfaasHeaders(block))
+	isDone = true
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "error:", err)
+		s.fail(id, call, err.Error())
+		return
+	}
+	headers := tinyfaasContentType
+	if !utf8.ValidString(result) {
+		headers = tinyfaasBytesType
+	}
+	if len(result) > tinyfaasFrameBytesMax-tinyfaasHeaderBytes-len(headers) {
+		s.fail(id, call, fmt.Sprintf("the reply has %d bytes, too many", len(result)))
+		return
+	}
+	s.answer(id, call, 0, 200, headers, result)
+}
+
+var (
+	tinyfaasContentType = tinyfaasField("content-type", tinyfaasText)
+	tinyfaasBytesType   = tinyfaasField("content-type", "application/octet-stream")
+)
+
+func tinyfaasField(name, value string) string {
+	return string([]byte{0, byte(len(name)), 0, byte(len(value))}) + name + value
+}
+
+func (s *tinyfaasShim) fail(id uint32, call *tinyfaasCall, message string) {
+	if len(message) > tinyfaasMessageBytesMax {
+		message = message[:tinyfaasMessageBytesMax]
+	}
+	s.answer(id, call, tinyfaasFlagFailed, 500, "", strings.ToValidUTF8(message, ""))
+}
+
+// answer sends the reply of a call that has none yet.
+func (s *tinyfaasShim) answer(id uint32, call *tinyfaasCall, flags byte, status uint16, headers, payload string) {
+	s.mutex.Lock()
+	isFirst := s.calls[id] == call
+	if isFirst {
+		delete(s.calls, id)
+		s.append(id, tinyfaasReply, flags, status, uint32(len(headers)), headers, payload)
+	}
+	s.mutex.Unlock()
+	if isFirst {
+		s.signal()
+	}
+}
+
+func (s *tinyfaasShim) put(id uint32, kind, flags byte, word uint16, headersLen uint32, headers, payload string) {
+	s.mutex.Lock()
+	s.append(id, kind, flags, word, headersLen, headers, payload)
+	s.mutex.Unlock()
+	s.signal()
+}
+
+// append adds a frame to those that are ready; the caller holds the mutex.
+func (s *tinyfaasShim) append(id uint32, kind, flags byte, word uint16, headersLen uint32, headers, payload string) {
+	var header [tinyfaasHeaderBytes]byte
+	binary.BigEndian.PutUint32(header[0:], uint32(tinyfaasHeaderBytes-4+len(headers)+len(payload)))
+	binary.BigEndian.PutUint32(header[4:], id)
+	header[8], header[9] = kind, flags
+	binary.BigEndian.PutUint16(header[10:], word)
+	binary.BigEndian.PutUint32(header[12:], headersLen)
+	s.ready = append(append(append(s.ready, header[:]...), headers...), payload...)
+}
+
+func (s *tinyfaasShim) signal() {
+	select {
+	case s.wake <- struct{}{}:
+	default:
+	}
+}
+
+// write sends what is ready whenever there is something.
+func (s *tinyfaasShim) write() {
+	var writing []byte
+	for range s.wake {
+		s.mutex.Lock()
+		writing, s.ready = s.ready, writing[:0]
+		s.mutex.Unlock()
+		if _, err := s.conn.Write(writing); err != nil {
+			os.Exit(0)
+		}
+		if cap(writing) > tinyfaasFrameBytesMax/16 {
+			writing = nil
+		}
+	}
+}
