@@ -34,9 +34,21 @@ pub(crate) fn serve(args: Serve) -> Result<()> {
         .enable_all()
         .build()
         .context("start the event loop")?;
+    raise_open_files();
     let result = runtime.block_on(run(&config, args.json));
     runtime.shutdown_timeout(LAST_WORK);
     result
+}
+
+/// Takes as many open files as the system grants: each connection needs one.
+fn raise_open_files() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    if let Err(error) = setrlimit(Resource::Nofile, limit) {
+        tracing::warn!(%error, "the number of open files could not be raised");
+    }
 }
 
 async fn run(config: &Config, is_json: bool) -> Result<()> {

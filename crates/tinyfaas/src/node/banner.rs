@@ -46,7 +46,10 @@ pub(crate) fn example(outcome: &Outcome, addresses: &Addresses) -> Result<()> {
     }
     for (scheme, addr) in addresses.endpoints() {
         if let Some(addr) = addr {
-            output::line(format_args!("  {}", command(scheme, addr, name)))?;
+            output::line(format_args!(
+                "  {}",
+                command(&program(), scheme, addr, name)
+            ))?;
         }
     }
     output::line("")
@@ -94,13 +97,20 @@ fn url(scheme: &str, addr: Option<SocketAddr>) -> String {
     )
 }
 
+/// This program as it was called, so that a command can be copied where it is not in `PATH`.
+fn program() -> String {
+    std::env::args()
+        .next()
+        .unwrap_or_else(|| "tinyfaas".to_owned())
+}
+
 /// The command that calls a function.
-fn command(scheme: &str, addr: SocketAddr, name: &str) -> String {
+fn command(program: &str, scheme: &str, addr: SocketAddr, name: &str) -> String {
     let url = format!("{}/{name}", url(scheme, Some(addr)));
     match scheme {
         "coap" => format!("coap-client -m get {url}"),
         "http" => format!("curl {url}"),
-        _ => format!("tinyfaas invoke {url}"),
+        _ => format!("{program} invoke {url}"),
     }
 }
 
@@ -121,7 +131,8 @@ mod tests {
     #[test]
     fn a_command_calls_an_address_that_this_machine_reaches() {
         let check = |scheme: &str, addr: &str, expected: &str| {
-            assert_eq!(command(scheme, addr.parse().unwrap(), "sieve"), expected);
+            let addr = addr.parse().unwrap();
+            assert_eq!(command("tinyfaas", scheme, addr, "sieve"), expected);
         };
         check("http", "[::]:8000", "curl http://localhost:8000/sieve");
         check("http", "0.0.0.0:1", "curl http://127.0.0.1:1/sieve");
