@@ -1,0 +1,118 @@
+//! What gets deployed.
+
+use std::io::Write;
+use std::path::Path;
+use walkdir::WalkDir;
+use zip::write::SimpleFileOptions;
+
+/// A function with its code and settings.
+#[derive(Debug, Clone)]
+pub struct Function {
+    /// The route.
+    pub name: String,
+    files: Vec<(String, Vec<u8>)>,
+    query: Vec<(String, String)>,
+}
+
+impl Function {
+    /// A function without files. `runtime` is `nodejs`, `python3`, `go` or `binary`.
+    #[must_use]
+    pub fn new(name: &str, runtime: &str) -> Self {
+        let function = Self {
+            name: name.to_owned(),
+            files: Vec::new(),
+            query: Vec::new(),
+        };
+        function.set("env", runtime)
+    }
+
+    /// A `python3` function whose `fn.py` is the text.
+    #[must_use]
+    pub fn python(name: &str, code: &str) -> Self {
+        Self::new(name, "python3").file("fn.py", code)
+    }
+
+    /// A `binary` function whose `fn.sh` is the text.
+    #[must_use]
+    pub fn script(name: &str, code: &str) -> Self {
+        Self::new(name, "binary").file("fn.sh", code)
+    }
+
+    /// The same, with a file. Files are executable.
+    #[must_use]
+    pub fn file(mut self, path: &str, contents: impl AsRef<[u8]>) -> Self {
+        self.files
+            .push((path.to_owned(), contents.as_ref().to_owned()));
+        self
+    }
+
+    /// The same, with every file of a folder.
+    ///
+    /// # Panics
+    /// Where the folder can't be read.
+    #[must_use]
+    pub fn folder(mut self, folder: &Path) -> Self {
+        for entry in WalkDir::new(folder).sort_by_file_name() {
+            let entry = entry.expect("the folder is readable");
+            if entry.file_type().is_file() {
+                let path = entry.path().strip_prefix(folder);
+                let path = path.expect("it lies below").display().to_string();
+                let contents = std::fs::read(entry.path()).expect("the file is readable");
+                self.files.push((path, contents));
+            }
+        }
+        self
+    }
+
+    /// The same, with a setting such as `threads`, `deadline` or `memory`.
+    #[must_use]
+    pub fn set(mut self, setting: &str, value: &str) -> Self {
+        self.query.push((setting.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// The same, with an environment variable.
+    #[must_use]
+    pub fn var(self, name: &str, value: &str) -> Self {
+        self.set("var", &format!("{name}={value}"))
+    }
+
+    /// The settings as a query.
+    pub(crate) fn query(&self) -> String {
+        let pairs = self
+            .query
+            .iter()
+            .map(|(name, value)| format!("{name}={}", escaped(value)));
+        pairs.collect::<Vec<_>>().join("&")
+    }
+
+    /// The code as a zip.
+    ///
+    /// # Panics
+    /// Where a path can't be in a zip.
+    #[must_use]
+    pub fn zip(&self) -> Vec<u8> {
+        let mut zip = zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
+        let options = SimpleFileOptions::default().unix_permissions(0o755);
+        for (path, contents) in &self.files {
+            zip.start_file(path, options).expect("a path for a zip");
+            zip.write_all(contents).expect("memory takes every byte");
+        }
+        let done = zip.finish().expect("memory takes every byte");
+        done.into_inner()
+    }
+}
+
+/// A text as it stands in one segment or value of a URL.
+pub(crate) fn escaped(text: &str) -> String {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b"-._~".contains(&b);
+    let mut url = String::new();
+    for byte in text.bytes() {
+        if plain(byte) {
+            url.push(char::from(byte));
+        } else {
+            url.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    url
+}
