@@ -33,7 +33,10 @@ pub async fn serve(listener: TcpListener, proxy: Arc<Proxy>, shutdown: Cancellat
     let tasks = TaskTracker::new();
     let cut = CancellationToken::new();
     let server = Arc::new(connection::Server::new(
-        Arc::clone(&proxy),
+        Door {
+            room: request::Room::new(proxy.limits()),
+            proxy: Arc::clone(&proxy),
+        },
         tasks.clone(),
         shutdown.clone(),
     ));
@@ -61,10 +64,17 @@ pub async fn serve(listener: TcpListener, proxy: Arc<Proxy>, shutdown: Cancellat
     }
 }
 
+/// What answers requests.
+#[derive(Debug)]
+struct Door {
+    proxy: Arc<Proxy>,
+    room: request::Room,
+}
+
 /// Answers one request. Dropping the future cancels the invocation.
-async fn answer(proxy: &Arc<Proxy>, request: Request<Incoming>) -> Response<Full<Bytes>> {
+async fn answer(door: &Door, request: Request<Incoming>) -> Response<Full<Bytes>> {
     let is_head = request.method() == http::Method::HEAD;
-    let response = match call(proxy, request).await {
+    let response = match call(door, request).await {
         Ok(response) => response,
         Err(refusal) => refusal,
     };
@@ -77,9 +87,10 @@ async fn answer(proxy: &Arc<Proxy>, request: Request<Incoming>) -> Response<Full
 
 /// Decode, invoke, encode; errors are encoded too.
 async fn call(
-    proxy: &Arc<Proxy>,
+    door: &Door,
     request: Request<Incoming>,
 ) -> Result<Response<Full<Bytes>>, Response<Full<Bytes>>> {
+    let proxy = &door.proxy;
     let (head, body) = request.into_parts();
     let name = request::function_name(head.uri.path());
     // An unknown name is told before its body is read.
@@ -90,7 +101,7 @@ async fn call(
     let query = head.uri.query().unwrap_or_default();
     request::check_query(query, limits).map_err(|error| reply::failed(&error))?;
     let headers = request::headers(&head).map_err(reply::bad_headers)?;
-    let payload = request::read_body(body, limits).await;
+    let payload = request::read_body(body, &door.room, limits).await;
     let payload = payload.map_err(|error| reply::bad_body(&error))?;
     let invocation = faas::Invocation {
         id: faas::InvocationId::next(),

@@ -264,6 +264,36 @@ async fn a_body_over_the_bound_is_refused_announced_or_not() {
 }
 
 #[tokio::test]
+async fn large_bodies_wait_for_room_and_the_next_is_told_to_come_back() {
+    let limits = Limits {
+        payload_bytes_max: 64 << 10,
+        http_idle: Duration::from_millis(500),
+        ..Limits::default()
+    };
+    let endpoint = start(limits).await;
+    let head = "POST /wait HTTP/1.1\r\nHost: a\r\nContent-Length: 65536\r\n\r\n";
+    let body = "x".repeat(65_536);
+    let mut kept = Vec::new();
+    for count in 1..=8 {
+        let mut client = endpoint.connect().await;
+        client.write_all(head.as_bytes()).await.unwrap();
+        client.write_all(body.as_bytes()).await.unwrap();
+        Seen::reached(&endpoint.seen.begun, count).await;
+        kept.push(client);
+    }
+    let answer = endpoint.raw(&format!("{head}{body}")).await;
+    assert!(answer.starts_with("HTTP/1.1 503"), "{answer}");
+    assert!(answer.contains("retry-after: 5"), "{answer}");
+    // Small bodies need no room.
+    let answer = endpoint
+        .raw("POST /echo HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: 1\r\n\r\nx")
+        .await;
+    assert!(answer.ends_with("\r\n\r\nx"), "{answer}");
+    endpoint.seen.release.notify_waiters();
+    endpoint.stopped().await;
+}
+
+#[tokio::test]
 async fn headers_over_the_bound_are_refused() {
     let endpoint = start(Limits::default()).await;
     let check = async |field: String| {

@@ -1,7 +1,7 @@
 //! One connection: HTTP/1.1 or HTTP/2, idle and slow clients, an orderly end.
 
-use super::answer;
-use faas::{Limits, Proxy};
+use super::{Door, answer};
+use faas::Limits;
 use http::Request;
 use hyper::body::Incoming;
 use hyper::rt::{Executor, Read, ReadBufCursor, Write};
@@ -31,15 +31,15 @@ const REQUEST_LINE_BYTES_MAX: usize = 1 << 10;
 #[derive(Debug)]
 pub(crate) struct Server {
     builder: auto::Builder<Tracked>,
-    proxy: Arc<Proxy>,
+    door: Arc<Door>,
     shutdown: CancellationToken,
 }
 
 impl Server {
-    pub(crate) fn new(proxy: Arc<Proxy>, tasks: TaskTracker, shutdown: CancellationToken) -> Self {
+    pub(super) fn new(door: Door, tasks: TaskTracker, shutdown: CancellationToken) -> Self {
         Self {
-            builder: builder(proxy.limits(), tasks),
-            proxy,
+            builder: builder(door.proxy.limits(), tasks),
+            door: Arc::new(door),
             shutdown,
         }
     }
@@ -52,16 +52,16 @@ impl Server {
             activity: Arc::clone(&activity),
         };
         let service = service_fn(|request: Request<Incoming>| {
-            let proxy = Arc::clone(&self.proxy);
+            let door = Arc::clone(&self.door);
             let in_flight = InFlight::begin(&activity);
             async move {
                 let _in_flight = in_flight;
-                Ok::<_, Infallible>(answer(&proxy, request).await)
+                Ok::<_, Infallible>(answer(&door, request).await)
             }
         });
         let connection = self.builder.serve_connection(io, service);
         tokio::pin!(connection);
-        let idle = activity.idle(self.proxy.limits());
+        let idle = activity.idle(self.door.proxy.limits());
         tokio::select! {
             // A client that broke off is nothing that an operator could mend.
             ended = connection.as_mut() => return log_end(ended),
@@ -71,7 +71,7 @@ impl Server {
         connection.as_mut().graceful_shutdown();
         tokio::select! {
             ended = connection.as_mut() => log_end(ended),
-            () = activity.idle(self.proxy.limits()) => {}
+            () = activity.idle(self.door.proxy.limits()) => {}
         }
     }
 }

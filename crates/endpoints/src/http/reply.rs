@@ -109,6 +109,13 @@ pub(crate) fn bad_headers(error: HeaderError) -> Response<Full<Bytes>> {
 pub(crate) fn bad_body(error: &BodyError) -> Response<Full<Bytes>> {
     let status = match error {
         BodyError::TooLarge(error) => return failed(error),
+        BodyError::NoRoom => {
+            let status = StatusCode::SERVICE_UNAVAILABLE;
+            let mut response = text(status, Fault::Platform, &error.to_string());
+            let pause = HeaderValue::from_static("5");
+            response.headers_mut().insert(RETRY_AFTER, pause);
+            return response;
+        }
         BodyError::Slow(_) => StatusCode::REQUEST_TIMEOUT,
         BodyError::Broken(_) => StatusCode::BAD_REQUEST,
     };

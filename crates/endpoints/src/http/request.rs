@@ -1,5 +1,6 @@
 //! From a request to what an invocation needs.
 
+use bytes::BytesMut;
 use faas::{FunctionName, HeaderError, Headers, InvokeError, Limits};
 use http::request::Parts;
 use http::{HeaderMap, Method};
@@ -7,7 +8,9 @@ use http_body::Body;
 use http_body_util::BodyExt;
 use hyper::body::{Bytes, Incoming};
 use std::borrow::Cow;
+use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// What is allocated for a body before any of it has come, at most.
 const BODY_RESERVE_BYTES_MAX: usize = 1 << 20;
@@ -102,6 +105,46 @@ fn lists(options: &str, name: &str) -> bool {
     options.any(|option| option.trim().eq_ignore_ascii_case(name))
 }
 
+/// The memory that large bodies may take together, in KiB.
+#[derive(Debug)]
+pub(crate) struct Room(Arc<Semaphore>);
+
+/// How many of the largest bodies fit into memory together.
+const LARGEST_AT_ONCE: usize = 8;
+
+/// Bodies up to this size need no room: connections are bounded, and so are these.
+const SMALL_BYTES_MAX: usize = 16 << 10;
+
+impl Room {
+    pub(crate) fn new(limits: &Limits) -> Self {
+        let kib = (limits.payload_bytes_max / 1024 + 1).saturating_mul(LARGEST_AT_ONCE);
+        Self(Arc::new(Semaphore::new(kib.min(Semaphore::MAX_PERMITS))))
+    }
+
+    /// Waits for room for a body, as long as its client may take for a piece of it.
+    async fn take(&self, bytes: usize, limits: &Limits) -> Result<OwnedSemaphorePermit, BodyError> {
+        let kib = u32::try_from(bytes / 1024 + 1).unwrap_or(u32::MAX);
+        let taking = Arc::clone(&self.0).acquire_many_owned(kib);
+        match tokio::time::timeout(limits.http_idle, taking).await {
+            Ok(Ok(room)) => Ok(room),
+            Ok(Err(_)) | Err(_) => Err(BodyError::NoRoom),
+        }
+    }
+}
+
+/// A large body, which gives its room back when its last reference goes: after an asynchronous
+/// call, that is later than the answer.
+struct Large {
+    bytes: Bytes,
+    _room: OwnedSemaphorePermit,
+}
+
+impl AsRef<[u8]> for Large {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
 /// Why a body did not come.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum BodyError {
@@ -109,19 +152,30 @@ pub(crate) enum BodyError {
     TooLarge(#[from] InvokeError),
     #[error("the body stopped coming for {} s; send it faster", .0.as_secs())]
     Slow(Duration),
+    #[error("other bodies fill the memory that they may take together; try again in a few seconds")]
+    NoRoom,
     #[error("the body could not be read: {0}")]
     Broken(#[from] hyper::Error),
 }
 
 /// Reads a whole body within its bounds of size and pace.
-pub(crate) async fn read_body(mut body: Incoming, limits: &Limits) -> Result<Bytes, BodyError> {
+pub(crate) async fn read_body(
+    mut body: Incoming,
+    room: &Room,
+    limits: &Limits,
+) -> Result<Bytes, BodyError> {
     if body.is_end_stream() {
         return Ok(Bytes::new());
     }
-    let announced = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
+    let hint = body.size_hint();
+    let announced = usize::try_from(hint.lower()).unwrap_or(usize::MAX);
     if announced > limits.payload_bytes_max {
         return Err(too_large(limits));
     }
+    let bytes_max = match hint.exact() {
+        Some(_) => announced,
+        None => limits.payload_bytes_max,
+    };
     let Some(first) = next_piece(&mut body, limits).await? else {
         return Ok(Bytes::new());
     };
@@ -129,7 +183,12 @@ pub(crate) async fn read_body(mut body: Incoming, limits: &Limits) -> Result<Byt
     if body.is_end_stream() && first.len() <= limits.payload_bytes_max {
         return Ok(first);
     }
-    let mut whole = bytes::BytesMut::with_capacity(announced.min(BODY_RESERVE_BYTES_MAX));
+    let room = if bytes_max > SMALL_BYTES_MAX {
+        Some(room.take(bytes_max, limits).await?)
+    } else {
+        None
+    };
+    let mut whole = BytesMut::with_capacity(announced.min(BODY_RESERVE_BYTES_MAX));
     let mut piece = Some(first);
     while let Some(data) = piece {
         if whole.len() + data.len() > limits.payload_bytes_max {
@@ -138,7 +197,11 @@ pub(crate) async fn read_body(mut body: Incoming, limits: &Limits) -> Result<Byt
         whole.extend_from_slice(&data);
         piece = next_piece(&mut body, limits).await?;
     }
-    Ok(whole.freeze())
+    let bytes = whole.freeze();
+    Ok(match room {
+        Some(_room) => Bytes::from_owner(Large { bytes, _room }),
+        None => bytes,
+    })
 }
 
 async fn next_piece(body: &mut Incoming, limits: &Limits) -> Result<Option<Bytes>, BodyError> {
