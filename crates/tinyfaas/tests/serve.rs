@@ -101,8 +101,13 @@ fn a_function_is_deployed_called_shown_and_deleted_by_commands() {
     assert!(stdout(&deployed).contains("http://"), "{deployed:?}");
     let by_name = node.run(&["invoke", "hello", "-d", "you"]);
     assert_eq!(stdout(&by_name), "hello you", "{}", stderr(&by_name));
-    for scheme in ["http", "grpc"] {
-        let url = format!("{scheme}://{}/hello", node.bound[scheme].as_str().unwrap());
+    let schemes = if cfg!(feature = "grpc") {
+        &["http", "grpc"][..]
+    } else {
+        &["http"]
+    };
+    for scheme in schemes {
+        let url = format!("{scheme}://{}/hello", node.bound[*scheme].as_str().unwrap());
         let by_url = node.run(&["invoke", &url, "-d", scheme]);
         assert_eq!(stdout(&by_url), format!("hello {scheme}"), "{by_url:?}");
     }
