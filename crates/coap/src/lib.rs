@@ -1,1 +1,23 @@
-//! CoAP without input and output: RFC 7252, RFC 7959 and RFC 7641.
+//! CoAP without input and output: RFC 7252, RFC 7959 and the numbers of RFC 7641.
+//!
+//! [`Server`] and [`Client`] are fed datagrams and the time, and give back datagrams to send,
+//! requests to run and the moment at which they want to be woken. They own no socket, no clock
+//! and no thread.
+
+pub mod block;
+pub mod client;
+pub mod code;
+pub mod exchange;
+mod memory;
+pub mod message;
+pub mod option;
+mod request;
+mod transfer;
+pub mod transmission;
+pub mod uri;
+
+pub use block::Block;
+pub use client::{Client, ClientConfig, ClientError, ClientRequest, ClientResponse};
+pub use code::Code;
+pub use exchange::{Config, Request, RequestId, Response, Server};
+pub use message::{Encoder, Kind, Message, Options, ParseError, Token};

@@ -1,0 +1,177 @@
+//! Bodies in blocks: uploads are put together, downloads are kept and cut, RFC 7959.
+
+use super::answer::Answer;
+use super::{Origin, Response, Running, Server};
+use crate::block::{Block, SZX_MAX};
+use crate::code::Code;
+use crate::message::Message;
+use crate::request::{Head, Refusal, upload_key};
+use crate::transfer::{Direction, Key, Representation};
+use bytes::Bytes;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::time::Instant;
+
+impl<P: Eq + Hash + Clone> Server<P> {
+    /// The body of a request that is not in blocks.
+    pub(super) fn single(&self, head: &Head, payload: &[u8]) -> Result<Bytes, Refusal> {
+        self.check_size(head, payload.len())?;
+        Ok(Bytes::copy_from_slice(payload))
+    }
+
+    /// Takes a block of a request's body. Returns the body where it is whole now; answers for
+    /// itself where it isn't.
+    pub(super) fn upload(
+        &mut self,
+        now: Instant,
+        origin: &Origin<P>,
+        message: &Message<'_>,
+        head: &Head,
+        block: Block,
+    ) -> Result<Option<Bytes>, Refusal> {
+        let key = Key {
+            peer: origin.peer.clone(),
+            direction: Direction::Upload,
+            request: upload_key(message),
+        };
+        check_block(block, message.payload)?;
+        let (offset, end) = (block.offset(), block.offset() + message.payload.len());
+        if let Err(refusal) = self.check_size(head, end) {
+            self.transfers.remove_key(&key);
+            return Err(refusal);
+        }
+        let have = match self.transfers.uploaded(&key) {
+            Some(have) if block.num() > 0 => have,
+            Some(_) | None => 0,
+        };
+        // The block came before, under another message id: its Continue was lost.
+        if offset > 0 && end <= have && block.more {
+            self.go_on(now, origin, block);
+            return Ok(None);
+        }
+        if offset != have {
+            return Err(Refusal {
+                code: Code::REQUEST_ENTITY_INCOMPLETE,
+                text: format!("block {} came out of order; begin again at 0", block.num()),
+            });
+        }
+        let begun = self.transfers.take_upload(&key);
+        let mut body = begun.filter(|_| offset > 0).unwrap_or_default();
+        body.extend_from_slice(message.payload);
+        if !block.more {
+            return Ok(Some(body.into()));
+        }
+        if !self.transfers.put_upload(now, key, body) {
+            return Err(too_large(self.config.transfer_bytes_max));
+        }
+        self.go_on(now, origin, block);
+        Ok(None)
+    }
+
+    fn go_on(&mut self, now: Instant, origin: &Origin<P>, block: Block) {
+        let mut answer = Answer::new(Code::CONTINUE);
+        answer.block1 = Some(block);
+        self.send(now, origin, &answer);
+    }
+
+    fn check_size(&self, head: &Head, len: usize) -> Result<(), Refusal> {
+        let announced = head.size1.and_then(|size| usize::try_from(size).ok());
+        let len = len.max(announced.unwrap_or_default());
+        if len > self.config.payload_bytes_max {
+            return Err(too_large(self.config.payload_bytes_max));
+        }
+        Ok(())
+    }
+
+    /// Answers a request that was run: with the whole response where it fits, else with the block
+    /// that was asked for, keeping the response for the others.
+    pub(super) fn answer_whole(&mut self, now: Instant, run: &Running<P>, response: Response) {
+        let asked = run.block2.or_else(|| Block::at(0, false, SZX_MAX));
+        let fits = asked.is_none_or(|block| response.payload.len() <= block.size());
+        if let (None, true) = (run.block2, fits) {
+            let mut answer = Answer::new(response.code);
+            answer.content_format = response.content_format;
+            answer.max_age = response.max_age;
+            answer.block1 = run.block1;
+            answer.payload = &response.payload;
+            return self.send(now, &run.origin, &answer);
+        }
+        let kept = Representation {
+            code: response.code,
+            content_format: response.content_format,
+            max_age: response.max_age,
+            etag: etag(&response),
+            body: response.payload,
+        };
+        if !fits {
+            let key = Key {
+                peer: run.origin.peer.clone(),
+                direction: Direction::Download,
+                request: run.download.clone(),
+            };
+            if !self.transfers.put_download(now, key, kept.clone()) {
+                let mut answer = Answer::new(Code::INTERNAL_SERVER_ERROR);
+                answer.payload = b"the response is too large to be sent in blocks";
+                return self.send(now, &run.origin, &answer);
+            }
+        }
+        if let Some(block2) = asked {
+            self.answer_block(now, &run.origin, &kept, (run.block1, block2));
+        }
+    }
+
+    /// Answers with one block of a response.
+    pub(super) fn answer_block(
+        &mut self,
+        now: Instant,
+        origin: &Origin<P>,
+        kept: &Representation,
+        (block1, block2): (Option<Block>, Block),
+    ) {
+        let Some((block, payload)) = block2.slice(&kept.body) else {
+            let mut answer = Answer::new(Code::BAD_REQUEST);
+            answer.payload = b"the response has no such block";
+            return self.send(now, origin, &answer);
+        };
+        let is_first_of_many = block.num() == 0 && block.more;
+        let size = u32::try_from(kept.body.len()).ok();
+        let mut answer = Answer::new(kept.code);
+        answer.etag = Some(kept.etag);
+        answer.content_format = kept.content_format;
+        answer.max_age = kept.max_age;
+        answer.block1 = block1;
+        answer.block2 = Some(block);
+        answer.size2 = size.filter(|_| is_first_of_many);
+        answer.payload = payload;
+        self.send(now, origin, &answer);
+    }
+}
+
+/// Only the last block may be shorter than its size, and none is longer.
+fn check_block(block: Block, payload: &[u8]) -> Result<(), Refusal> {
+    let is_whole = payload.len() == block.size();
+    let is_last = !block.more && payload.len() <= block.size();
+    if is_whole || is_last {
+        return Ok(());
+    }
+    let size = block.size();
+    Err(Refusal {
+        code: Code::BAD_REQUEST,
+        text: format!("a block of size {size} carries {} bytes", payload.len()),
+    })
+}
+
+fn too_large(bytes_max: usize) -> Refusal {
+    Refusal {
+        code: Code::REQUEST_ENTITY_TOO_LARGE,
+        text: format!("the request's body is larger than {bytes_max} bytes"),
+    }
+}
+
+/// Names the response by what is in it, so that two runs with the same result fit together.
+fn etag(response: &Response) -> [u8; 8] {
+    let mut hasher = DefaultHasher::new();
+    response.code.hash(&mut hasher);
+    response.content_format.hash(&mut hasher);
+    response.payload.hash(&mut hasher);
+    hasher.finish().to_be_bytes()
+}
