@@ -55,6 +55,11 @@ pub(crate) async fn read(
         .and_then(|length| length.to_str().ok());
     let claimed = claimed.and_then(|length| length.parse::<u64>().ok());
     if claimed.is_some_and(|claimed| claimed > bytes_max) {
+        // Who asked first (RFC 9110, section 10.1.1) has not sent it; others would not read the
+        // answer while they send.
+        if !headers.contains_key(header::EXPECT) {
+            discard(body, limits, bytes_max).await;
+        }
         return Err(too_large(bytes_max));
     }
     let kib = u32::try_from(claimed.unwrap_or(bytes_max) / 1024 + 1).unwrap_or(u32::MAX);
@@ -90,9 +95,22 @@ async fn collect(mut body: Body, limits: &Limits, bytes_max: u64) -> Result<Byte
             continue;
         };
         if (bytes.len() + piece.len()) as u64 > bytes_max {
+            drop(bytes);
+            discard(body, limits, bytes_max).await;
             return Err(too_large(bytes_max));
         }
         bytes.extend_from_slice(&piece);
+    }
+}
+
+/// Reads on and keeps nothing, up to a bound.
+async fn discard(mut body: Body, limits: &Limits, bytes_max: u64) {
+    let mut bytes = 0;
+    while bytes < bytes_max {
+        match tokio::time::timeout(limits.http_idle, body.frame()).await {
+            Ok(Some(Ok(frame))) => bytes += frame.data_ref().map_or(0, |data| data.len() as u64),
+            Ok(Some(Err(_)) | None) | Err(_) => return,
+        }
     }
 }
 

@@ -4,8 +4,8 @@ use super::ArchiveError;
 use super::path::{self, Named};
 use super::tree::{Tree, starts_like_a_program};
 use std::io::{Cursor, Read};
-use zip::ZipArchive;
 use zip::result::ZipError;
+use zip::{CompressionMethod, ZipArchive};
 
 const TYPE_MASK: u32 = 0o170_000;
 const TYPE_FOLDER: u32 = 0o040_000;
@@ -45,6 +45,10 @@ fn add_entry(
         .map_err(|error| refused(&error, "zip"))?
         .into_owned();
     let (is_encrypted, mode) = (raw.encrypted(), raw.external_attributes() >> 16);
+    let is_known = matches!(
+        raw.compression(),
+        CompressionMethod::Stored | CompressionMethod::Deflated
+    );
     drop(raw);
     tree.count_entry()?;
     let Named::Entry(path) = path::parse(&name, tree.limits())? else {
@@ -52,6 +56,9 @@ fn add_entry(
     };
     if is_encrypted {
         return Err(ArchiveError::Encrypted(path));
+    }
+    if !is_known {
+        return Err(ArchiveError::Compression(path));
     }
     if name.ends_with(['/', '\\']) || mode & TYPE_MASK == TYPE_FOLDER {
         return tree.add_folder(&path);

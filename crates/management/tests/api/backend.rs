@@ -1,0 +1,184 @@
+//! A backend whose handlers answer with the contents of their `fn.py`, or fail as that says.
+
+use faas::{
+    Backend, BackendReport, BoxFuture, Handler, HandlerState, HandlerStatus, Headers, Invocation,
+    InvokeError, Isolation, LogStream, Package, PrepareError, Reply, Runtime, RuntimeReport,
+};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+use tokio::sync::watch;
+
+#[derive(Debug)]
+pub(crate) struct InProcess {
+    /// Whether code that says `WAIT` may go on.
+    pub(crate) gate: watch::Sender<bool>,
+    /// Whether code that says `HOST FAILS` fails.
+    pub(crate) host_fails: Arc<AtomicBool>,
+    pub(crate) preparing: Arc<AtomicUsize>,
+    pub(crate) handlers_alive: Arc<AtomicUsize>,
+}
+
+impl InProcess {
+    pub(crate) fn new() -> Arc<Self> {
+        Arc::new(Self {
+            gate: watch::Sender::new(false),
+            host_fails: Arc::new(AtomicBool::new(true)),
+            preparing: Arc::default(),
+            handlers_alive: Arc::default(),
+        })
+    }
+
+    async fn start(&self, package: Package) -> Result<Vec<Arc<dyn Handler>>, PrepareError> {
+        let entry = package.code.join("fn.py");
+        let Ok(text) = std::fs::read_to_string(entry) else {
+            return Err(PrepareError::Code("there is no fn.py".to_owned()));
+        };
+        package
+            .log
+            .push(&"build".into(), LogStream::Platform, "starting");
+        if text.contains("WAIT") {
+            let mut gate = self.gate.subscribe();
+            gate.wait_for(|open| *open).await.unwrap();
+        }
+        let (message, output) = ("it did not work".to_owned(), "line 1\nline 2".to_owned());
+        if text.contains("BUILD FAILS") {
+            return Err(PrepareError::Build { message, output });
+        }
+        if text.contains("LOAD FAILS") {
+            return Err(PrepareError::Load { message, output });
+        }
+        if text.contains("HOST FAILS") && self.host_fails.load(Ordering::SeqCst) {
+            return Err(PrepareError::Host("no memory is left".to_owned()));
+        }
+        let handlers = (0..package.spec.handlers).map(|number| {
+            self.handlers_alive.fetch_add(1, Ordering::SeqCst);
+            let id = format!("{}-{number}", package.spec.name);
+            Arc::new(Echo {
+                id: id.into(),
+                text: text.clone(),
+                package: package.clone(),
+                alive: Arc::clone(&self.handlers_alive),
+                is_stopped: AtomicBool::new(false),
+            }) as Arc<dyn Handler>
+        });
+        Ok(handlers.collect())
+    }
+}
+
+struct Preparing(Arc<AtomicUsize>);
+
+impl Drop for Preparing {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+impl Backend for InProcess {
+    fn name(&self) -> &'static str {
+        "in-process"
+    }
+
+    fn prepare(
+        &self,
+        package: Package,
+    ) -> BoxFuture<'_, Result<Vec<Arc<dyn Handler>>, PrepareError>> {
+        self.preparing.fetch_add(1, Ordering::SeqCst);
+        let preparing = Preparing(Arc::clone(&self.preparing));
+        Box::pin(async move {
+            let _preparing = preparing;
+            self.start(package).await
+        })
+    }
+
+    fn report(&self) -> BoxFuture<'_, BackendReport> {
+        Box::pin(async {
+            BackendReport {
+                backend: "in-process",
+                isolation: vec![Isolation {
+                    name: "none",
+                    is_on: false,
+                    detail: "for tests".to_owned(),
+                }],
+                runtimes: vec![RuntimeReport {
+                    runtime: Runtime::Python3,
+                    version: Some("3.0".to_owned()),
+                    detail: "/nowhere".to_owned(),
+                }],
+            }
+        })
+    }
+
+    fn shutdown(&self) -> BoxFuture<'_, ()> {
+        Box::pin(async {})
+    }
+}
+
+#[derive(Debug)]
+struct Echo {
+    id: Arc<str>,
+    text: String,
+    package: Package,
+    alive: Arc<AtomicUsize>,
+    is_stopped: AtomicBool,
+}
+
+impl Handler for Echo {
+    fn invoke<'a>(
+        &'a self,
+        _invocation: &'a Invocation,
+        _time_left: Duration,
+    ) -> BoxFuture<'a, Result<Reply, InvokeError>> {
+        Box::pin(async {
+            // The code stays as long as a handler of it does.
+            assert!(self.package.code.join("fn.py").is_file());
+            self.package.log.push(&self.id, LogStream::Stdout, "called");
+            Ok(Reply {
+                status: 200,
+                headers: Headers::new(),
+                payload: self.text.clone().into(),
+            })
+        })
+    }
+
+    fn at_once_max(&self) -> usize {
+        16
+    }
+
+    fn in_flight(&self) -> usize {
+        0
+    }
+
+    fn is_ready(&self) -> bool {
+        !self.is_stopped.load(Ordering::SeqCst)
+    }
+
+    fn settled(&self) -> BoxFuture<'_, ()> {
+        Box::pin(async {})
+    }
+
+    fn status(&self) -> HandlerStatus {
+        let state = if self.text.contains("SICK") {
+            HandlerState::Pausing {
+                reason: "exit status 1".to_owned(),
+                retry_after: Duration::from_secs(1),
+            }
+        } else {
+            HandlerState::Ready
+        };
+        HandlerStatus {
+            id: Arc::clone(&self.id),
+            state,
+            restarts: 3,
+            in_flight: 0,
+        }
+    }
+
+    fn stop(&self, _grace: Duration) -> BoxFuture<'_, ()> {
+        Box::pin(async {
+            if !self.is_stopped.swap(true, Ordering::SeqCst) {
+                self.alive.fetch_sub(1, Ordering::SeqCst);
+            }
+        })
+    }
+}

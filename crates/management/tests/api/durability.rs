@@ -1,0 +1,155 @@
+//! What survives: restarts, kills, damage.
+
+use crate::backend::InProcess;
+use crate::node::{Node, Setup, wait_for};
+use crate::pack;
+use management::OpenError;
+use std::path::Path;
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use tempfile::TempDir;
+
+fn reopen(dir: Arc<TempDir>) -> Node {
+    Node::try_with(Setup::default(), dir).unwrap()
+}
+
+#[test]
+fn functions_come_back_with_their_settings_after_a_kill() {
+    let node = Node::start();
+    let query = "threads=2&var=A%3D1&deadline=5s";
+    node.put(
+        &format!("/v1/functions/a%2Fb?{query}"),
+        &pack::function("1"),
+    );
+    node.put("/v1/functions/gone", &pack::function("2"));
+    node.delete("/v1/functions/gone");
+    let before = node.get("/v1/functions/a%2Fb").json();
+    let node = reopen(node.kill());
+    // An early call waits for its function.
+    assert_eq!(node.invoke("a/b").unwrap(), "1");
+    wait_for("readiness", || node.get("/readyz").status == 200);
+    let after = node.get("/v1/functions/a%2Fb").json();
+    for member in [
+        "digest",
+        "deployed_at",
+        "envs",
+        "limits",
+        "files",
+        "packed_bytes",
+        "runtime",
+    ] {
+        assert_eq!(before[member], after[member], "{member}");
+    }
+    assert_eq!(after["handlers"]["wanted"], 2);
+    assert_eq!(node.get("/list").text, "a/b\n");
+    node.wait_for_codes(1);
+}
+
+#[test]
+fn an_acknowledged_deployment_survives_a_kill_at_any_moment() {
+    let node = Node::start();
+    for version in 0..5 {
+        let text = format!("version {version}");
+        node.put("/v1/functions/f", &pack::function(&text));
+        // What a kill would leave: the files as they are now, nothing closed.
+        let image = Arc::new(tempfile::tempdir().unwrap());
+        copy(&node.data_dir(), image.path());
+        let other = reopen(image);
+        assert_eq!(other.invoke("f").unwrap(), text);
+        other.wait_for_codes(1);
+    }
+}
+
+#[test]
+fn what_a_crash_left_is_removed_at_the_next_start() {
+    let node = Node::start();
+    node.put("/v1/functions/f", &pack::function("1"));
+    let data_dir = node.data_dir();
+    let dir = node.kill();
+    std::fs::create_dir(data_dir.join("code/left-over")).unwrap();
+    std::fs::create_dir_all(data_dir.join("tmp/code-x/unpacked")).unwrap();
+    let node = reopen(dir);
+    assert_eq!(node.invoke("f").unwrap(), "1");
+    node.wait_for_codes(1);
+}
+
+#[test]
+fn a_function_that_can_not_be_brought_back_says_why_and_can_be_replaced() {
+    let node = Node::start();
+    node.backend.host_fails.store(false, Ordering::SeqCst);
+    node.put("/v1/functions/f", &pack::function("HOST FAILS"));
+    node.put("/v1/functions/lost", &pack::function("2"));
+    let lost = node.get("/v1/functions/lost").json();
+    let lost = node
+        .data_dir()
+        .join("code")
+        .join(lost["digest"].as_str().unwrap());
+    let dir = node.kill();
+    std::fs::remove_dir_all(lost).unwrap();
+    let node = reopen(dir);
+    wait_for("readiness", || node.get("/readyz").status == 200);
+    let shape = node.get("/v1/functions/f").json();
+    assert_eq!(shape["state"], "failed");
+    assert_eq!(shape["failure"], "no memory is left");
+    assert!(
+        node.get("/v1/functions/lost")
+            .text
+            .contains("its code is gone")
+    );
+    assert!(node.invoke("f").is_err());
+    assert_eq!(
+        node.put("/v1/functions/f", &pack::function("new")).status,
+        200
+    );
+    assert_eq!(node.invoke("f").unwrap(), "new");
+    assert_eq!(node.get("/v1/functions/f").json()["state"], "ready");
+}
+
+#[test]
+fn readiness_waits_for_every_stored_function() {
+    let node = Node::start();
+    node.backend.gate.send_replace(true);
+    node.put("/v1/functions/f", &pack::function("WAIT"));
+    let backend = InProcess::new();
+    let setup = Setup {
+        backend: Arc::clone(&backend),
+        ..Setup::default()
+    };
+    let node = Node::try_with(setup, node.kill()).unwrap();
+    let answer = node.get("/readyz");
+    assert_eq!(answer.status, 503);
+    assert!(answer.text.contains('f'), "{}", answer.text);
+    assert_eq!(node.get("/v1/functions/f").json()["state"], "starting");
+    backend.gate.send_replace(true);
+    wait_for("readiness", || node.get("/readyz").status == 200);
+    assert_eq!(node.invoke("f").unwrap(), "WAIT");
+}
+
+#[test]
+fn a_second_instance_is_told_who_has_the_data_directory() {
+    let node = Node::start();
+    let Err(error) = Node::try_with(Setup::default(), node.dir()) else {
+        panic!("the lock was not held");
+    };
+    assert!(matches!(error, OpenError::Locked(_)));
+    assert!(error.to_string().contains("--data-dir"), "{error}");
+}
+
+#[test]
+fn the_data_directory_is_for_its_owner_alone() {
+    use std::os::unix::fs::PermissionsExt;
+
+    let node = Node::start();
+    let mode = node.data_dir().metadata().unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o700);
+}
+
+fn copy(from: &Path, to: &Path) {
+    let status = Command::new("cp")
+        .arg("-r")
+        .arg(from)
+        .arg(to.join("data"))
+        .status();
+    assert!(status.unwrap().success());
+}

@@ -1,0 +1,17 @@
+//! The management service from outside: a real server, a real disk, and a backend whose handlers
+//! live in this process.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test that can't go on fails"
+)]
+
+mod archives;
+mod backend;
+mod browsers;
+mod deployments;
+mod durability;
+mod node;
+mod pack;
+mod requests;
