@@ -82,11 +82,23 @@ def reply_frame(id, result):
         import json
 
         headers, payload = JSON_HEADERS, json.dumps(result).encode()
+    elif hasattr(result, "__await__"):
+        return reply_frame(id, wait_for(result))
     else:
         headers, payload = TEXT_HEADERS, str(result).encode("utf-8", "surrogateescape")
     if len(payload) + len(headers) + HEADER_BYTES > FRAME_BYTES_MAX:
         return failure_frame(id, "the reply has %d bytes, too many" % len(payload))
     return frame(id, REPLY, 0, 200, headers, payload)
+
+
+def wait_for(awaitable):
+    """The result of a plain function that returned something to await."""
+    import asyncio
+
+    async def wait():
+        return await awaitable
+
+    return asyncio.run(wait())
 
 
 def failure_frame(id, message):
@@ -133,12 +145,13 @@ class Shim:
         self.ready = []
         self.sending = threading.Lock()
         self.rest = b""
-        # The number of the thread that leads; a thread that finds another here has lost the lead.
-        self.leader = 0
+        # Whoever takes the token leads. The leading thread lays it down while it is in a call,
+        # where the monitor can take it; both steps are atomic.
+        self.token = []
         # Counts the calls that leading threads began; the monitor sees by it whether one hangs.
         self.begun = 0
-        self.is_running = False
         self.threads = 1
+        # The locks that threads without work wait for.
         self.idle = []
         self.monitor_sleeps = True
         self.wake_monitor = threading.Lock()
@@ -152,30 +165,26 @@ class Shim:
             self.start_loop()
         else:
             threading.Thread(target=self.monitor, daemon=True).start()
-        self.work(0)
+        self.work()
 
     def send(self, frames):
         with self.sending:
             self.sock.sendall(b"".join(frames))
 
-    def work(self, number):
+    def work(self):
         """Leads until another thread took over, then waits to lead again."""
         while True:
-            self.lead(number)
+            self.lead()
             lead_again = threading.Lock()
             lead_again.acquire()
-            self.idle.append((number, lead_again))
+            self.idle.append(lead_again)
             lead_again.acquire()
 
-    def lead(self, number):
+    def lead(self):
         requests = self.requests
-        while self.leader == number:
+        while True:
             if requests:
-                try:
-                    id, buffer = requests.popleft()
-                except IndexError:
-                    continue
-                if not self.run(number, id, buffer):
+                if not self.run(*requests.popleft()):
                     return
             elif self.ready:
                 self.flush()
@@ -187,27 +196,35 @@ class Shim:
         if ready:
             self.send(ready)
 
-    def run(self, number, id, buffer):
+    def run(self, id, buffer):
         """Runs a request; whether this thread still leads."""
         if id in self.cancelled:
             self.cancelled.discard(id)
             self.ready.append(failure_frame(id, "cancelled"))
             return True
         self.begun += 1
-        self.is_running = True
+        self.token.append(None)
         if self.monitor_sleeps:
-            self.monitor_sleeps = False
-            self.wake_monitor.release()
+            self.rouse_monitor()
         try:
             reply = reply_frame(id, self.call_with(buffer))
         except BaseException as error:
             reply = failure_frame(id, describe(error))
-        if self.leader == number:
-            self.is_running = False
-            self.ready.append(reply)
-            return True
-        self.send([reply])
-        return False
+        try:
+            self.token.pop()
+        except IndexError:
+            self.send([reply])
+            return False
+        self.ready.append(reply)
+        return True
+
+    def rouse_monitor(self):
+        self.monitor_sleeps = False
+        try:
+            self.wake_monitor.release()
+        except RuntimeError:
+            # It was about to sleep and saw by itself that it must not.
+            pass
 
     def call_with(self, buffer):
         _, _, _, _, method_len, headers_len, _, _, path_len, query_len = (
@@ -220,7 +237,7 @@ class Shim:
         return self.call(text, headers)
 
     def read(self):
-        """Reads what has come, without blocking the signal handlers of the main thread."""
+        """Reads what has come."""
         data = self.sock.recv(READ_BYTES)
         if not data:
             self.leave()
@@ -273,9 +290,7 @@ class Shim:
 
     def cancel(self, id):
         if self.is_async:
-            task = self.tasks.get(id)
-            if task is not None:
-                self.loop.call_soon_threadsafe(task.cancel)
+            self.loop.call_soon_threadsafe(self.cancel_task, id)
         elif any(waiting == id for waiting, _ in tuple(self.requests)):
             self.cancelled.add(id)
 
@@ -286,48 +301,44 @@ class Shim:
         while True:
             if looks >= IDLE_LOOKS:
                 self.monitor_sleeps = True
-                self.wake_monitor.acquire()
+                # A call that began before the line above has not roused anyone.
+                if self.begun == seen and not self.token:
+                    self.wake_monitor.acquire()
+                self.monitor_sleeps = False
                 looks = 0
             time.sleep(PATIENCE_S)
             if self.begun != seen:
                 seen, looks = self.begun, 0
                 continue
             looks += 1
-            if self.is_running and self.begun == seen:
+            if self.token:
                 looks = 0
-                self.promote()
+                try:
+                    self.token.pop()
+                except IndexError:
+                    continue
+                self.pass_lead_on()
 
-    def promote(self):
-        if self.idle:
-            number, lead = self.idle.pop()
-            self.is_running = False
-            self.leader = number
-            self.flush()
-            lead.release()
-        elif self.threads < AT_ONCE:
-            number = self.threads
+    def pass_lead_on(self):
+        """Gives the lead, which the monitor has, to a thread that is free."""
+        self.flush()
+        if not self.idle and self.threads < AT_ONCE:
             self.threads += 1
-            self.is_running = False
-            self.leader = number
-            self.flush()
-            threading.Thread(target=self.work, args=(number,), daemon=True).start()
-        else:
-            self.lead_meanwhile()
+            threading.Thread(target=self.work, daemon=True).start()
+            return
+        if not self.idle:
+            self.read_meanwhile()
+        self.idle.pop().release()
 
-    def lead_meanwhile(self):
-        """All threads are busy: keeps reading, for cancellations and pings, until one is free."""
+    def read_meanwhile(self):
+        """All threads are busy: reads on, for cancellations and pings, until one is free."""
         import select
 
-        self.is_running = False
-        self.leader = -1
-        self.flush()
+        poll = select.poll()
+        poll.register(self.sock, select.POLLIN)
         while not self.idle:
-            readable, _, _ = select.select([self.sock], [], [], PATIENCE_S)
-            if readable:
+            if poll.poll(PATIENCE_S * 1000):
                 self.read()
-        number, lead = self.idle.pop()
-        self.leader = number
-        lead.release()
 
     def start_loop(self):
         import asyncio
@@ -344,17 +355,33 @@ class Shim:
 
     def begin_all(self, requests):
         for id, buffer in requests:
-            self.tasks[id] = self.loop.create_task(self.run_async(id, buffer))
+            task = self.loop.create_task(self.run_async(id, buffer))
+            self.tasks[id] = task
+            task.add_done_callback(lambda task, id=id: self.finish(id, task))
 
     async def run_async(self, id, buffer):
+        from asyncio import CancelledError
+
         try:
-            reply = reply_frame(id, await self.call_with(buffer))
+            return reply_frame(id, await self.call_with(buffer))
+        except CancelledError:
+            return failure_frame(id, "cancelled")
         except BaseException as error:
-            reply = failure_frame(id, describe(error))
+            # Even SystemExit, which would end the loop.
+            return failure_frame(id, describe(error))
+
+    def finish(self, id, task):
         del self.tasks[id]
+        # A task that was cancelled before its first step has no result.
+        reply = failure_frame(id, "cancelled") if task.cancelled() else task.result()
         if not self.ready:
             self.loop.call_soon(self.flush)
         self.ready.append(reply)
+
+    def cancel_task(self, id):
+        task = self.tasks.get(id)
+        if task is not None:
+            task.cancel()
 
 
 def connect():
@@ -415,7 +442,10 @@ def main():
 
         text = traceback.format_exc().encode("utf-8", "replace")[-MESSAGE_BYTES_MAX:]
         sock.sendall(frame(0, FAILED, 0, 0, b"", text))
-        sys.exit(1)
+        sys.stderr.flush()
+        sys.stdout.flush()
+        # Not sys.exit, which waits for threads that the function's module may have started.
+        os._exit(1)
     Shim(sock, function).serve()
 
 

@@ -1,0 +1,220 @@
+"""A proxy's side of the handler protocol, for tests: starts a shim and talks to it."""
+
+import os
+import pathlib
+import select
+import shutil
+import socket
+import struct
+import subprocess
+import tempfile
+import time
+
+RUNTIMES = pathlib.Path(__file__).resolve().parent.parent
+HELLO, REQUEST, REPLY, CANCEL, PING, PONG, FAILED = range(1, 8)
+HEADER = struct.Struct("!IIBBHI")
+# Longer than anything takes; a test that gets here has failed.
+PATIENCE_S = 30
+
+
+def program(name, install):
+    found = shutil.which(name)
+    if not found:
+        raise AssertionError("the program %s is not on this machine: %s" % (name, install))
+    return found
+
+
+def node(code):
+    return [program("node", "apt install nodejs"), str(RUNTIMES / "nodejs" / "shim.js")]
+
+
+def python(code):
+    found = program("python3", "apt install python3")
+    return [found, "-B", "-S", "-X", "utf8", str(RUNTIMES / "python3" / "shim.py")]
+
+
+def go(code):
+    found = program("go", "apt install golang-go")
+    shutil.copy(RUNTIMES / "go" / "shim.go", code / "tinyfaas_shim.go")
+    if not (code / "go.mod").exists():
+        (code / "go.mod").write_text("module fn\n\ngo 1.18\n")
+    cache = pathlib.Path(tempfile.gettempdir()) / "tinyfaas-test-go"
+    env = dict(os.environ, CGO_ENABLED="0", GOCACHE=str(cache), GOFLAGS="", GOTOOLCHAIN="local")
+    binary = str(code / "out")
+    args = [found, "build", "-trimpath", "-buildvcs=false", "-o", binary, "."]
+    subprocess.run(args, cwd=code, env=env, check=True)
+    return [binary]
+
+
+def binary(code):
+    cargo = program("cargo", "install Rust")
+    root = RUNTIMES.parent
+    args = [cargo, "build", "--quiet", "-p", "runtime-binary", "--example", "shim"]
+    subprocess.run(args, cwd=root, check=True)
+    target = os.environ.get("CARGO_TARGET_DIR", str(root / "target"))
+    return [os.path.join(root, target, "debug", "examples", "shim")]
+
+
+class Handler:
+    """A shim that runs a function made of `files`."""
+
+    def __init__(self, command, files, env=(), tcp=False):
+        self.folder = tempfile.TemporaryDirectory()
+        code = pathlib.Path(self.folder.name)
+        for name, text in files.items():
+            path = code / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
+        args = command(code)
+        envs = {"PATH": os.environ["PATH"], "HOME": "/tmp", "TINYFAAS_CODE": str(code)}
+        envs.update({"TINYFAAS_FUNCTION": "test", "TINYFAAS_HANDLER": "test-1"})
+        envs.update(env)
+        self.output = tempfile.TemporaryFile()
+        if tcp:
+            listener = socket.create_server(("127.0.0.1", 0))
+            envs["TINYFAAS_CONNECT"] = "127.0.0.1:%d" % listener.getsockname()[1]
+            self.process = self.start(args, envs, code, subprocess.DEVNULL)
+            listener.settimeout(PATIENCE_S)
+            self.sock, _ = listener.accept()
+            listener.close()
+        else:
+            self.sock, theirs = socket.socketpair()
+            self.process = self.start(args, envs, code, theirs)
+            theirs.close()
+        self.sock.settimeout(PATIENCE_S)
+        self.buffer = bytearray()
+        self.id = 0
+
+    def start(self, args, envs, code, stdin):
+        return subprocess.Popen(
+            args, env=envs, cwd=code, stdin=stdin, stdout=self.output, stderr=self.output
+        )
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.sock.close()
+        try:
+            self.process.wait(PATIENCE_S)
+        finally:
+            self.process.kill()
+            self.process.wait()
+            self.output.close()
+            self.folder.cleanup()
+
+    def printed(self):
+        self.output.seek(0)
+        return self.output.read().decode("utf-8", "replace")
+
+    def hello(self):
+        _, kind, _, word, at_once, body = self.frame()
+        assert kind == HELLO, (kind, body.decode(), self.printed())
+        assert word == 1 and at_once >= 1
+        return self
+
+    def frame(self):
+        """The next frame: id, kind, flags, word, headers_len, body."""
+        while True:
+            if len(self.buffer) >= 16:
+                length, id, kind, flags, word, headers = HEADER.unpack_from(self.buffer)
+                if len(self.buffer) >= length + 4:
+                    body = bytes(self.buffer[16 : length + 4])
+                    del self.buffer[: length + 4]
+                    return id, kind, flags, word, headers, body
+            data = self.sock.recv(1 << 18)
+            if not data:
+                raise EOFError(self.printed())
+            self.buffer += data
+
+    def request(self, payload=b"", method="POST", path="/test", query="", headers=()):
+        """A frame and its id."""
+        self.id += 1
+        block = b"".join(
+            struct.pack("!HH", len(n), len(v)) + n.encode() + v.encode() for n, v in headers
+        )
+        line = (method + path + query).encode()
+        fixed = struct.pack("!QIHH", self.id, 60000, len(path), len(query))
+        length = 12 + len(fixed) + len(line) + len(block) + len(payload)
+        start = HEADER.pack(length, self.id, REQUEST, 0, len(method), len(block))
+        return self.id, start + fixed + line + block + payload
+
+    def begin(self, *args, **kwargs):
+        id, frame = self.request(*args, **kwargs)
+        self.sock.sendall(frame)
+        return id
+
+    def reply(self):
+        """The next reply: id, whether the function failed, status, header fields, payload."""
+        id, kind, flags, word, headers, body = self.frame()
+        assert kind == REPLY, kind
+        return id, flags == 1, word, fields(body[:headers]), body[headers:]
+
+    def call(self, *args, **kwargs):
+        id = self.begin(*args, **kwargs)
+        answered, *reply = self.reply()
+        assert answered == id
+        return reply
+
+    def cancel(self, id):
+        self.sock.sendall(HEADER.pack(12, id, CANCEL, 0, 0, 0))
+
+    def ping(self, text=b"are you there"):
+        self.sock.sendall(HEADER.pack(12 + len(text), 0, PING, 0, 0, 0) + text)
+        _, kind, _, _, _, body = self.frame()
+        assert (kind, body) == (PONG, text), (kind, body)
+
+    def flood(self, count, in_flight, payload):
+        """Calls per second with so many in flight, and how many were answered with the payload."""
+        _, frame = self.request(payload)
+        frame = bytearray(frame)
+        sent = answered = right = 0
+        out = bytearray()
+        self.sock.setblocking(False)
+        began = time.monotonic()
+        while answered < count:
+            while sent < count and sent - answered < in_flight:
+                sent += 1
+                struct.pack_into("!I", frame, 4, sent)
+                out += frame
+            events = select.POLLIN | (select.POLLOUT if out else 0)
+            poll = select.poll()
+            poll.register(self.sock, events)
+            if not poll.poll(PATIENCE_S * 1000):
+                break
+            if out:
+                try:
+                    del out[: self.sock.send(out)]
+                except BlockingIOError:
+                    pass
+            try:
+                data = self.sock.recv(1 << 18)
+            except BlockingIOError:
+                continue
+            if not data:
+                break
+            self.buffer += data
+            at = 0
+            while len(self.buffer) - at >= 16:
+                length, _, kind, flags, _, headers = HEADER.unpack_from(self.buffer, at)
+                if len(self.buffer) - at < length + 4:
+                    break
+                body = self.buffer[at + 16 + headers : at + length + 4]
+                right += kind == REPLY and flags == 0 and body == payload
+                answered += 1
+                at += length + 4
+            del self.buffer[:at]
+        took = time.monotonic() - began
+        self.sock.settimeout(PATIENCE_S)
+        return count / took, right
+
+
+def fields(block):
+    found = {}
+    at = 0
+    while at < len(block):
+        name, value = struct.unpack_from("!HH", block, at)
+        at += 4
+        found[block[at : at + name].decode()] = block[at + name : at + name + value].decode("latin1")
+        at += name + value
+    return found

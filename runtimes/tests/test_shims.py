@@ -1,0 +1,328 @@
+"""Every shim keeps the handler protocol and its function's contract.
+
+Run by: python3 -m unittest discover -s runtimes/tests
+"""
+
+import socket
+import time
+import unittest
+
+from handler import FAILED, HEADER, Handler, binary, go, node, python
+
+ALL_BYTES = bytes(range(256))
+GO = "package main\n%s\nfunc fn(data string, headers map[string]string) (string, error) { %s }\n"
+
+
+class Contract:
+    """What every shim does; a subclass says how functions look in its language."""
+
+    def run_function(self, name, **options):
+        return Handler(type(self).command, {self.file: self.functions[name]}, **options)
+
+    def check_echo(self, payload):
+        with self.run_function("echo").hello_on() as handler:
+            failed, status, _, answer = handler.call(payload)
+            self.assertEqual((failed, status), (False, 200))
+            self.assertEqual(answer, payload)
+
+    def test_echoes_text(self):
+        self.check_echo("zwölf Boxkämpfer".encode())
+
+    def test_echoes_every_byte(self):
+        self.check_echo(ALL_BYTES)
+
+    def test_echoes_100_kb(self):
+        self.check_echo(ALL_BYTES * 400)
+
+    def test_echoes_4_mb(self):
+        self.check_echo(ALL_BYTES * (4 << 12))
+
+    def test_echoes_nothing(self):
+        self.check_echo(b"")
+
+    def test_speaks_over_tcp(self):
+        with self.run_function("echo", tcp=True).hello_on() as handler:
+            self.assertEqual(handler.call(b"over tcp")[3], b"over tcp")
+
+    def test_function_sees_headers(self):
+        with self.run_function("header").hello_on() as handler:
+            self.assertEqual(handler.call(headers=[("x-test", "some value")])[3].strip(), b"some value")
+
+    def test_function_sees_its_environment(self):
+        with self.run_function("env", env={"COLOUR": "green"}).hello_on() as handler:
+            self.assertEqual(handler.call()[3].strip(), b"green")
+
+    def test_failing_function_is_answered_with_its_message(self):
+        with self.run_function("fail").hello_on() as handler:
+            failed, status, headers, message = handler.call()
+            self.assertEqual((failed, status, headers), (True, 500, {}))
+            self.assertIn(b"no such colour", message)
+            self.assertEqual(handler.call(b"ok")[3].strip(), b"ok")
+            self.assertIn("no such colour", handler.printed())
+
+    def test_what_does_not_load_is_reported(self):
+        with self.run_function("broken") as handler:
+            _, kind, _, _, _, text = handler.frame()
+            self.assertEqual(kind, FAILED)
+            self.assertIn(self.broken_says, text.decode())
+            handler.process.wait(30)
+            self.assertNotEqual(handler.process.returncode, 0)
+
+    def test_missing_function_is_reported(self):
+        with Handler(type(self).command, {"other.txt": ""}) as handler:
+            _, kind, _, _, _, text = handler.frame()
+            self.assertEqual(kind, FAILED)
+            self.assertIn(self.missing_says, text.decode())
+
+    def test_slow_calls_overlap_and_quick_ones_pass_them(self):
+        with self.run_function("slow").hello_on() as handler:
+            began = time.monotonic()
+            slow = [handler.begin(b"slow") for _ in range(8)]
+            quick = handler.begin(b"quick")
+            self.assertEqual(handler.reply()[0], quick)
+            handler.ping()
+            self.assertEqual(sorted(handler.reply()[0] for _ in slow), slow)
+            # One after the other they would take eight times as long as one.
+            self.assertLess(time.monotonic() - began, 4 * 0.7)
+
+    def test_cancelled_call_is_confirmed(self):
+        with self.run_function("slow").hello_on() as handler:
+            id = handler.begin(b"slow")
+            handler.ping()
+            handler.cancel(id)
+            self.assertEqual(handler.reply()[0], id)
+            handler.cancel(id)
+            self.assertEqual(handler.call(b"quick")[3].strip(), b"quick")
+
+    def test_answers_all_of_many_at_once(self):
+        with self.run_function("echo").hello_on() as handler:
+            _, right = handler.flood(self.flood, 256, ALL_BYTES)
+            self.assertEqual(right, self.flood)
+
+    def test_ends_when_the_stream_ends(self):
+        with self.run_function("echo").hello_on() as handler:
+            handler.sock.shutdown(socket.SHUT_WR)
+            self.assertEqual(handler.process.wait(30), 0)
+
+    def test_ends_on_garbage(self):
+        for garbage in (b"\0\0\0\x0b" + bytes(12), b"\xff" * 64, HEADER.pack(12, 1, 9, 0, 0, 0)):
+            with self.run_function("echo").hello_on() as handler:
+                handler.sock.sendall(garbage)
+                handler.process.wait(30)
+
+    def test_output_is_no_part_of_the_protocol(self):
+        with self.run_function("print").hello_on() as handler:
+            self.assertEqual(handler.call(b"x")[3].strip(), b"x")
+            self.assertIn("a line of the log", handler.printed())
+
+
+def hello_on(self):
+    try:
+        return self.hello()
+    except BaseException:
+        self.__exit__()
+        raise
+
+
+Handler.hello_on = hello_on
+
+
+class Python(Contract, unittest.TestCase):
+    command = staticmethod(python)
+    file = "fn.py"
+    flood = 10000
+    broken_says = "ZeroDivisionError"
+    missing_says = "fn"
+    functions = {
+        "echo": "def fn(input, headers):\n    return input\n",
+        "header": "def fn(input, headers):\n    return headers['X-Test']\n",
+        "env": "import os\ndef fn(input, headers):\n    return os.environ['COLOUR']\n",
+        "fail": "def fn(i, h):\n    if i: return i\n    raise ValueError('no such colour')\n",
+        "broken": "1 / 0\n",
+        "slow": "import time\ndef fn(i, h):\n    if i == 'slow': time.sleep(0.7)\n    return i\n",
+        "print": "def fn(i, h):\n    print('a line of the log')\n    return i\n",
+    }
+
+    def check(self, source, payload, expected):
+        with Handler(python, {"fn.py": source}).hello_on() as handler:
+            failed, _, headers, answer = handler.call(payload)
+            self.assertEqual((failed, answer, headers.get("content-type")), expected)
+
+    def test_what_a_function_may_return(self):
+        text = "text/plain; charset=utf-8"
+        self.check("def fn(i):\n    return i\n", b"one", (False, b"one", text))
+        self.check("def fn(i, h): return b'\\xff'\n", b"", (False, b"\xff", "application/octet-stream"))
+        self.check("def fn(i, h): return {'a': 1}\n", b"", (False, b'{"a": 1}', "application/json"))
+        self.check("def fn(i, h): return i is None\n", b"", (False, b"True", text))
+        self.check("def fn(i, h): return None\n", b"", (False, b"", None))
+        self.check("import sys\ndef fn(i, h): sys.exit('x')\n", b"", (True, b"SystemExit: x", None))
+
+    def test_async_functions_run_side_by_side(self):
+        source = "import asyncio\nasync def fn(i, h):\n    await asyncio.sleep(0.3)\n    return i\n"
+        with Handler(python, {"fn.py": source}).hello_on() as handler:
+            ids = [handler.begin(b"x") for _ in range(16)]
+            self.assertEqual(sorted(handler.reply()[0] for _ in ids), ids)
+
+    def test_cancelled_async_function_ends(self):
+        source = "import asyncio\nasync def fn(i, h):\n    await asyncio.sleep(1000)\n"
+        with Handler(python, {"fn.py": source}).hello_on() as handler:
+            id = handler.begin()
+            handler.cancel(id)
+            self.assertEqual(handler.reply()[:2], (id, True))
+
+    def test_all_threads_busy_still_answers_pings(self):
+        with self.run_function("slow").hello_on() as handler:
+            ids = [handler.begin(b"slow") for _ in range(20)]
+            time.sleep(0.2)
+            handler.ping()
+            self.assertEqual(sorted(handler.reply()[0] for _ in ids), ids)
+
+    def test_calls_of_changing_length_all_come_back(self):
+        source = "import time\ndef fn(i, h):\n    time.sleep(int(i) / 1000)\n    return i\n"
+        with Handler(python, {"fn.py": source}).hello_on() as handler:
+            wanted = {handler.begin(b"%d" % (n * 7 % 13)): b"%d" % (n * 7 % 13) for n in range(400)}
+            for _ in range(len(wanted)):
+                id, _, _, _, payload = handler.reply()
+                self.assertEqual(wanted.pop(id), payload)
+
+
+class Node(Contract, unittest.TestCase):
+    command = staticmethod(node)
+    file = "index.js"
+    flood = 10000
+    broken_says = "index.js:1"
+    missing_says = "index.js"
+    functions = {
+        "echo": "module.exports = (req, res) => { res.send(req.rawBody) }",
+        "header": "module.exports = (req, res) => { res.send(req.get('X-Test')) }",
+        "env": "module.exports = (req, res) => { res.send(process.env.COLOUR) }",
+        "fail": "module.exports = async (req, res) => {"
+        " if (req.body) return res.send(req.body); throw new Error('no such colour') }",
+        "broken": "throw new Error('not today')",
+        "slow": "module.exports = (req, res) => {"
+        " setTimeout(() => res.send(req.body), req.body === 'slow' ? 700 : 0) }",
+        "print": "module.exports = (req, res) => { console.log('a line of the log'); res.send(req.body) }",
+    }
+
+    def check(self, body, expected, **request):
+        source = "module.exports = (req, res) => { %s }" % body
+        with Handler(node, {"index.js": source}).hello_on() as handler:
+            _, status, headers, payload = handler.call(**request)
+            self.assertEqual((status, headers.get("content-type"), payload), expected)
+
+    def test_replies_are_express_like(self):
+        html, json = "text/html; charset=utf-8", "application/json; charset=utf-8"
+        text = "text/plain; charset=utf-8"
+        self.check("res.send('a')", (200, html, b"a"))
+        self.check("res.status(404).send({a: 1})", (404, json, b'{"a":1}'))
+        self.check("res.type('txt').send('a')", (200, text, b"a"))
+        self.check("res.set('Content-Type', 'text/plain').send('a')", (200, text, b"a"))
+        self.check("res.sendStatus(204)", (204, None, b""))
+        self.check("res.sendStatus(404)", (404, text, b"Not Found"))
+        self.check("res.write('a'); res.write(Buffer.from('b')); res.end('c')", (200, None, b"abc"))
+        self.check("res.writeHead(201, {'X-A': 'b'}).end()", (201, None, b""))
+        self.check("res.json([req.query, req.method, req.path, req.url])", (
+            200, json, b'[{"a":["1","2"],"b":"x y"},"PUT","/p/q","/p/q?a=1&b=x%20y&a=2"]'
+        ), method="PUT", path="/p/q", query="a=1&b=x%20y&a=2")
+
+    def test_modules_of_every_kind_load(self):
+        esm = "export default (req, res) => { res.send('esm') }"
+        for files in (
+            {"package.json": '{"type": "module"}', "index.js": esm},
+            {"index.mjs": esm},
+            {"package.json": '{"main": "lib/a.js"}', "lib/a.js": self.functions["echo"]},
+        ):
+            with Handler(node, files).hello_on() as handler:
+                self.assertEqual(handler.call(b"esm")[3], b"esm")
+
+    def test_eventhandler_of_the_original_call(self):
+        source = "module.exports = { eventhandler: async () => 'primes' }"
+        env = {"TINYFAAS_ENTRY": "sieve.js"}
+        with Handler(node, {"sieve.js": source}, env=env).hello_on() as handler:
+            self.assertEqual(handler.call()[3], b"primes")
+
+    def test_what_is_no_function_is_refused(self):
+        with Handler(node, {"index.js": "module.exports = { a: 1 }"}) as handler:
+            self.assertIn("not a function", handler.frame()[5].decode())
+
+    def test_cancelled_call_aborts_its_signal(self):
+        source = (
+            "module.exports = (req, res) => {"
+            " req.signal.addEventListener('abort', () => console.log('aborted')) }"
+        )
+        with Handler(node, {"index.js": source}).hello_on() as handler:
+            id = handler.begin()
+            handler.cancel(id)
+            self.assertEqual(handler.reply()[:2], (id, True))
+            handler.ping()
+            self.assertIn("aborted", handler.printed())
+
+    def test_exception_outside_a_call_ends_the_handler(self):
+        source = "module.exports = () => { setTimeout(() => { throw new Error('late') }) }"
+        with Handler(node, {"index.js": source}).hello_on() as handler:
+            handler.begin()
+            self.assertEqual(handler.process.wait(30), 1)
+            self.assertIn("late", handler.printed())
+
+
+class Go(Contract, unittest.TestCase):
+    command = staticmethod(go)
+    file = "fn.go"
+    flood = 10000
+    functions = {
+        "echo": GO % ("", "return data, nil"),
+        "header": GO % ("", 'return headers["x-test"], nil'),
+        "env": GO % ('import "os"', 'return os.Getenv("COLOUR"), nil'),
+        "fail": GO % ("", 'if data == "" { panic("no such colour") }; return data, nil'),
+        "slow": GO % ('import "time"', 'if data == "slow" { time.Sleep(700 * time.Millisecond) }; return data, nil'),
+        "print": GO % ('import "fmt"', 'fmt.Println("a line of the log"); return data, nil'),
+        "error": GO % ('import "errors"', 'return "", errors.New("no such shape")'),
+    }
+    # These fail when the function is compiled, before there is a handler.
+    test_what_does_not_load_is_reported = None
+    test_missing_function_is_reported = None
+
+    def test_error_is_the_message(self):
+        with self.run_function("error").hello_on() as handler:
+            self.assertEqual(handler.call(), [True, 500, {}, b"no such shape"])
+
+
+class Binary(Contract, unittest.TestCase):
+    command = staticmethod(binary)
+    file = "fn.sh"
+    flood = 500
+    missing_says = "fn.sh"
+    functions = {
+        "echo": "#!/bin/sh\ncat\n",
+        "header": 'echo "$HTTP_X_TEST"\n',
+        "env": 'echo "$COLOUR"\n',
+        "fail": 'in=$(cat)\n[ "$in" ] && echo "$in" && exit\necho no such colour\n'
+        "echo no such colour >&2\nexit 3\n",
+        "slow": 'in=$(cat)\n[ "$in" = slow ] && sleep 0.7\necho "$in"\n',
+        "print": "echo a line of the log >&2\ncat\n",
+    }
+    # A script is only read when it is run.
+    test_what_does_not_load_is_reported = None
+
+    def check(self, script, expected, payload=b"", **request):
+        with Handler(binary, {"fn.sh": script}).hello_on() as handler:
+            failed, _, _, answer = handler.call(payload, **request)
+            self.assertEqual((failed, answer), expected)
+
+    def test_how_a_script_ends_is_its_reply(self):
+        self.check("exit 3", (True, b"fn.sh exited with status 3"))
+        self.check("kill -9 $$", (True, b"fn.sh was ended by signal 9"))
+        # It reads nothing of a large payload.
+        self.check("echo a", (False, b"a\n"), payload=bytes(1 << 20))
+        # What it leaves running holds its output open.
+        self.check("echo a; sleep 1000 &", (False, b"a\n"))
+        self.check("head -c 9000000 /dev/zero", (True, b"fn.sh printed more than 8388608 bytes"))
+
+    def test_request_is_in_the_environment(self):
+        script = 'echo "$REQUEST_METHOD $PATH_INFO $QUERY_STRING $CONTENT_TYPE $HTTP_PROXY"'
+        headers = [("content-type", "a/b"), ("proxy", "evil")]
+        self.check(script, (False, b"PUT /p a=1 a/b \n"), method="PUT", path="/p", query="a=1", headers=headers)
+
+
+if __name__ == "__main__":
+    unittest.main()
