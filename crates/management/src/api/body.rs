@@ -16,6 +16,9 @@ const SLACK_BYTES: u64 = 1 << 20;
 /// How many of the largest bodies fit into memory together.
 const LARGEST_AT_ONCE: u64 = 2;
 
+/// How many of the largest bodies are read of one that is too large.
+const DISCARDED_MAX: u64 = 2;
+
 /// The largest body: an archive in base64, and settings.
 fn bytes_max(limits: &Limits) -> u64 {
     let base64 = limits
@@ -103,10 +106,10 @@ async fn collect(mut body: Body, limits: &Limits, bytes_max: u64) -> Result<Byte
     }
 }
 
-/// Reads on and keeps nothing, up to a bound.
+/// Reads on and keeps nothing, so that the client comes to read its answer; up to a bound.
 async fn discard(mut body: Body, limits: &Limits, bytes_max: u64) {
     let mut bytes = 0;
-    while bytes < bytes_max {
+    while bytes < bytes_max.saturating_mul(DISCARDED_MAX) {
         match tokio::time::timeout(limits.http_idle, body.frame()).await {
             Ok(Some(Ok(frame))) => bytes += frame.data_ref().map_or(0, |data| data.len() as u64),
             Ok(Some(Err(_)) | None) | Err(_) => return,
