@@ -26,13 +26,13 @@ pub(crate) struct Settings {
     /// Address of the management service [default: 127.0.0.1:8080]
     #[arg(long, value_name = "ADDR|off", allow_negative_numbers = true)]
     pub(crate) management: Option<ListenAddr>,
-    /// Address of the CoAP endpoint, UDP [default: [::]:5683]
+    /// Address of the CoAP endpoint [default: UDP port 5683 on every address]
     #[arg(long, value_name = "ADDR|off", allow_negative_numbers = true)]
     pub(crate) coap: Option<ListenAddr>,
-    /// Address of the HTTP endpoint [default: [::]:8000]
+    /// Address of the HTTP endpoint [default: port 8000 on every address]
     #[arg(long, value_name = "ADDR|off", allow_negative_numbers = true)]
     pub(crate) http: Option<ListenAddr>,
-    /// Address of the gRPC endpoint [default: [::]:9000]
+    /// Address of the gRPC endpoint [default: port 9000 on every address]
     #[arg(long, value_name = "ADDR|off", allow_negative_numbers = true)]
     pub(crate) grpc: Option<ListenAddr>,
     /// File with the token that the management service asks for off this machine; made where it
