@@ -14,6 +14,7 @@ use std::os::unix::net::{SocketAddr, UnixListener};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 /// A function that runs the Python code that it is sent and returns its `result`.
@@ -52,6 +53,7 @@ pub(crate) struct Node {
 struct Targets {
     sleeper: Child,
     tcp: TcpListener,
+    abstract_name: String,
     _abstract_socket: UnixListener,
     _socket: UnixListener,
     /// Open without close-on-exec, as a careless part of the program might have left it.
@@ -109,7 +111,7 @@ impl Node {
         let aimed = code
             .replace("@PID", &self.targets.sleeper.id().to_string())
             .replace("@PORT", &self.port().to_string())
-            .replace("@ABSTRACT", &abstract_name())
+            .replace("@ABSTRACT", &self.targets.abstract_name)
             .replace("@SOCKET", &path("docker.sock"))
             .replace("@SECRET", &path("secret"))
             .replace("@OTHER", &path("other/fn.py"))
@@ -168,6 +170,7 @@ impl Targets {
         Ok(Self {
             sleeper: Command::new("sleep").arg("1000").spawn().context("sleep")?,
             tcp: TcpListener::bind("127.0.0.1:0")?,
+            abstract_name: name,
             _abstract_socket: UnixListener::bind_addr(&address)?,
             _socket: UnixListener::bind(folder.path().join("docker.sock"))?,
             _secret: rustix::fs::open(&secret, flags, rustix::fs::Mode::empty())?,
@@ -175,8 +178,11 @@ impl Targets {
     }
 }
 
+/// A name that no other node of this process has.
 fn abstract_name() -> String {
-    format!("tinyfaas-escape-{}", std::process::id())
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let number = NEXT.fetch_add(1, Ordering::Relaxed);
+    format!("tinyfaas-escape-{}-{number}", std::process::id())
 }
 
 fn spec(limits: FunctionLimits, handlers: u16) -> Result<FunctionSpec> {
