@@ -290,6 +290,8 @@ class Shim:
 
     def cancel(self, id):
         if self.is_async:
+            # The request may have come just before and not be a task yet.
+            self.hand_to_loop()
             self.loop.call_soon_threadsafe(self.cancel_task, id)
         elif any(waiting == id for waiting, _ in tuple(self.requests)):
             self.cancelled.add(id)

@@ -55,8 +55,14 @@ impl Call {
         let mut child = script.command(&request).spawn()?;
         let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
         let pid = pid.expect("the kernel's process ids are positive and fit");
-        let stdin = child.stdin.take().map(|pipe| File::from(OwnedFd::from(pipe)));
-        let stdout = child.stdout.take().map(|pipe| File::from(OwnedFd::from(pipe)));
+        let stdin = child
+            .stdin
+            .take()
+            .map(|pipe| File::from(OwnedFd::from(pipe)));
+        let stdout = child
+            .stdout
+            .take()
+            .map(|pipe| File::from(OwnedFd::from(pipe)));
         for pipe in [&stdin, &stdout].into_iter().flatten() {
             rustix::io::ioctl_fionbio(pipe, true)?;
         }

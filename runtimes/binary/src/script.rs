@@ -37,7 +37,9 @@ impl Script {
         })?;
         let metadata = opened.metadata().map_err(|error| error.to_string())?;
         if !metadata.is_file() {
-            return Err(format!("{NAME} is not a file; put a script or program there"));
+            return Err(format!(
+                "{NAME} is not a file; put a script or program there"
+            ));
         }
         let mut start = [0; 4];
         let is_native = opened.read_exact(&mut start).is_ok()
