@@ -141,12 +141,8 @@ struct BinaryShim {
 }
 
 fn run_shim(shim: BinaryShim) -> ExitCode {
-    match run_binary_shim(take_inherited(PROTOCOL_FD), shim.envs) {
+    match runtime_binary::run(take_inherited(PROTOCOL_FD), shim.envs) {
         Ok(()) => ExitCode::SUCCESS,
         Err(_stream_broke) => ExitCode::FAILURE,
     }
-}
-
-fn run_binary_shim(_s: std::os::fd::OwnedFd, _e: Vec<(String, String)>) -> io::Result<()> {
-    Ok(())
 }
