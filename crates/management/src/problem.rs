@@ -2,7 +2,6 @@
 //! calls one line of text.
 
 use crate::archive::ArchiveError;
-use crate::deployer::prepare_text;
 use crate::download::DownloadError;
 use crate::order::{BadField, DeployError};
 use axum::Json;
@@ -209,7 +208,6 @@ impl From<PrepareError> for Problem {
             ),
         };
         let output = Some(error.output().to_owned()).filter(|output| !output.is_empty());
-        tracing::debug!(error = prepare_text(&error), "a deployment failed");
         let mut problem = Self::new(status, kind, title, error.to_string());
         problem.0.output = output;
         problem

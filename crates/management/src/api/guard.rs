@@ -74,12 +74,14 @@ fn refusal(headers: &HeaderMap, has_token: bool) -> Option<Problem> {
     )
 }
 
-/// Whether a page of another site can't have this as its own name: an address, localhost, or a
-/// name without dots, as in a container network.
+/// Whether a page of another site can't have this as its own name: an address, localhost, a name
+/// without dots, as in a container network, or one of the local network (RFC 6762), which no
+/// stranger can register.
 fn is_local_name(name: &str) -> bool {
     let bare = name.trim_start_matches('[').trim_end_matches(']');
     let lower = name.trim_end_matches('.').to_ascii_lowercase();
-    bare.parse::<IpAddr>().is_ok() || lower.ends_with(".localhost") || !lower.contains('.')
+    let is_local = lower.ends_with(".localhost") || lower.ends_with(".local");
+    bare.parse::<IpAddr>().is_ok() || is_local || !lower.contains('.')
 }
 
 /// The host of a `Host` header, without its port.
@@ -128,6 +130,7 @@ mod tests {
         check("LOCALHOST.", true);
         check("a.localhost", true);
         check("tinyfaas-mgmt:8080", true);
+        check("raspberrypi.local:8080", true);
         check("evil.example:8080", false);
         check("127.0.0.1.evil.example", false);
         check("localhost.evil.example", false);

@@ -4,7 +4,7 @@ use super::ArchiveError;
 use super::path::{self, Named};
 use super::tree::Tree;
 use flate2::read::MultiGzDecoder;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::io::{self, Read};
 use std::rc::Rc;
 use tar::{Archive, Entry, EntryType};
@@ -12,23 +12,48 @@ use tar::{Archive, Entry, EntryType};
 /// What an entry takes in the stream besides its contents, about: header, padding, long names.
 const ENTRY_OVERHEAD_BYTES: u64 = 4096;
 
+/// What a header may take with its long names, which the tar reader keeps in memory.
+const HEADER_BYTES_MAX: u64 = 1 << 20;
+
+/// What the bounded stream and its user tell each other; the tar reader stands between.
+#[derive(Debug, Default)]
+struct Shared {
+    /// Why the stream was cut: the tar reader wraps the stream's own errors.
+    refusal: RefCell<Option<ArchiveError>>,
+    /// What was read of the header that is being read; none outside of headers.
+    header_bytes: Cell<Option<u64>>,
+}
+
 /// Writes every entry of the tar into the tree.
 pub(crate) fn unpack(archive: &[u8], tree: &mut Tree<'_>) -> Result<(), ArchiveError> {
-    let refusal = Rc::new(RefCell::new(None));
-    let reader = Bounded::new(archive, tree, Rc::clone(&refusal));
-    let result = add_entries(reader, tree);
-    // The tar reader wraps the stream's own errors; the reason that it gave stands beside.
-    match refusal.take() {
+    let shared = Rc::new(Shared::default());
+    let reader = Bounded::new(archive, tree, Rc::clone(&shared));
+    let result = add_entries(reader, &shared, tree);
+    match shared.refusal.take() {
         Some(reason) => Err(reason),
         None => result,
     }
 }
 
-fn add_entries(reader: Bounded<'_>, tree: &mut Tree<'_>) -> Result<(), ArchiveError> {
+fn add_entries(
+    reader: Bounded<'_>,
+    shared: &Shared,
+    tree: &mut Tree<'_>,
+) -> Result<(), ArchiveError> {
     let mut tar = Archive::new(reader);
-    for entry in tar.entries().map_err(damaged)? {
-        add_entry(&mut entry.map_err(damaged)?, tree)?;
+    let mut entries = tar.entries().map_err(damaged)?;
+    loop {
+        shared.header_bytes.set(Some(0));
+        let Some(entry) = entries.next() else {
+            break;
+        };
+        let mut entry = entry.map_err(damaged)?;
+        shared.header_bytes.set(None);
+        add_entry(&mut entry, tree)?;
+        // What was passed over counts as contents, not as the next header.
+        io::copy(&mut entry, &mut io::sink()).map_err(damaged)?;
     }
+    shared.header_bytes.set(None);
     // What follows the end mark is read too, so that gzip's checksum is looked at.
     io::copy(&mut tar.into_inner(), &mut io::sink()).map_err(damaged)?;
     Ok(())
@@ -88,11 +113,11 @@ struct Bounded<'a> {
     ratio_bytes_max: u64,
     ratio_max: u64,
     unpacked_bytes_max: u64,
-    refusal: Rc<RefCell<Option<ArchiveError>>>,
+    shared: Rc<Shared>,
 }
 
 impl<'a> Bounded<'a> {
-    fn new(archive: &'a [u8], tree: &Tree<'_>, refusal: Rc<RefCell<Option<ArchiveError>>>) -> Self {
+    fn new(archive: &'a [u8], tree: &Tree<'_>, shared: Rc<Shared>) -> Self {
         let limits = tree.limits();
         let overhead = limits.archive_files_max as u64 * ENTRY_OVERHEAD_BYTES;
         Self {
@@ -102,7 +127,7 @@ impl<'a> Bounded<'a> {
             ratio_bytes_max: tree.ratio_bytes_max(),
             ratio_max: limits.archive_ratio_max,
             unpacked_bytes_max: limits.archive_unpacked_bytes_max,
-            refusal,
+            shared,
         }
     }
 }
@@ -111,6 +136,9 @@ impl Read for Bounded<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let read = self.stream.read(buffer)?;
         self.bytes += read as u64;
+        let in_header = self.shared.header_bytes.get();
+        let in_header = in_header.map(|bytes| bytes + read as u64);
+        self.shared.header_bytes.set(in_header);
         let refusal = if self.bytes > self.bytes_max {
             ArchiveError::UnpackedTooLarge {
                 bytes_max: self.unpacked_bytes_max,
@@ -119,10 +147,12 @@ impl Read for Bounded<'_> {
             ArchiveError::Ratio {
                 ratio_max: self.ratio_max,
             }
+        } else if in_header.is_some_and(|bytes| bytes > HEADER_BYTES_MAX) {
+            ArchiveError::Damaged("a header is too large".to_owned())
         } else {
             return Ok(read);
         };
-        *self.refusal.borrow_mut() = Some(refusal);
+        *self.shared.refusal.borrow_mut() = Some(refusal);
         Err(io::Error::other("over a bound"))
     }
 }

@@ -139,6 +139,12 @@ fn every_kind_of_bad_tar_is_refused_with_its_own_words_and_leaves_nothing() {
         &pack::tar_gz(&[file("fn.py"), pipe]),
         "device, pipe or socket",
     );
+    let long_name = "n/".repeat(700_000);
+    let long_name = (EntryType::GNULongName, "x", "", long_name.as_bytes());
+    check(
+        &pack::tar_gz(&[long_name, file("fn.py")]),
+        "a header is too large",
+    );
     let zeros = vec![0; 2 << 20];
     check(
         &pack::tar_gz(&[(EntryType::Regular, "fn.py", "", &zeros)]),

@@ -7,7 +7,7 @@ use futures_util::poll;
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpStream;
 use std::pin::pin;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 #[test]
@@ -54,6 +54,29 @@ fn request(name: &str, text: &str) -> management::DeployRequest {
             is_executable: false,
         }]),
     }
+}
+
+#[test]
+fn no_call_fails_during_20_redeployments() {
+    let node = Node::start();
+    node.put("/v1/functions/f", &pack::function("0"));
+    let is_over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                while !is_over.load(Ordering::SeqCst) {
+                    node.invoke("f").unwrap();
+                }
+            });
+        }
+        for version in 1..=20 {
+            let answer = node.put("/v1/functions/f", &pack::function(&version.to_string()));
+            assert_eq!(answer.status, 200);
+            assert_eq!(node.invoke("f").unwrap(), version.to_string());
+        }
+        is_over.store(true, Ordering::SeqCst);
+    });
+    node.wait_for_codes(1);
 }
 
 #[test]
