@@ -7,7 +7,7 @@ import socket
 import time
 import unittest
 
-from handler import FAILED, HEADER, Handler, binary, go, node, python
+from handler import FAILED, HEADER, Handler, binary, go, node, program, python
 
 ALL_BYTES = bytes(range(256))
 GO = "package main\n%s\nfunc fn(data string, headers map[string]string) (string, error) { %s }\n"
@@ -294,6 +294,20 @@ class Binary(Contract, unittest.TestCase):
         # What it leaves running holds its output open.
         self.check("echo a; sleep 1000 &", (False, b"a\n"))
         self.check("head -c 9000000 /dev/zero", (True, b"fn.sh printed more than 8388608 bytes"))
+
+    def test_first_process_of_a_namespace_reaps_orphans(self):
+        unshare = program("unshare", "apt install util-linux")
+        namespaces = [unshare, "--map-root-user", "--pid", "--fork", "--mount-proc"]
+        script = """case "$(cat)" in
+            leave) (setsid sh -c : &) ;;
+            count) cat /proc/[0-9]*/stat 2>/dev/null | grep -c ' Z ' || true ;;
+        esac"""
+        with Handler(lambda code: namespaces + binary(code), {"fn.sh": script}).hello_on() as handler:
+            for _ in range(5):
+                self.assertEqual(handler.call(b"leave")[0], False)
+            end = time.monotonic() + 30
+            while handler.call(b"count")[3] != b"0\n":
+                self.assertLess(time.monotonic(), end, "ended processes were not reaped")
 
     def test_request_is_in_the_environment(self):
         script = 'echo "$REQUEST_METHOD $PATH_INFO $QUERY_STRING $CONTENT_TYPE $HTTP_PROXY"'

@@ -11,7 +11,7 @@ use bytes::{Bytes, BytesMut};
 use call::{Call, Request, Settled};
 use handler_protocol::frame::{self, FromProxy};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::process::{Pid, WaitOptions, getpid, waitpid};
+use rustix::process::{Pid, WaitOptions, getpid, wait};
 use script::Script;
 use std::collections::VecDeque;
 use std::fs::File;
@@ -76,7 +76,7 @@ struct Shim {
     running: Vec<Call>,
     /// Whether processes that lost their parent become children of this one.
     is_init: bool,
-    /// Whether there are such processes.
+    /// Whether there may be such processes.
     has_orphans: bool,
 }
 
@@ -187,15 +187,15 @@ impl Shim {
     /// Reaps all that has ended, children of this process and those that it inherited.
     fn reap(&mut self) -> io::Result<()> {
         loop {
-            match waitpid(None, WaitOptions::NOHANG) {
+            match wait(WaitOptions::NOHANG) {
                 Ok(Some((pid, status))) => {
                     if let Some(call) = self.running.iter_mut().find(|call| call.pid == pid) {
                         call.ended(status);
                     }
                 }
                 Ok(None) => {
-                    // While calls run, their ends wake this thread often enough.
-                    self.has_orphans = self.running.is_empty();
+                    // Those of calls that run count, too, which costs a look each second.
+                    self.has_orphans = true;
                     return Ok(());
                 }
                 Err(rustix::io::Errno::CHILD) => {
