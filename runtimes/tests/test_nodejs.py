@@ -65,7 +65,7 @@ class NodejsTest(Contract, RuntimeTest):
             ("res.json('x')", (200, json_type, b'"x"')),
             ("res.status(404).send('no')", (404, html, b"no")),
             ("res.sendStatus(418)", (418, text, b"I'm a Teapot")),
-            ("res.status(204).send('x')", (204, html, b"")),
+            ("res.status(204).send('x')", (204, None, b"")),
             ("res.set('Content-Type', 'text/x').send('x')", (200, "text/x; charset=utf-8", b"x")),
             ("res.type('json').end('{}')", (200, json_type, b"{}")),
             ("res.write('a'); res.write(Buffer.from('b')); res.end('c')", (200, None, b"abc")),

@@ -6,8 +6,15 @@ use std::io::{self, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-const NODEJS: &str = include_str!("../../../runtimes/nodejs/shim.js");
-const PYTHON3: &str = include_str!("../../../runtimes/python3/shim.py");
+/// What interpreters load, by the names of the files.
+const FILES: [(&str, &str); 3] = [
+    ("shim.js", include_str!("../../../runtimes/nodejs/shim.js")),
+    (
+        "express.js",
+        include_str!("../../../runtimes/nodejs/express.js"),
+    ),
+    ("shim.py", include_str!("../../../runtimes/python3/shim.py")),
+];
 const GO: &str = include_str!("../../../runtimes/go/shim.go");
 
 /// Where the shims are.
@@ -20,7 +27,7 @@ impl Shims {
     /// Writes the shims below `parent`, in a folder by their digest; those of other versions go.
     pub(crate) fn write(parent: &Path) -> io::Result<Self> {
         let mut digest = Sha256::new();
-        for text in [NODEJS, PYTHON3] {
+        for (_, text) in FILES {
             digest.update(text);
         }
         let hex: String = digest
@@ -38,7 +45,7 @@ impl Shims {
         }
         fs::create_dir_all(&folder)?;
         fs::set_permissions(&folder, fs::Permissions::from_mode(0o755))?;
-        for (name, text) in [("shim.js", NODEJS), ("shim.py", PYTHON3)] {
+        for (name, text) in FILES {
             let mut file = tempfile::NamedTempFile::new_in(&folder)?;
             file.write_all(text.as_bytes())?;
             file.as_file()
@@ -48,7 +55,7 @@ impl Shims {
         Ok(Self { folder })
     }
 
-    /// The folder with `shim.js` and `shim.py`.
+    /// The folder with `shim.js`, what it loads, and `shim.py`.
     pub(crate) fn folder(&self) -> &Path {
         &self.folder
     }
