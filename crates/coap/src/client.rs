@@ -412,3 +412,6 @@ impl Client {
 fn block(message: &Message<'_>, number: u16) -> Option<Block> {
     Block::parse(message.options.get(number)?).ok()
 }
+
+#[cfg(test)]
+mod tests;

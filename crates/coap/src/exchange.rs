@@ -22,7 +22,8 @@ use std::time::{Duration, Instant};
 /// The bounds of a server and how long it waits before it acknowledges.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
-    /// Messages that are remembered for their duplicates, and requests that run at once.
+    /// Messages that are remembered for their duplicates, requests that run at once, and separate
+    /// responses that wait for their acknowledgement: as many of each.
     pub exchanges_max: usize,
     /// What block-wise transfers may hold in memory, and what remembered answers may.
     pub transfer_bytes_max: usize,
@@ -154,7 +155,7 @@ impl<P: Eq + Hash + Clone> Server<P> {
             memory: Memory::new(config.exchanges_max, config.transfer_bytes_max),
             running: HashMap::new(),
             acknowledge: VecDeque::new(),
-            separate: Separate::new(),
+            separate: Separate::new(config.exchanges_max),
             transfers: Transfers::new(config.transfer_bytes_max),
             requests: VecDeque::new(),
             outgoing: VecDeque::new(),
@@ -202,15 +203,10 @@ impl<P: Eq + Hash + Clone> Server<P> {
 
     /// Does what is due: acknowledges, sends again, forgets.
     pub fn expire(&mut self, now: Instant) {
-        while let Some((due, id)) = self.acknowledge.front().copied() {
-            let is_due = due <= now;
-            if !is_due && self.running.contains_key(&id) {
-                break;
-            }
-            self.acknowledge.pop_front();
-            if is_due {
-                self.acknowledge_running(id);
-            }
+        while let Some((due, id)) = self.next_acknowledgement()
+            && due <= now
+        {
+            self.acknowledge_running(id);
         }
         self.separate.expire(now, &mut self.outgoing);
         self.transfers.expire(now);
@@ -218,13 +214,7 @@ impl<P: Eq + Hash + Clone> Server<P> {
 
     /// When [`Server::expire`] is to be called next.
     pub fn deadline(&mut self) -> Option<Instant> {
-        while let Some((_, id)) = self.acknowledge.front() {
-            if self.running.contains_key(id) {
-                break;
-            }
-            self.acknowledge.pop_front();
-        }
-        let acknowledge = self.acknowledge.front().map(|(due, _)| *due);
+        let acknowledge = self.next_acknowledgement().map(|(due, _)| due);
         let rest = [self.separate.next_due(), self.transfers.next_expiry()];
         rest.into_iter().chain([acknowledge]).flatten().min()
     }
@@ -377,6 +367,18 @@ impl<P: Eq + Hash + Clone> Server<P> {
         self.running.insert(id, running);
     }
 
+    /// The running request that is acknowledged next, and when.
+    fn next_acknowledgement(&mut self) -> Option<(Instant, u64)> {
+        loop {
+            let next = self.acknowledge.front().copied()?;
+            let running = self.running.get(&next.1);
+            if running.is_some_and(|running| !running.origin.is_acknowledged) {
+                return Some(next);
+            }
+            self.acknowledge.pop_front();
+        }
+    }
+
     fn acknowledge_running(&mut self, id: u64) {
         let Some(running) = self.running.get_mut(&id) else {
             return;
@@ -405,3 +407,6 @@ impl<P: Eq + Hash + Clone> Server<P> {
             .push_back((peer, Encoder::empty(kind, message_id)));
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -95,6 +95,11 @@ impl<P: Eq + Hash + Clone> Memory<P> {
         }
     }
 
+    #[cfg(test)]
+    pub(crate) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
     /// Drops what has expired and, the oldest first, what is too much.
     fn forget(&mut self, now: Instant) {
         while let Some((peer, message_id, sequence)) = self.order.front() {

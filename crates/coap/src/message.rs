@@ -325,3 +325,6 @@ fn split_extension(value: u32) -> (u8, Extension) {
     let rest = u16::try_from(value - 269).unwrap_or(u16::MAX);
     (14, Extension::Two(rest.to_be_bytes()))
 }
+
+#[cfg(test)]
+mod tests;

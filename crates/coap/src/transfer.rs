@@ -141,6 +141,11 @@ impl<P: Eq + Hash + Clone> Transfers<P> {
         self.entries.get(key).map(|entry| entry.expires)
     }
 
+    #[cfg(test)]
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     fn put(&mut self, now: Instant, key: Key<P>, body: Body) -> bool {
         self.remove(&key);
         let bytes = body.bytes();

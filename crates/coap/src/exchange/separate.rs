@@ -18,11 +18,13 @@ pub(super) struct Separate<P> {
     entries: HashMap<(P, u16), Unacknowledged>,
     due: BTreeMap<(Instant, u64), (P, u16)>,
     sequence: u64,
+    entries_max: usize,
 }
 
 impl<P: Eq + Hash + Clone> Separate<P> {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(entries_max: usize) -> Self {
         Self {
+            entries_max,
             entries: HashMap::new(),
             due: BTreeMap::new(),
             sequence: 0,
@@ -37,9 +39,13 @@ impl<P: Eq + Hash + Clone> Separate<P> {
         self.due.first_key_value().map(|((due, _), _)| *due)
     }
 
-    /// Keeps a response that is being sent for the first time.
+    /// Keeps a response that is being sent for the first time. Where too many wait for their
+    /// acknowledgement already, it is not sent again.
     pub(super) fn send(&mut self, now: Instant, key: (P, u16), datagram: Bytes, timeout: Duration) {
         self.settle(&key.0, key.1);
+        if self.entries.len() >= self.entries_max {
+            return;
+        }
         self.wait(now, key, datagram, Backoff::new(timeout));
     }
 
