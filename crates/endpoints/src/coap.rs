@@ -1,1 +1,108 @@
-//! The CoAP endpoint.
+//! The CoAP endpoint: sockets that share a port, each with a thread and all its exchanges of its
+//! own, so that no lock is on a request's way.
+
+mod format;
+mod reply;
+mod request;
+mod worker;
+
+use faas::Proxy;
+use socket2::{Domain, Protocol, Socket, Type};
+use std::io;
+use std::net::{Ipv6Addr, SocketAddr, UdpSocket};
+use std::sync::Arc;
+use std::thread;
+use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
+
+/// How often another free port is tried where the one that was found is taken meanwhile.
+const PORT_ATTEMPTS: usize = 8;
+
+/// Sockets that hear one address.
+#[derive(Debug)]
+pub struct Listener {
+    sockets: Vec<UdpSocket>,
+    local_addr: SocketAddr,
+}
+
+/// Takes an address with so many sockets, at least one; the kernel gives each peer to one of
+/// them. `[::]` hears IPv4 as well. Port 0 picks a free port.
+///
+/// # Errors
+/// Where the address is not this host's or another process has the port.
+pub fn bind(addr: SocketAddr, sockets: usize) -> io::Result<Listener> {
+    let mut attempts = PORT_ATTEMPTS;
+    loop {
+        match try_bind(addr, sockets.max(1)) {
+            Err(error) if is_raced(addr, &error) && attempts > 0 => attempts -= 1,
+            bound => return bound,
+        }
+    }
+}
+
+fn is_raced(addr: SocketAddr, error: &io::Error) -> bool {
+    addr.port() == 0 && error.kind() == io::ErrorKind::AddrInUse
+}
+
+fn try_bind(addr: SocketAddr, sockets: usize) -> io::Result<Listener> {
+    // Sockets that share a port would share it with another tinyFaaS too. One that does not share
+    // finds out whether somebody has it, and which one is free.
+    let local_addr = open(addr, false)?.local_addr()?;
+    let sockets = (0..sockets).map(|_| open(local_addr, true));
+    Ok(Listener {
+        sockets: sockets.collect::<io::Result<_>>()?,
+        local_addr,
+    })
+}
+
+fn open(addr: SocketAddr, is_shared: bool) -> io::Result<UdpSocket> {
+    let domain = Domain::for_address(addr);
+    let socket = Socket::new(domain, Type::DGRAM, Some(Protocol::UDP))?;
+    if let SocketAddr::V6(addr) = addr {
+        socket.set_only_v6(*addr.ip() != Ipv6Addr::UNSPECIFIED)?;
+    }
+    #[cfg(unix)]
+    socket.set_reuse_port(is_shared)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&addr.into())?;
+    Ok(socket.into())
+}
+
+impl Listener {
+    /// The address, with the port that was picked.
+    #[must_use]
+    pub fn local_addr(&self) -> SocketAddr {
+        self.local_addr
+    }
+
+    /// Answers CoAP until `shutdown`.
+    ///
+    /// Then requests that come are answered with 5.03, and it returns when those inside are
+    /// answered and their responses have arrived, which the caller bounds: dropping the future
+    /// cuts them.
+    pub async fn serve(self, proxy: Arc<Proxy>, shutdown: CancellationToken) {
+        let cut = CancellationToken::new();
+        let _cut_when_dropped = cut.clone().drop_guard();
+        let mut workers = Vec::with_capacity(self.sockets.len());
+        for (number, socket) in self.sockets.into_iter().enumerate() {
+            let (end, ended) = oneshot::channel::<()>();
+            let proxy = Arc::clone(&proxy);
+            let (shutdown, cut) = (shutdown.clone(), cut.clone());
+            let thread = thread::Builder::new().name(format!("coap-{number}"));
+            let started = thread.spawn(move || {
+                if let Err(error) = worker::run(socket, &proxy, (&shutdown, &cut)) {
+                    tracing::error!(%error, "a CoAP socket is not served");
+                }
+                drop(end);
+            });
+            match started {
+                Ok(_thread) => workers.push(ended),
+                Err(error) => tracing::error!(%error, "a CoAP thread could not be started"),
+            }
+        }
+        for ended in workers {
+            // The channel is closed when the thread ends, whatever the way.
+            let _closed = ended.await.is_err();
+        }
+    }
+}
