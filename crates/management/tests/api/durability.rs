@@ -4,10 +4,11 @@ use crate::backend::InProcess;
 use crate::node::{Node, Setup, wait_for};
 use crate::pack;
 use management::OpenError;
+use std::io::{BufRead, BufReader};
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use tempfile::TempDir;
 
 fn reopen(dir: Arc<TempDir>) -> Node {
@@ -59,6 +60,79 @@ fn an_acknowledged_deployment_survives_a_kill_right_after() {
         assert_eq!(other.invoke("f").unwrap(), text);
         other.wait_for_codes(1);
     }
+}
+
+/// The folder of the node that is to be killed, told to the process that is that node.
+const VICTIM_DIR: &str = "MANAGEMENT_TEST_VICTIM_DIR";
+
+/// How many deployments are acknowledged before the kill.
+const ACKNOWLEDGED_MIN: usize = 60;
+
+#[test]
+fn acknowledged_deployments_survive_sigkill_in_the_midst_of_others() {
+    let dir = Arc::new(tempfile::tempdir().unwrap());
+    let mut victim = Command::new(std::env::current_exe().unwrap())
+        .args(["durability::victim", "--exact", "--nocapture"])
+        .env(VICTIM_DIR, dir.path())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let lines = BufReader::new(victim.stdout.take().unwrap()).lines();
+    let mut addrs = lines.filter_map(|line| line.unwrap().strip_prefix("addr=").map(str::to_owned));
+    let addr = addrs.next().unwrap();
+    let acknowledged: Vec<AtomicUsize> = (0..4).map(|_| AtomicUsize::new(0)).collect();
+    std::thread::scope(|scope| {
+        for (number, count) in acknowledged.iter().enumerate() {
+            let url = format!("http://{addr}/v1/functions/f{number}");
+            scope.spawn(move || {
+                // Until the kill: then no answer comes any more.
+                for version in 1.. {
+                    let archive = pack::function(&format!("{number} {version}"));
+                    let Ok(_answer) = ureq::put(&url).send(&archive) else {
+                        return;
+                    };
+                    count.store(version, Ordering::SeqCst);
+                }
+            });
+        }
+        let total = || {
+            acknowledged
+                .iter()
+                .map(|count| count.load(Ordering::SeqCst))
+                .sum()
+        };
+        wait_for("deployments", || ACKNOWLEDGED_MIN <= total());
+        victim.kill().unwrap();
+    });
+    victim.wait().unwrap();
+    let node = reopen(dir);
+    for (number, count) in acknowledged.iter().enumerate() {
+        let served = node.invoke(&format!("f{number}")).unwrap();
+        let version: usize = served.split(' ').nth(1).unwrap().parse().unwrap();
+        let count = count.load(Ordering::SeqCst);
+        // The one that was under way may have become durable without an answer.
+        assert!(
+            version == count || version == count + 1,
+            "{version} after {count}"
+        );
+    }
+    node.wait_for_codes(4);
+}
+
+/// The node that the test above kills; as a test of its own it does nothing.
+#[test]
+fn victim() {
+    let Some(dir) = std::env::var_os(VICTIM_DIR) else {
+        return;
+    };
+    let own = Arc::new(tempfile::tempdir_in(&dir).unwrap());
+    let setup = Setup {
+        data_dir: Some(Path::new(&dir).join("data")),
+        ..Setup::default()
+    };
+    let node = Node::try_with(setup, own).unwrap();
+    println!("\naddr={}", node.addr);
+    node.runtime.block_on(std::future::pending::<()>());
 }
 
 #[test]
