@@ -17,7 +17,7 @@ async def call(context, question):
     )
     if question.get("content_format") is not None:
         request.opt.content_format = question["content_format"]
-    response = await asyncio.wait_for(context.request(request).response, 60)
+    response = await asyncio.wait_for(context.request(request).response, 20)
     content_format = response.opt.content_format
     return {
         "code": response.code.dotted,

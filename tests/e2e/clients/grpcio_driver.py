@@ -36,7 +36,7 @@ def call(question):
     data, request = stub(question["target"])
     message = data(functionIdentifier=question["function"], data=bytes.fromhex(question["payload"]).decode())
     try:
-        response = request(message, timeout=60, metadata=[tuple(pair) for pair in question["metadata"]])
+        response = request(message, timeout=20, metadata=[tuple(pair) for pair in question["metadata"]])
     except grpc.RpcError as error:
         metadata = {key: str(value) for key, value in error.trailing_metadata() or ()}
         return {"code": error.code().name, "payload": error.details().encode().hex(), "metadata": metadata}

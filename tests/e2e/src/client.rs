@@ -11,7 +11,7 @@ static AIOCOAP: Driver = Driver::new("aiocoap_driver.py");
 static GRPCIO: Driver = Driver::new("grpcio_driver.py");
 
 /// Seconds after which a client gives up.
-const SECONDS_MAX: &str = "60";
+const SECONDS_MAX: &str = "20";
 
 /// A client that others wrote.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
