@@ -158,13 +158,27 @@ impl Node {
             service: TaskTracker::new(),
             managing: CancellationToken::new(),
         };
-        node.open(listeners)?;
+        node.open(listeners);
         Ok(node)
     }
 
     /// Lets clients in.
-    fn open(&self, listeners: Listeners) -> Result<()> {
+    fn open(&self, listeners: Listeners) {
         let (proxy, accepting) = (&self.proxy, &self.accepting);
+        if let Some(coap) = listeners.coap {
+            let serving = coap.serve(Arc::clone(proxy), accepting.clone());
+            let (accepting, drain) = (accepting.clone(), self.limits.drain);
+            self.endpoints.spawn(async move {
+                let cut = async {
+                    accepting.cancelled().await;
+                    tokio::time::sleep(drain).await;
+                };
+                tokio::select! {
+                    () = serving => {}
+                    () = cut => tracing::warn!("CoAP exchanges are cut"),
+                }
+            });
+        }
         if let Some(http) = listeners.http {
             let serving = endpoints::http::serve(http, Arc::clone(proxy), accepting.clone());
             self.endpoints.spawn(serving);
@@ -188,7 +202,6 @@ impl Node {
         }
         self.endpoints.close();
         self.service.close();
-        Ok(())
     }
 
     /// Lets calls in flight finish, bounded, then stops every handler and leaves nothing behind.

@@ -33,8 +33,15 @@ impl Node {
     fn start(options: &[&str]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let mut child = program()
-            .args(["serve", "--json", "--management", "0", "--coap", "off"])
-            .args(["--http", "127.0.0.1:0", "--grpc", "127.0.0.1:0"])
+            .args(["serve", "--json", "--management", "0"])
+            .args([
+                "--coap",
+                "127.0.0.1:0",
+                "--http",
+                "127.0.0.1:0",
+                "--grpc",
+                "127.0.0.1:0",
+            ])
             .arg("--data-dir")
             .arg(folder.path().join("data"))
             .args(options)
@@ -102,9 +109,9 @@ fn a_function_is_deployed_called_shown_and_deleted_by_commands() {
     let by_name = node.run(&["invoke", "hello", "-d", "you"]);
     assert_eq!(stdout(&by_name), "hello you", "{}", stderr(&by_name));
     let schemes = if cfg!(feature = "grpc") {
-        &["http", "grpc"][..]
+        &["coap", "http", "grpc"][..]
     } else {
-        &["http"]
+        &["coap", "http"]
     };
     for scheme in schemes {
         let url = format!("{scheme}://{}/hello", node.bound[*scheme].as_str().unwrap());

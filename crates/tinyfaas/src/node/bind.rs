@@ -18,7 +18,7 @@ const BACKLOG: i32 = 1024;
 #[derive(Debug)]
 pub(crate) struct Listeners {
     pub(crate) management: Option<TcpListener>,
-    pub(crate) coap: Option<std::net::UdpSocket>,
+    pub(crate) coap: Option<endpoints::coap::Listener>,
     pub(crate) http: Option<TcpListener>,
     pub(crate) grpc: Option<TcpListener>,
 }
@@ -60,9 +60,7 @@ impl Listeners {
         };
         Ok(Self {
             management: tcp("management", &config.management).await?,
-            coap: open("coap", &config.coap, Type::DGRAM)
-                .await?
-                .map(Into::into),
+            coap: open("coap", &config.coap, bind_coap).await?,
             http: tcp("http", &config.http).await?,
             grpc,
         })
@@ -80,7 +78,7 @@ impl Listeners {
         let coap = self.coap.as_ref();
         Ok(Addresses {
             management: of(&self.management)?,
-            coap: coap.map(std::net::UdpSocket::local_addr).transpose()?,
+            coap: coap.map(endpoints::coap::Listener::local_addr),
             http: of(&self.http)?,
             grpc: of(&self.grpc)?,
         })
@@ -88,13 +86,18 @@ impl Listeners {
 }
 
 async fn tcp(flag: &str, place: &Place) -> Result<Option<TcpListener>> {
-    let Some(socket) = open(flag, place, Type::STREAM).await? else {
+    let Some(socket) = open(flag, place, bind_tcp).await? else {
         return Ok(None);
     };
     Ok(Some(TcpListener::from_std(socket.into())?))
 }
 
-async fn open(flag: &str, place: &Place, kind: Type) -> Result<Option<Socket>> {
+/// Tries the addresses of a place.
+async fn open<T>(
+    flag: &str,
+    place: &Place,
+    bind: fn(SocketAddr) -> io::Result<T>,
+) -> Result<Option<T>> {
     let candidates = place.candidates().await;
     let candidates = candidates.with_context(|| {
         format!("find the address {place}; choose another with --{flag} HOST:PORT")
@@ -108,7 +111,7 @@ async fn open(flag: &str, place: &Place, kind: Type) -> Result<Option<Socket>> {
     );
     let mut failure = None;
     for addr in candidates {
-        match bind(addr, kind) {
+        match bind(addr) {
             Ok(socket) => return Ok(Some(socket)),
             Err(error) => {
                 // A machine without IPv6 has neither the family nor the address.
@@ -123,25 +126,22 @@ async fn open(flag: &str, place: &Place, kind: Type) -> Result<Option<Socket>> {
     failure.map_or(Ok(None), Err)
 }
 
-fn bind(addr: SocketAddr, kind: Type) -> io::Result<Socket> {
-    let protocol = if kind == Type::STREAM {
-        Protocol::TCP
-    } else {
-        Protocol::UDP
-    };
-    let socket = Socket::new(Domain::for_address(addr), kind, Some(protocol))?;
+fn bind_tcp(addr: SocketAddr) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
     if addr.is_ipv6() {
         socket.set_only_v6(false)?;
     }
-    if kind == Type::STREAM {
-        socket.set_reuse_address(true)?;
-    }
+    socket.set_reuse_address(true)?;
     socket.bind(&addr.into())?;
-    if kind == Type::STREAM {
-        socket.listen(BACKLOG)?;
-    }
+    socket.listen(BACKLOG)?;
     socket.set_nonblocking(true)?;
     Ok(socket)
+}
+
+/// A socket for each core: each has its thread.
+fn bind_coap(addr: SocketAddr) -> io::Result<endpoints::coap::Listener> {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    endpoints::coap::bind(addr, cores)
 }
 
 fn is_missing_family(error: &io::Error) -> bool {
