@@ -215,6 +215,8 @@ def fields(block):
     while at < len(block):
         name, value = struct.unpack_from("!HH", block, at)
         at += 4
-        found[block[at : at + name].decode()] = block[at + name : at + name + value].decode("latin1")
+        key = block[at : at + name].decode()
+        text = block[at + name : at + name + value].decode("latin1")
+        found[key] = found[key] + ", " + text if key in found else text
         at += name + value
     return found

@@ -1,44 +1,31 @@
-"""The nodejs shim keeps the protocol and gives functions the shape of Express."""
+"""The nodejs shim gives functions the shape of Express, and finds modules as npm does."""
 
 import json
 import unittest
 
-from harness import RUNTIMES, RuntimeTest, interpreter, request, control, CANCEL, REPLY
-from contract import Contract
+from handler import FAILED, Handler, node
 
 
-class NodejsTest(Contract, RuntimeTest):
-    AT_ONCE = 256
-    THROWN = "TypeError: not today"
-    FUNCTION = {"index.js": """
-        let waiting = [];
-        module.exports = (req, res) => {
-          const word = req.body.toString().split(' ')[0];
-          if (word === 'header') return res.type('txt').send(req.get('X-Wanted'));
-          if (word === 'env') return res.type('txt').send(process.env.WANTED);
-          if (word === 'print') { console.log('to stdout'); console.error('to stderr'); return res.send('ok'); }
-          if (word === 'throw') throw new TypeError('not today');
-          if (word === 'stdin') {
-            let text = '';
-            process.stdin.on('data', (d) => { text += d; }).on('end', () => res.type('txt').send(`<${text}>`));
-            return;
-          }
-          if (word === 'wait') { waiting.push(res); return; }
-          if (word === 'release') { for (const one of waiting.splice(0)) one.type('txt').send('released'); }
-          if (req.headers['x-raw']) return res.send(req.rawBody);
-          res.type('txt').send(req.rawBody.length ? req.body : '');
-        };
-    """}
-    BROKEN = {"index.js": "const x = ;"}
-    MISSING = {"other.txt": "no code"}
-    WITHOUT_FUNCTION = {"index.js": "module.exports = 42;"}
+class NodejsTest(unittest.TestCase):
+    def ready(self, files, env=()):
+        """A shim that has loaded the function of these files."""
+        handler = Handler(node, files, env=env)
+        self.addCleanup(handler.__exit__)
+        return handler.hello()
 
-    def command(self, code):
-        return [interpreter("node"), str(RUNTIMES / "nodejs" / "shim.js")]
+    def fails_to_load(self, files, env=()):
+        """The reason that the shim gives."""
+        handler = Handler(node, files, env=env)
+        self.addCleanup(handler.__exit__)
+        _, kind, _, _, _, reason = handler.frame()
+        self.assertEqual(kind, FAILED)
+        self.assertNotEqual(handler.process.wait(30), 0)
+        return reason.decode()
 
     def one(self, body, payload=b"", **parts):
-        """The reply of a function whose body is given."""
-        return self.ready({"index.js": "module.exports = (req, res) => { %s };" % body}).call(payload, **parts)
+        """The reply of a function whose body is given: failed, status, headers, payload."""
+        source = "module.exports = (req, res) => { %s };" % body
+        return self.ready({"index.js": source}).call(payload, **parts)
 
     def test_a_request_has_the_shape_of_express(self):
         reply = self.one(
@@ -47,7 +34,7 @@ class NodejsTest(Contract, RuntimeTest):
             b'{"a":1}', method="PUT", path="/f/a%20b", query="x=1&x=2&y=%26",
             headers=[("x-a", "1"), ("x-a", "2"), ("content-type", "application/json")],
         )
-        self.assertEqual(json.loads(reply.payload), {
+        self.assertEqual(json.loads(reply[3]), {
             "method": "PUT", "path": "/f/a%20b", "url": "/f/a%20b?x=1&x=2&y=%26",
             "originalUrl": "/f/a%20b?x=1&x=2&y=%26", "query": {"x": ["1", "2"], "y": "&"},
             "headers": {"x-a": "1, 2", "content-type": "application/json"},
@@ -76,18 +63,18 @@ class NodejsTest(Contract, RuntimeTest):
             ("req.on('data', (d) => res.write(d)).on('end', () => res.end('!'))", (200, None, b"in!")),
         ]:
             with self.subTest(body):
-                reply = self.one(body, b"in")
-                self.assertEqual((reply.word, reply.header("content-type"), reply.payload), expected)
+                _, status, headers, payload = self.one(body, b"in")
+                self.assertEqual((status, headers.get("content-type"), payload), expected)
 
     def test_headers_go_out_as_they_were_set(self):
         reply = self.one("res.set({ 'X-A': 1, b: 'x' }).append('Set-Cookie', 'a=1')"
                          ".append('Set-Cookie', 'b=2').removeHeader('B'); res.end()")
-        self.assertEqual(reply.headers, [("x-a", "1"), ("set-cookie", "a=1"), ("set-cookie", "b=2")])
+        self.assertEqual(reply[2], {"x-a": "1", "set-cookie": "a=1, b=2"})
 
     def test_a_bad_header_or_status_is_the_functions_error(self):
         for body in ("res.set('x y', '1')", "res.set('x', 'a\\nb')", "res.status(99)", "res.statusCode = 1000; res.end()"):
             with self.subTest(body):
-                self.assertTrue(self.one(body).failed)
+                self.assertTrue(self.one(body)[0])
 
     def test_rejections_fail_the_call_with_their_message(self):
         for body, message in [
@@ -96,9 +83,7 @@ class NodejsTest(Contract, RuntimeTest):
             ("throw { a: 1 }", b"{ a: 1 }"),
         ]:
             with self.subTest(body):
-                reply = self.one(body)
-                self.assertTrue(reply.failed)
-                self.assertEqual(reply.payload, message)
+                self.assertEqual(self.one(body), [True, 500, {}, message])
 
     def test_modules_are_found_as_npm_finds_them(self):
         answer = "(req, res) => res.send('found')"
@@ -111,13 +96,13 @@ class NodejsTest(Contract, RuntimeTest):
             {"index.js": "module.exports = require('dep')", "node_modules/dep/index.js": f"module.exports = {answer}"},
         ]:
             with self.subTest(str(files)):
-                self.assertEqual(self.ready(files).call().payload, b"found")
+                self.assertEqual(self.ready(files).call()[3], b"found")
 
     def test_dependencies_beside_the_code_are_found(self):
         deps = self.ready({"dep/index.js": "", "index.js": "module.exports = () => {}"})
         handler = self.ready({"index.js": "const d = require('dep'); module.exports = (q, s) => s.send(typeof d)"},
-                             {"TINYFAAS_DEPS": deps.folder})
-        self.assertEqual(handler.call().payload, b"object")
+                             {"TINYFAAS_DEPS": deps.folder.name})
+        self.assertEqual(handler.call()[3], b"object")
 
     def test_the_original_contract_replies_with_what_eventhandler_returns(self):
         for returned, expected in [
@@ -130,29 +115,56 @@ class NodejsTest(Contract, RuntimeTest):
         ]:
             with self.subTest(returned):
                 handler = self.ready({"old.js": f"exports.eventhandler = () => {returned}"}, {"TINYFAAS_ENTRY": "old.js"})
-                reply = handler.call()
-                self.assertEqual((reply.header("content-type"), reply.payload), expected)
+                _, _, headers, payload = handler.call()
+                self.assertEqual((headers["content-type"], payload), expected)
         reason = self.fails_to_load({"old.js": "exports.other = 1"}, {"TINYFAAS_ENTRY": "old.js"})
         self.assertIn("old.js exports no function eventhandler()", reason)
+
+    def test_what_cannot_be_loaded_says_why(self):
+        for files, reason in [
+            ({"index.js": "const x = ;"}, "index.js:1"),
+            ({"index.js": "require('left-out')"}, "Cannot find module 'left-out'"),
+            ({"index.js": "module.exports = { a: 1 }"}, "index.js exports object, not a function"),
+            ({"index.mjs": "await Promise.reject(new Error('no'))"}, "Error: no"),
+            ({"package.json": '{"main": "gone.js"}'}, "put an index.js into the folder"),
+        ]:
+            with self.subTest(reason):
+                self.assertIn(reason, self.fails_to_load(files))
 
     def test_cancel_aborts_the_signal_and_is_confirmed_at_once(self):
         handler = self.ready({"index.js": "module.exports = (req, res) => { req.signal.addEventListener('abort',"
                                           " () => { console.log('aborted'); res.send('too late') }) }"})
-        handler.send(request(3), control(CANCEL, id=3), request(4), control(CANCEL, id=4))
-        self.assertEqual([(f.kind, f.id, f.failed) for f in (handler.frame(), handler.frame())],
-                         [(REPLY, 3, True), (REPLY, 4, True)])
-        handler.ours.shutdown(1)
-        handler.ended()
-        self.assertEqual(handler.log().count("aborted"), 2)
+        ids = [handler.begin(), handler.begin()]
+        for id in ids:
+            handler.cancel(id)
+        self.assertEqual([handler.reply()[:2] for _ in ids], [(id, True) for id in ids])
+        handler.ping()
+        self.assertEqual(handler.printed().count("aborted"), 2)
 
     def test_output_before_a_crash_is_not_lost(self):
         handler = self.ready({"index.js": "module.exports = () => { for (let i = 0; i < 20000; i++)"
                                           " console.log('line ' + i); setTimeout(() => { throw new Error('crashed') }) }"})
-        handler.send(request(1))
-        self.assertIsNone(handler.frame())
-        self.assertNotEqual(handler.ended(), 0)
-        self.assertIn("line 19999\n", handler.log())
-        self.assertIn("Error: crashed", handler.log())
+        handler.begin()
+        self.assertEqual(handler.process.wait(30), 1)
+        self.assertIn("line 19999\n", handler.printed())
+        self.assertIn("Error: crashed", handler.printed())
+
+    def test_standard_input_is_empty(self):
+        reply = self.one("let text = ''; process.stdin.on('data', (d) => { text += d })"
+                         ".on('end', () => res.send(`<${text}>`))")
+        self.assertEqual(reply[3], b"<>")
+
+    def test_a_part_that_the_function_assigns_is_kept(self):
+        reply = self.one("req.body = JSON.parse(req.body); req.query.a = 1; res.json([req.body.b, req.query])", b'{"b":2}')
+        self.assertEqual(json.loads(reply[3]), [2, {"a": 1}])
+
+    def test_what_is_read_after_the_reply_is_still_the_request(self):
+        source = ("let last; module.exports = (req, res) => { res.send(last ? last.body + last.get('x-n') : '');"
+                  " last = req }")
+        handler = self.ready({"index.js": source})
+        for n in range(50):
+            before = b"%d%d" % (n - 1, n - 1) if n else b""
+            self.assertEqual(handler.call(b"%d" % n, headers=[("x-n", str(n))])[3], before)
 
 
 if __name__ == "__main__":

@@ -99,6 +99,15 @@ class Contract:
             _, right = handler.flood(self.flood, 256, ALL_BYTES)
             self.assertEqual(right, self.flood)
 
+    def test_puts_frames_that_come_in_pieces_together(self):
+        with self.run_function("echo").hello_on() as handler:
+            for cut in range(1, 48, 3):
+                (first, one), (second, two) = handler.request(b"one"), handler.request(b"two")
+                handler.sock.sendall(one[:cut])
+                handler.sock.sendall(one[cut:] + two)
+                answers = {id: payload for id, _, _, _, payload in (handler.reply(), handler.reply())}
+                self.assertEqual(answers, {first: b"one", second: b"two"})
+
     def test_ends_when_the_stream_ends(self):
         with self.run_function("echo").hello_on() as handler:
             handler.sock.shutdown(socket.SHUT_WR)
@@ -203,41 +212,6 @@ class Node(Contract, unittest.TestCase):
         " setTimeout(() => res.send(req.body), req.body === 'slow' ? 700 : 0) }",
         "print": "module.exports = (req, res) => { console.log('a line of the log'); res.send(req.body) }",
     }
-
-    def test_modules_of_every_kind_load(self):
-        esm = "export default (req, res) => { res.send('esm') }"
-        for files in (
-            {"package.json": '{"type": "module"}', "index.js": esm},
-            {"index.mjs": esm},
-            {"package.json": '{"main": "lib/a.js"}', "lib/a.js": self.functions["echo"]},
-        ):
-            with Handler(node, files).hello_on() as handler:
-                self.assertEqual(handler.call(b"esm")[3], b"esm")
-
-    def test_eventhandler_of_the_original_call(self):
-        source = "module.exports = { eventhandler: async () => 'primes' }"
-        env = {"TINYFAAS_ENTRY": "sieve.js"}
-        with Handler(node, {"sieve.js": source}, env=env).hello_on() as handler:
-            self.assertEqual(handler.call()[3], b"primes")
-
-    def test_cancelled_call_aborts_its_signal(self):
-        source = (
-            "module.exports = (req, res) => {"
-            " req.signal.addEventListener('abort', () => console.log('aborted')) }"
-        )
-        with Handler(node, {"index.js": source}).hello_on() as handler:
-            id = handler.begin()
-            handler.cancel(id)
-            self.assertEqual(handler.reply()[:2], (id, True))
-            handler.ping()
-            self.assertIn("aborted", handler.printed())
-
-    def test_exception_outside_a_call_ends_the_handler(self):
-        source = "module.exports = () => { setTimeout(() => { throw new Error('late') }) }"
-        with Handler(node, {"index.js": source}).hello_on() as handler:
-            handler.begin()
-            self.assertEqual(handler.process.wait(30), 1)
-            self.assertIn("late", handler.printed())
 
 
 class Go(Contract, unittest.TestCase):
