@@ -4,6 +4,7 @@ use crate::cli::Doctor;
 use crate::client::{Api, report};
 use crate::config::{Config, Sandbox, Settings};
 use crate::failure::Failure;
+use crate::telemetry::{self, LogFormat};
 use crate::{node, output};
 use anyhow::{Context, Result, bail};
 use faas::{Backend, BackendReport, Limits};
@@ -12,6 +13,7 @@ use std::sync::Arc;
 
 /// Tries the sandbox and the runtimes here, then asks the node, where one runs.
 pub(crate) fn run(args: &Doctor) -> Result<()> {
+    telemetry::start(LogFormat::Text);
     let variable = |name: &str| std::env::var(name).ok();
     let config = Config::load(Settings::default(), args.config.as_deref(), &variable)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -64,7 +66,8 @@ async fn examine(mut config: Config) -> Result<Value> {
         Err(error) if config.sandbox == Sandbox::Full => {
             config.sandbox = Sandbox::Reduced;
             let reduced = node::process_backend(&config, &limits).await?;
-            output::line(format_args!("{error:#}\nWith --sandbox reduced:"))?;
+            // Standard output may be for a program.
+            tracing::warn!("{error:#}; what follows is with --sandbox reduced");
             reduced
         }
         started => started?,

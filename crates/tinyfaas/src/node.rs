@@ -55,29 +55,28 @@ async fn run(config: &Config, is_json: bool) -> Result<()> {
     let mut signals = Signals::catch().context("catch signals")?;
     let node = Node::start(config).await?;
     if !is_json {
-        banner::addresses(config, &node.addresses)?;
+        banner::addresses(config, &node.addresses);
     }
     let examples = async {
         if config.has_examples {
-            bundled::deploy(&node.management, &node.router, config, |outcome| {
-                if is_json {
-                    return Ok(());
+            let tell = |outcome: &_| {
+                if !is_json {
+                    banner::example(outcome, &node.addresses);
                 }
-                banner::example(outcome, &node.addresses)
-            })
-            .await?;
+            };
+            bundled::deploy(&node.management, &node.router, config, tell).await;
         }
         if is_json {
-            banner::json(&node.addresses)?;
+            banner::json(&node.addresses);
         }
-        std::future::pending::<Result<()>>().await
-    };
-    let ended = tokio::select! {
-        failed = examples => failed,
-        () = signals.next() => Ok(()),
+        std::future::pending::<()>().await;
     };
     tokio::select! {
-        () = node.stop() => ended,
+        () = examples => {}
+        () = signals.next() => {}
+    }
+    tokio::select! {
+        () = node.stop() => Ok(()),
         // Handlers end with this process.
         () = signals.next() => std::process::exit(130),
     }

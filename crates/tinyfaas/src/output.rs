@@ -9,13 +9,25 @@ pub(crate) fn line(text: impl Display) -> Result<()> {
     bytes(format!("{text}\n").as_bytes())
 }
 
+/// Writes a line for whoever still reads: a node goes on without a reader.
+pub(crate) fn notice(text: impl Display) {
+    if let Err(error) = write(format!("{text}\n").as_bytes()) {
+        tracing::debug!(%error, "nobody reads standard output");
+    }
+}
+
 /// Writes bytes as they are.
 pub(crate) fn bytes(bytes: &[u8]) -> Result<()> {
-    let mut out = stdout().lock();
-    match out.write_all(bytes).and_then(|()| out.flush()) {
+    match write(bytes) {
         Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => std::process::exit(0),
         written => Ok(written?),
     }
+}
+
+fn write(bytes: &[u8]) -> std::io::Result<()> {
+    let mut out = stdout().lock();
+    out.write_all(bytes)?;
+    out.flush()
 }
 
 /// Shows what is going on, where a person looks on.

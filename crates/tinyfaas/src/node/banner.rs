@@ -4,59 +4,58 @@ use super::bind::Addresses;
 use super::bundled::{Outcome, Result as Deployment};
 use crate::config::Config;
 use crate::output;
-use anyhow::Result;
 use std::net::{IpAddr, SocketAddr};
 
 /// Prints what is bound, for people.
-pub(crate) fn addresses(config: &Config, addresses: &Addresses) -> Result<()> {
-    output::line(format_args!(
+pub(crate) fn addresses(config: &Config, addresses: &Addresses) {
+    output::notice(format_args!(
         "tinyFaaS {} is running\n",
         env!("CARGO_PKG_VERSION")
-    ))?;
-    row("management", &url("http", addresses.management))?;
+    ));
+    row("management", &url("http", addresses.management));
     for (scheme, addr) in addresses.endpoints() {
-        row(title(scheme), &url(scheme, addr))?;
+        row(title(scheme), &url(scheme, addr));
     }
     let isolation = format!(
         "{} (tinyfaas doctor shows its parts)",
         config.sandbox.as_str()
     );
-    row("isolation", &isolation)?;
-    row("data", &config.data_dir.display().to_string())?;
+    row("isolation", &isolation);
+    row("data", &config.data_dir.display().to_string());
     let is_guarded = addresses.management.is_some_and(|addr| {
         !config.is_management_insecure && (config.is_token_wanted || !addr.ip().is_loopback())
     });
     if is_guarded {
-        row("token", &config.token_file.display().to_string())?;
+        row("token", &config.token_file.display().to_string());
     }
-    output::line("")
+    output::notice("");
 }
 
 /// Prints how to call an example, or why it is not there.
-pub(crate) fn example(outcome: &Outcome, addresses: &Addresses) -> Result<()> {
+pub(crate) fn example(outcome: &Outcome, addresses: &Addresses) {
     let name = outcome.name;
     match &outcome.result {
-        Deployment::Deployed(runtime) => output::line(format_args!("{name} ({runtime})"))?,
+        Deployment::Deployed(runtime) => output::notice(format_args!("{name} ({runtime})")),
         Deployment::Unchanged(runtime) => {
-            output::line(format_args!("{name} ({runtime}, as before)"))?;
+            output::notice(format_args!("{name} ({runtime}, as before)"));
         }
         Deployment::Failed(reason) => {
-            return output::line(format_args!("{name} is not deployed: {reason}\n"));
+            return output::notice(format_args!("{name} is not deployed: {reason}\n"));
         }
     }
     for (scheme, addr) in addresses.endpoints() {
         if let Some(addr) = addr {
-            output::line(format_args!(
+            output::notice(format_args!(
                 "  {}",
                 command(&program(), scheme, addr, name)
-            ))?;
+            ));
         }
     }
-    output::line("")
+    output::notice("");
 }
 
 /// Prints what is bound, for programs: one line.
-pub(crate) fn json(addresses: &Addresses) -> Result<()> {
+pub(crate) fn json(addresses: &Addresses) {
     let shown = Bound {
         management: addresses.management,
         coap: addresses.coap,
@@ -64,7 +63,8 @@ pub(crate) fn json(addresses: &Addresses) -> Result<()> {
         grpc: addresses.grpc,
         pid: std::process::id(),
     };
-    output::line(serde_json::to_string(&shown)?)
+    let line = serde_json::to_string(&shown);
+    output::notice(line.expect("the shape has only texts and a number"));
 }
 
 /// The line for programs; an address is null where the endpoint is off.
@@ -77,8 +77,8 @@ struct Bound {
     pid: u32,
 }
 
-fn row(title: &str, value: &str) -> Result<()> {
-    output::line(format_args!("  {title:<12}{value}"))
+fn row(title: &str, value: &str) {
+    output::notice(format_args!("  {title:<12}{value}"));
 }
 
 fn title(scheme: &str) -> &str {
