@@ -18,6 +18,9 @@ use tokio_util::sync::CancellationToken;
 /// How often another free port is tried where the one that was found is taken meanwhile.
 const PORT_ATTEMPTS: usize = 8;
 
+/// What a socket may hold until its thread reads it.
+const RECEIVE_BUFFER_BYTES: usize = 4 << 20;
+
 /// Sockets that hear one address.
 #[derive(Debug)]
 pub struct Listener {
@@ -63,6 +66,8 @@ fn open(addr: SocketAddr, is_shared: bool) -> io::Result<UdpSocket> {
     }
     #[cfg(unix)]
     socket.set_reuse_port(is_shared)?;
+    // A burst is to wait there, not to be lost. The kernel grants what its own bound allows.
+    let _granted = socket.set_recv_buffer_size(RECEIVE_BUFFER_BYTES).is_ok();
     socket.set_nonblocking(true)?;
     socket.bind(&addr.into())?;
     Ok(socket.into())

@@ -129,6 +129,7 @@ async fn a_request_reaches_the_function_whole() {
     request.query = coap::uri::arguments("x=1&y=2");
     request.content_format = Some(50);
     request.accept = Some(60);
+    request.host = Some("example.org".to_owned());
     let response = endpoint.call(request).await;
     assert_eq!(response.code, Code::CHANGED);
     assert_eq!(response.content_format, Some(0));
@@ -141,7 +142,9 @@ async fn a_request_reaches_the_function_whole() {
         seen.headers.get("content-type"),
         Some(&b"application/json"[..])
     );
-    assert_eq!(seen.headers.get("accept"), Some(&b"application/cbor"[..]));
+    let field = |name| seen.headers.get(name).map(<[u8]>::to_vec);
+    assert_eq!(field("accept"), Some(b"application/cbor".to_vec()));
+    assert_eq!(field("host"), Some(b"example.org".to_vec()));
     endpoint.stopped().await;
 }
 

@@ -29,6 +29,7 @@ fn headers<P>(request: &Request<P>) -> Result<Headers, HeaderError> {
     let fields = [
         ("content-type", media_type(request.content_format)),
         ("accept", media_type(request.accept)),
+        ("host", request.host.as_deref()),
         ("if-none-match", request.if_none_match.then_some("*")),
     ];
     let fields = fields

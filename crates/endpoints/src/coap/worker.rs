@@ -60,7 +60,7 @@ pub(super) fn run(
         let mut worker = Worker { io, server, proxy };
         tokio::select! {
             () = worker.serve(shutdown) => {}
-            () = cut.cancelled() => tracing::warn!("CoAP exchanges are cut"),
+            () = cut.cancelled() => {}
         }
         Ok(())
     })
