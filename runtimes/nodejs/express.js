@@ -360,6 +360,8 @@ function toBuffer(value, encoding) {
   throw new TypeError(`a reply of type ${typeof value}: give text or a Buffer`);
 }
 
+// The endpoint that answers the client frames the body itself.
+const FRAMING = new Set(['connection', 'content-length', 'transfer-encoding']);
 const knownTypes = new Map();
 
 /** The header block of a response. */
@@ -376,8 +378,7 @@ function headerBlock(res) {
   const fields = [];
   if (res._type !== undefined) fields.push(field('content-type', res._type));
   for (const [name, values] of res._headers) {
-    // The endpoint that answers the client frames the body itself.
-    if (name === 'content-length' || name === 'transfer-encoding' || name === 'connection') continue;
+    if (FRAMING.has(name)) continue;
     for (const value of [].concat(values)) fields.push(field(name, value));
   }
   return Buffer.concat(fields);

@@ -250,7 +250,9 @@ class Shim {
         if (typeof one.payload === 'string') at += out.write(one.payload, at);
         else at += one.payload.copy(out, at);
       }
-      this.socket.write(out.subarray(0, at), () => this.slabs.length < SLABS_MAX && this.slabs.push(out));
+      this.socket.write(out.subarray(0, at), () => {
+        if (this.slabs.length < SLABS_MAX) this.slabs.push(out);
+      });
       return;
     }
     this.socket.cork();
@@ -297,6 +299,9 @@ function describe(error) {
 
 // The function
 
+// What `require` says of a module that has to be imported.
+const ES_MODULE = new Set(['ERR_REQUIRE_ESM', 'ERR_REQUIRE_ASYNC_MODULE']);
+
 /** The exports of the module at a path, be it CommonJS or an ES module. */
 async function importFrom(path) {
   const file = require.resolve(path);
@@ -304,7 +309,7 @@ async function importFrom(path) {
     try {
       return require(file);
     } catch (error) {
-      if (error?.code !== 'ERR_REQUIRE_ESM' && error?.code !== 'ERR_REQUIRE_ASYNC_MODULE') throw error;
+      if (!ES_MODULE.has(error?.code)) throw error;
     }
   }
   return import(require('url').pathToFileURL(file));
@@ -320,7 +325,8 @@ function entryOf(code) {
       if (error?.code !== 'MODULE_NOT_FOUND') throw error;
     }
   }
-  throw new Error('no module to load: put an index.js into the folder, or name its file as "main" in package.json');
+  const fix = 'put an index.js into the folder, or name its file as "main" in package.json';
+  throw new Error(`no module to load: ${fix}`);
 }
 
 function addDependencies() {
@@ -345,19 +351,23 @@ async function load() {
     if (typeof candidate === 'function') return candidate;
   }
   const found = module === null ? 'null' : typeof module;
-  throw new Error(`${entry} exports ${found}, not a function: use module.exports = (req, res) => { … }, or export default`);
+  const fix = 'use module.exports = (req, res) => { … }, or export default';
+  throw new Error(`${entry} exports ${found}, not a function: ${fix}`);
 }
 
 /** `eventhandler()`, whose result is the reply as it is. */
 function oldContract(module, entry) {
   const eventhandler = module?.eventhandler ?? module?.default?.eventhandler;
   if (typeof eventhandler !== 'function') {
-    throw new Error(`${entry} exports no function eventhandler(): use module.exports.eventhandler = () => …`);
+    const fix = 'use module.exports.eventhandler = () => …';
+    throw new Error(`${entry} exports no function eventhandler(): ${fix}`);
   }
   const answer = (res, result) => {
-    if (typeof result === 'string' || ArrayBuffer.isView(result)) return res.type('text').send(result);
-    if (typeof result === 'object' && result !== null) return res.json(result);
-    return res.type('text').send(result === undefined || result === null ? '' : String(result));
+    if (typeof result === 'object' && result !== null && !ArrayBuffer.isView(result)) {
+      return res.json(result);
+    }
+    const isPlain = typeof result === 'string' || ArrayBuffer.isView(result);
+    return res.type('text').send(isPlain ? result : String(result ?? ''));
   };
   return (req, res) => {
     const result = eventhandler();
