@@ -66,8 +66,9 @@ pub fn request(method: &str, url: &str, headers: &[(&str, &str)], body: &[u8]) -
     answer.unwrap_or_else(|error| panic!("{method} {url}: {error}"))
 }
 
-/// A client of its own connections.
-pub(crate) fn agent() -> Agent {
+/// A client with connections of its own, which it keeps open.
+#[must_use]
+pub fn agent() -> Agent {
     let config = Agent::config_builder()
         .http_status_as_error(false)
         .max_redirects(0)

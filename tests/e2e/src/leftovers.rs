@@ -1,5 +1,6 @@
 //! What a node leaves behind when it ends: there must be nothing.
 
+use rustix::process::{Pid, Signal, kill_process};
 use std::fs;
 use std::path::{Path, PathBuf};
 use walkdir::WalkDir;
@@ -31,6 +32,16 @@ impl Process {
             started: fields.get(19)?.parse().ok()?,
         };
         (!is_zombie).then_some(process)
+    }
+
+    /// Kills it with SIGKILL.
+    ///
+    /// # Panics
+    /// Where it can't be.
+    pub fn kill(&self) {
+        let pid = i32::try_from(self.pid).ok().and_then(Pid::from_raw);
+        let sent = pid.map(|pid| kill_process(pid, Signal::KILL));
+        assert_eq!(sent, Some(Ok(())), "{self:?}");
     }
 
     /// Whether it lives still.
@@ -71,18 +82,26 @@ pub(crate) fn of(pid: u32, data_dir: &Path, known: &[Process]) -> Vec<String> {
     let mut left = Vec::new();
     let living = known.iter().filter(|process| process.is_alive());
     left.extend(living.map(|process| format!("process {} ({})", process.pid, process.name)));
-    let prefix = format!("tinyfaas-{pid}-");
-    left.extend(in_cgroups(&prefix));
-    left.extend(
-        cgroups(&prefix)
-            .iter()
-            .map(|dir| format!("cgroup {}", dir.display())),
-    );
+    left.extend(cgroups_of(pid));
     let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
     let below = data_dir.display().to_string();
     let mounts = mounts.lines().filter(|line| line.contains(&below));
     left.extend(mounts.map(|line| format!("mount {line}")));
     left.extend(temporary_files(data_dir));
+    left
+}
+
+/// The cgroups of the node with that id and the processes in them, as texts.
+#[must_use]
+pub fn cgroups_of(pid: u32) -> Vec<String> {
+    let prefix = format!("tinyfaas-{pid}-");
+    let mut left = in_cgroups(&prefix);
+    let folders = cgroups(&prefix);
+    left.extend(
+        folders
+            .iter()
+            .map(|dir| format!("cgroup {}", dir.display())),
+    );
     left
 }
 

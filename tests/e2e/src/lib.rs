@@ -18,11 +18,11 @@ mod leftovers;
 mod node;
 mod wait;
 
-pub use answer::{Answer, request, request_with};
+pub use answer::{Answer, agent, request, request_with};
 pub use cli::Ended;
 pub use client::{Call, Client, Outcome, Reply};
 pub use function::Function;
-pub use leftovers::{Process, descendants};
+pub use leftovers::{Process, cgroups_of, descendants};
 pub use node::{Node, Place};
 pub use wait::{PATIENCE, until};
 

@@ -251,12 +251,14 @@ impl Node {
         self.end(Signal::TERM);
     }
 
-    /// Ends it with a signal, waits, and sees that nothing runs any more.
+    /// Kills it, waits, and sees that nothing runs any more. Returns its process id.
     ///
     /// # Panics
     /// Where a process is left.
-    pub fn kill(mut self) {
+    pub fn kill(mut self) -> u32 {
+        let pid = self.pid();
         self.end(Signal::KILL);
+        pid
     }
 
     fn end(&mut self, signal: Signal) {

@@ -4,7 +4,7 @@ cat >"/tmp/$$"
 read -r word argument <"/tmp/$$" || true
 case $word in
 do:fail)
-  echo "the function says no" >&2
+  echo "the function says no"
   exit 1
   ;;
 do:crash) kill -KILL $$ ;;
@@ -13,6 +13,7 @@ do:env) printenv "$argument" | tr -d '\n' ;;
 do:header)
   # Headers are variables as in CGI.
   name=HTTP_$(printf %s "$argument" | tr a-z- A-Z_)
+  [ "$argument" = content-type ] && name=CONTENT_TYPE
   printenv "$name" | tr -d '\n'
   ;;
 *) cat "/tmp/$$" ;;
