@@ -7,7 +7,9 @@ use std::path::{Path, PathBuf};
 type Failure = Box<dyn std::error::Error>;
 
 fn main() -> Result<(), Failure> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let manifest_dir =
+        std::env::var_os("CARGO_MANIFEST_DIR").ok_or("cargo sets CARGO_MANIFEST_DIR")?;
+    let root = Path::new(&manifest_dir).join("../..");
     let mut code = String::new();
     for (name, folder) in [("EXAMPLES", "examples"), ("HANDLERS", "handlers")] {
         let folder = root.join(folder);
