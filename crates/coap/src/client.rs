@@ -253,7 +253,8 @@ impl Client {
             self.szx = block1.map_or(self.szx, Block::szx);
             return self.send(now);
         }
-        if message.code == Code::REQUEST_ENTITY_INCOMPLETE && self.restarts < RESTARTS_MAX {
+        let is_forgotten = message.code == Code::REQUEST_ENTITY_INCOMPLETE;
+        if is_forgotten && self.may_restart(block1) {
             return self.restart(now);
         }
         self.uploaded = self.request.payload.len();
@@ -306,8 +307,26 @@ impl Client {
         self.finish(message, body.into());
     }
 
+    /// Whether the request may begin anew, seen a 4.08 with this Block1: where a body was not
+    /// whole when the server refused a block, so that nothing was run, or where the method may
+    /// run again. A 4.08 that has the last block's Block1, or none was sent, is what the request
+    /// brought.
+    fn may_restart(&self, refused: Option<Block>) -> bool {
+        let len = self.request.payload.len();
+        let block_bytes = 16 << self.szx;
+        let is_upload = len > block_bytes && self.body.is_empty();
+        let is_last = self.uploaded + block_bytes >= len;
+        let is_unfinished = is_upload && (refused.is_none() || !is_last);
+        self.restarts < RESTARTS_MAX && (is_unfinished || self.may_fetch_again())
+    }
+
+    /// Whether a response that is being fetched may be asked for anew.
+    fn may_fetch_again(&self) -> bool {
+        !self.body.is_empty() && matches!(self.request.method, Code::GET | Code::FETCH)
+    }
+
     fn restart_or_fail(&mut self, now: Instant, reason: &'static str) {
-        if self.restarts < RESTARTS_MAX {
+        if self.restarts < RESTARTS_MAX && self.may_fetch_again() {
             return self.restart(now);
         }
         self.fail(ClientError::Blocks(reason));

@@ -201,6 +201,60 @@ fn a_reset_ends_the_request() {
     assert_eq!(client.deadline(), None);
 }
 
+/// Answers what the client sent last, piggybacked.
+fn answer(client: &mut Client, code: Code, uints: &[(u16, Option<Block>)], payload: &[u8]) {
+    let sent = client.poll_transmit().unwrap();
+    let sent = Message::parse(&sent).unwrap();
+    let kind = Kind::Acknowledgement;
+    let mut encoder = Encoder::new(kind, code, sent.message_id, sent.token);
+    for (number, block) in uints {
+        encoder.uint(*number, block.unwrap().to_uint());
+    }
+    client.receive(Instant::now(), &encoder.finish(payload));
+}
+
+#[test]
+fn a_request_begins_anew_only_where_it_was_surely_not_run() {
+    const INCOMPLETE: Code = Code::REQUEST_ENTITY_INCOMPLETE;
+    let block1 = |number: usize, more| (option::BLOCK1, Block::at(number * 1024, more, SZX_MAX));
+    let new = |method, bytes| {
+        let mut request = ClientRequest::new(method, "/echo");
+        request.payload = body(bytes);
+        Client::new(Instant::now(), request, ClientConfig::default(), 1)
+    };
+    let refused = |client: &Client| {
+        let result = client.result();
+        result.is_some_and(|r| r.as_ref().is_ok_and(|r| r.code == INCOMPLETE))
+    };
+
+    // The function said so itself.
+    let mut client = new(Code::POST, 10);
+    answer(&mut client, INCOMPLETE, &[], b"");
+    assert!(refused(&client));
+    let mut client = new(Code::POST, 2000);
+    answer(&mut client, Code::CONTINUE, &[block1(0, true)], b"");
+    answer(&mut client, INCOMPLETE, &[block1(1, false)], b"");
+    assert!(refused(&client));
+
+    // The server has forgotten the first blocks.
+    let mut client = new(Code::POST, 2000);
+    answer(&mut client, Code::CONTINUE, &[block1(0, true)], b"");
+    answer(&mut client, INCOMPLETE, &[], b"");
+    let again = client.poll_transmit().unwrap();
+    let again = Message::parse(&again).unwrap();
+    assert_eq!(block(&again, option::BLOCK1), Block::at(0, true, SZX_MAX));
+
+    // The server has forgotten the response: only what is safe is asked anew.
+    for (method, is_asked) in [(Code::GET, true), (Code::FETCH, true), (Code::POST, false)] {
+        let mut client = new(method, 0);
+        let first = (option::BLOCK2, Block::at(0, true, SZX_MAX));
+        answer(&mut client, Code::CONTENT, &[first], &body(1024));
+        answer(&mut client, INCOMPLETE, &[], b"");
+        assert_eq!(client.poll_transmit().is_some(), is_asked, "{method}");
+        assert_eq!(refused(&client), !is_asked, "{method}");
+    }
+}
+
 #[test]
 fn a_body_over_the_bound_is_refused() {
     let reply = body(4000);
