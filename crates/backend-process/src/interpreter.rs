@@ -1,9 +1,10 @@
 //! Finds the interpreters and compilers of this host and what of the host they need to run.
 
 use faas::{PrepareError, Runtime};
+use rustix::process::{Pid, Signal, kill_process_group};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{Output, Stdio};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 use tokio::process::Command;
@@ -127,11 +128,8 @@ async fn ask(runtime: Runtime, question: &Question, program: &Path) -> Result<In
         flag, fix, oldest, ..
     } = question;
     let shown = program.display();
-    let asked = Command::new(program)
-        .args(question.args)
-        .stdin(Stdio::null())
-        .kill_on_drop(true)
-        .output();
+    let mut command = Command::new(program);
+    let asked = answer(command.args(question.args));
     let output = match tokio::time::timeout(ASK, asked).await {
         Ok(Ok(output)) if output.status.success() => output,
         Ok(Err(error)) if error.kind() == std::io::ErrorKind::NotFound => {
@@ -168,6 +166,29 @@ async fn ask(runtime: Runtime, question: &Question, program: &Path) -> Result<In
             prefix.display()
         )
     })
+}
+
+/// What the program prints. Dropping the future ends it and whatever it started: what stands in
+/// PATH may be a script of a version manager.
+async fn answer(command: &mut Command) -> std::io::Result<Output> {
+    let command = command.stdin(Stdio::null()).stdout(Stdio::piped());
+    let child = command.stderr(Stdio::piped()).process_group(0).spawn()?;
+    let id = child.id().and_then(|id| i32::try_from(id).ok());
+    let mut group = Group(id.and_then(Pid::from_raw));
+    let output = child.wait_with_output().await;
+    group.0 = None;
+    output
+}
+
+/// A group of processes that is killed when this is dropped, unless it was taken out.
+struct Group(Option<Pid>);
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        let killed = self.0.map(|group| kill_process_group(group, Signal::KILL));
+        // Where it fails, the group has ended.
+        let _was_there = killed.is_some_and(|killed| killed.is_ok());
+    }
 }
 
 fn nodejs(lines: &[&str]) -> Option<Interpreter> {
