@@ -11,10 +11,14 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Arc;
 use std::sync::mpsc::sync_channel;
+use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 /// How much of a node's log a failing test shows.
 const LOG_BYTES_SHOWN: usize = 16 << 10;
+
+/// How long the kernel may take to remove what a node killed last.
+const GRACE: Duration = Duration::from_secs(1);
 
 /// Where a node keeps its data; nodes that are started one after the other may share it.
 #[derive(Debug, Clone)]
@@ -279,7 +283,14 @@ impl Node {
         }
         let log = self.log();
         assert!(status.success(), "the node ended with {status}:\n{log}");
-        let left = leftovers::of(pid, &data_dir, &started);
+        // What was killed takes the kernel a moment to be gone.
+        let since = Instant::now();
+        let left = loop {
+            let left = leftovers::of(pid, &data_dir, &started);
+            if left.is_empty() || since.elapsed() > GRACE {
+                break left;
+            }
+        };
         assert!(left.is_empty(), "left behind: {left:#?}\n{log}");
     }
 }

@@ -73,7 +73,7 @@ fn a_bad_old_call_is_answered_with_a_line_that_says_why() {
         assert!(text.contains(part), "{path} {body}: {text}");
     };
     check("/upload", "no JSON", 400, "JSON");
-    check("/upload", "{}", 400, "name");
+    check("/upload", "{}", 400, "zip");
     check("/delete", r#"{"name": "nobody"}"#, 404, "nobody");
     check("/delete", "{}", 400, "name");
     let folder = r#"{"path": "nowhere", "resource": "/a", "entry": "a.js", "threads": 1}"#;
@@ -127,7 +127,7 @@ fn the_scripts_take_the_arguments_that_they_always_took() {
     script(
         &node,
         "uploadURL.sh",
-        &[&url, "fetched", "python3", "1", "sub"],
+        &[&url, "sub", "fetched", "python3", "1"],
     );
     assert_eq!(node.post("fetched", b"you").text(), "hello you");
     script(&node, "delete.sh", &["greeter"]);
