@@ -150,6 +150,13 @@ pub(crate) fn build(plan: &Plan, taken: &Trees) -> Result<(), Failure> {
     for name in ["tmp", "proc", "dev"] {
         fs::create_dir(Path::new(STAGE).join(name)).step("root folder")?;
     }
+    // Before the trees: an interpreter may lie below the host's /tmp.
+    let tmp = format!(
+        "size={},nr_inodes={},mode=1777",
+        plan.tmp_bytes_max,
+        plan.tmp_files_max + 1
+    );
+    mount_tmpfs(&tmp, &format!("{STAGE}/tmp")).step("/tmp")?;
     for tree in &taken.trees {
         attach(tree).step("binding")?;
     }
@@ -162,12 +169,6 @@ pub(crate) fn build(plan: &Plan, taken: &Trees) -> Result<(), Failure> {
         symlink(destination, Path::new(STAGE).join("dev").join(link)).step("/dev")?;
     }
     mount_proc().step("/proc")?;
-    let tmp = format!(
-        "size={},nr_inodes={},mode=1777",
-        plan.tmp_bytes_max,
-        plan.tmp_files_max + 1
-    );
-    mount_tmpfs(&tmp, &format!("{STAGE}/tmp")).step("/tmp")?;
     let read_only = MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NODEV | MountFlags::BIND;
     mount_remount(STAGE, read_only, "").step("read-only root")?;
     enter().step("new root")
