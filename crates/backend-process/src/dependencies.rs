@@ -98,6 +98,7 @@ async fn run(
         plan: plan(node, &folder, &go_cache, interpreter, recipe),
         limits: &build_limits(node),
         host_id: node.build_id(),
+        scratch: None,
         protocol: File::open("/dev/null")
             .map_err(|e| host(package, "open /dev/null", &e))?
             .into(),
@@ -191,7 +192,7 @@ fn plan(
             PathBuf::from(seen)
         }
     };
-    let build = target("/build", folder);
+    let (build, cache) = (target("/build", folder), target("/cache", go_cache));
     let mut binds = vec![
         Bind {
             source: folder.to_owned(),
@@ -200,7 +201,7 @@ fn plan(
         },
         Bind {
             source: go_cache.to_owned(),
-            target: target("/cache/go-build", go_cache),
+            target: cache.clone(),
             is_writable: true,
         },
     ];
@@ -218,13 +219,14 @@ fn plan(
             is_writable: false,
         });
     }
-    // Paths in recipes are those of the full sandbox.
+    let places = [
+        ("@build", build.display().to_string()),
+        ("@cache", cache.display().to_string()),
+    ];
     let here = |text: &str| {
-        if !is_reduced {
-            return text.to_owned();
-        }
-        let text = text.replace("/cache/go-build", &go_cache.display().to_string());
-        text.replace("/build", &folder.display().to_string())
+        places.iter().fold(text.to_owned(), |text, (name, place)| {
+            text.replace(name, place)
+        })
     };
     let working_dir = if recipe.copies_code {
         build.join("code")
@@ -263,8 +265,8 @@ fn envs(
             "PATH".into(),
             format!("{}:/usr/local/bin:/usr/bin:/bin", folder.display()),
         ),
-        ("HOME".into(), here("/build/home")),
-        ("TMPDIR".into(), here("/build/tmp")),
+        ("HOME".into(), here("@build/home")),
+        ("TMPDIR".into(), here("@build/tmp")),
         ("LANG".into(), "C.UTF-8".into()),
     ];
     envs.extend(

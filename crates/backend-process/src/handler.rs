@@ -50,6 +50,7 @@ impl Template {
             plan: self.plan(id)?,
             limits: &self.package.spec.limits,
             host_id: self.host_id,
+            scratch: self.scratch(id),
             protocol: theirs.into(),
             output: Target {
                 log: Arc::clone(&self.package.log),
@@ -84,6 +85,12 @@ impl Template {
         })
     }
 
+    /// The folder of the host that is the instance's `/tmp`, in reduced isolation.
+    fn scratch(&self, id: &str) -> Option<PathBuf> {
+        let is_reduced = self.node.mode == SandboxMode::Reduced;
+        is_reduced.then(|| self.node.scratch.join(id))
+    }
+
     fn places(&self, id: &Arc<str>) -> io::Result<Places> {
         let built = self.built.as_ref().map(|kept| kept.folder.as_path());
         match self.node.mode {
@@ -98,7 +105,7 @@ impl Template {
                 tmp: "/tmp".into(),
             }),
             SandboxMode::Reduced => {
-                let tmp = self.node.scratch.join(&**id);
+                let tmp = self.scratch(id).unwrap_or_default();
                 std::fs::create_dir_all(&tmp)?;
                 Ok(Places {
                     code: self.package.code.clone(),
@@ -212,8 +219,8 @@ impl Template {
     }
 }
 
-/// Small heaps: a handler is one of many on a small machine.
-const NODEJS_FLAGS: &[&str] = &[];
+/// A small young generation and one helper thread: a handler is one of many on a small machine.
+const NODEJS_FLAGS: &[&str] = &["--max-semi-space-size=2", "--v8-pool-size=1"];
 /// No bytecode is written, as the code is read-only; no `site`, whose work is done once for all
 /// (`TINYFAAS_SITE`); the same text encoding everywhere.
 const PYTHON3_FLAGS: &[&str] = &["-B", "-S", "-X", "utf8"];

@@ -3,12 +3,15 @@
 use crate::output::{self, Target};
 use crate::sandbox::cgroup::{Cgroup, Cgroups};
 use crate::sandbox::spawner::{Launch, Launched, Spawner};
-use crate::sandbox::{Plan, watch};
+use crate::sandbox::{Plan, SandboxMode, watch};
 use faas::{BoxFuture, FunctionLimits, LogStream};
 use handler_protocol::Process;
-use rustix::process::{Signal, WaitId, WaitIdOptions, pidfd_send_signal, waitid};
+use rustix::process::{
+    Pid, Signal, WaitId, WaitIdOptions, kill_process_group, pidfd_send_signal, waitid,
+};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::AsyncReadExt;
@@ -34,6 +37,8 @@ pub(crate) struct Order<'a> {
     pub(crate) plan: Plan,
     pub(crate) limits: &'a FunctionLimits,
     pub(crate) host_id: Option<u32>,
+    /// A folder of its own, removed when nothing of the process is left.
+    pub(crate) scratch: Option<PathBuf>,
     /// Its descriptor 0.
     pub(crate) protocol: OwnedFd,
     pub(crate) output: Target,
@@ -45,6 +50,7 @@ impl Sandbox {
         let cgroup = self.cgroups.make(order.limits)?;
         let (stdout, their_stdout) = output::pipe()?;
         let (stderr, their_stderr) = output::pipe()?;
+        let is_reduced = order.plan.mode == SandboxMode::Reduced;
         let launch = Launch {
             plan: order.plan,
             host_id: order.host_id,
@@ -58,7 +64,11 @@ impl Sandbox {
             stdout: their_stdout,
             stderr: their_stderr,
         };
-        let Launched { pidfd, control } = match self.spawner.launch(launch).await {
+        let Launched {
+            pid,
+            pidfd,
+            control,
+        } = match self.spawner.launch(launch).await {
             Ok(launched) => launched,
             Err(error) => {
                 if let Some(cgroup) = cgroup {
@@ -80,6 +90,8 @@ impl Sandbox {
             pidfd: watch(pidfd)?,
             pumps,
             cgroup,
+            group: is_reduced.then_some(pid),
+            scratch: order.scratch,
             memory_bytes_max: order.limits.memory_bytes_max,
         };
         let mut process = SandboxedProcess {
@@ -124,6 +136,9 @@ struct Live {
     pidfd: AsyncFd<OwnedFd>,
     pumps: Vec<JoinHandle<()>>,
     cgroup: Option<Cgroup>,
+    /// The process group to end with it, where no pid namespace does that.
+    group: Option<Pid>,
+    scratch: Option<PathBuf>,
     memory_bytes_max: u64,
 }
 
@@ -195,12 +210,20 @@ impl Live {
             }
             cgroup.remove().await;
         }
+        if let Some(scratch) = &self.scratch {
+            // What can't be removed now is removed at the next start.
+            drop(std::fs::remove_dir_all(scratch));
+        }
         exit
     }
 
     async fn exited(&self) -> Exit {
         loop {
             let ready = self.pidfd.readable().await;
+            if let Some(group) = self.group {
+                // Not reaped yet, so the number still is its own. It fails where all are gone.
+                let _gone = kill_process_group(group, Signal::KILL);
+            }
             let id = WaitId::PidFd(self.pidfd.get_ref().as_fd());
             let status = waitid(id, WaitIdOptions::EXITED | WaitIdOptions::NOHANG);
             match (status, ready) {

@@ -6,7 +6,8 @@ use sha2::{Digest, Sha256};
 use std::fs;
 use std::path::PathBuf;
 
-/// A build to make.
+/// A build to make. In `args` and `envs`, `@build` stands for the build folder and `@cache` for
+/// what the Go compiler keeps.
 pub(crate) struct Recipe {
     /// Tells this result from every other.
     pub(crate) key: String,
@@ -86,7 +87,7 @@ fn npm(package: &Package, node: &Interpreter) -> Result<Option<Recipe>, PrepareE
         copies_code: false,
         program: node.executable.clone(),
         args: args.collect(),
-        envs: vec![("npm_config_cache", "/build/.npm".into())],
+        envs: vec![("npm_config_cache", "@build/.npm".into())],
         result: "node_modules",
         complaint: "npm could not install the dependencies in package.json".into(),
     }))
@@ -133,7 +134,7 @@ fn pip(package: &Package, python: &Interpreter) -> Option<Recipe> {
         "--no-cache-dir",
         "--root-user-action=ignore",
         "--target",
-        "/build/packages",
+        "@build/packages",
         "-r",
         "requirements.txt",
     ];
@@ -160,7 +161,7 @@ fn go(package: &Package, go: &Interpreter, shim: &str) -> Recipe {
         "-buildvcs=false",
         "-ldflags=-s -w",
         "-o",
-        "/build/out/fn",
+        "@build/out/fn",
         ".",
     ];
     Recipe {
@@ -170,10 +171,10 @@ fn go(package: &Package, go: &Interpreter, shim: &str) -> Recipe {
         program: go.executable.clone(),
         args: args.map(String::from).to_vec(),
         envs: vec![
-            ("GOCACHE", "/cache/go-build".into()),
-            ("GOMODCACHE", "/build/mod".into()),
-            ("GOPATH", "/build/go".into()),
-            ("GOTMPDIR", "/build/tmp".into()),
+            ("GOCACHE", "@cache".into()),
+            ("GOMODCACHE", "@build/mod".into()),
+            ("GOPATH", "@build/go".into()),
+            ("GOTMPDIR", "@build/tmp".into()),
             ("GOTOOLCHAIN", "local".into()),
             ("CGO_ENABLED", "0".into()),
         ],

@@ -61,6 +61,7 @@ pub(crate) async fn try_sandbox(node: &Node) -> io::Result<()> {
         },
         limits: &limits,
         host_id: node.build_id(),
+        scratch: None,
         protocol: File::open("/dev/null")?.into(),
         output: Target {
             log: Arc::new(FunctionLog::new(&node.limits)),
@@ -119,7 +120,8 @@ fn isolation(node: &Node) -> Vec<Isolation> {
     let namespaces = if is_full {
         "user, mount, pid, net, ipc, uts and cgroup namespaces, a file system of its own".into()
     } else {
-        format!("off by --sandbox reduced. {}", fix())
+        "off by --sandbox reduced: functions see the host's processes; leave it out to have them"
+            .into()
     };
     let is_root = rustix::process::geteuid().is_root();
     let own_user = if is_root && is_full {

@@ -14,6 +14,33 @@ use std::path::Path;
 /// The newest Landlock whose rights are used; older kernels give what they have.
 const LANDLOCK_ABI: ABI = ABI::V6;
 
+/// What functions see of the host in reduced isolation.
+const USR_AND_COMPANIONS: [&str; 7] = [
+    "/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32",
+];
+
+/// Files and folders of `/etc` that interpreters and package managers read; none holds a secret.
+const PUBLIC_ETC: [&str; 18] = [
+    "/etc/alternatives",
+    "/etc/debian_version",
+    "/etc/gai.conf",
+    "/etc/group",
+    "/etc/host.conf",
+    "/etc/hosts",
+    "/etc/ld.so.cache",
+    "/etc/localtime",
+    "/etc/mime.types",
+    "/etc/nsswitch.conf",
+    "/etc/os-release",
+    "/etc/passwd",
+    "/etc/protocols",
+    "/etc/resolv.conf",
+    "/etc/services",
+    "/etc/ssl/certs",
+    "/etc/ssl/openssl.cnf",
+    "/etc/timezone",
+];
+
 /// When memory runs out, a function goes before tinyFaaS.
 const OUT_OF_MEMORY_SCORE: &str = "500";
 
@@ -116,26 +143,8 @@ fn allowed_paths(plan: &Plan) -> Vec<(&Path, BitFlags<AccessFs>)> {
             paths
         }
         SandboxMode::Reduced => {
-            let shared = [
-                "/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32",
-            ];
-            let etc = [
-                "/etc/alternatives",
-                "/etc/ld.so.cache",
-                "/etc/localtime",
-                "/etc/mime.types",
-            ];
-            let net = [
-                "/etc/hosts",
-                "/etc/resolv.conf",
-                "/etc/nsswitch.conf",
-                "/etc/ssl/certs",
-            ];
-            let readable = shared
-                .iter()
-                .chain(&etc)
-                .chain(&net)
-                .map(|path| (Path::new(*path), read));
+            let shared = USR_AND_COMPANIONS.into_iter().chain(PUBLIC_ETC);
+            let readable = shared.map(|path| (Path::new(path), read));
             let mut paths: Vec<_> = readable.collect();
             paths.extend(
                 plan.binds

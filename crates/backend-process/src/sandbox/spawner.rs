@@ -5,7 +5,7 @@ use super::sys::{Cloned, Inherited, clone_launcher};
 use super::{INNER_ID, Plan, SandboxMode};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::fcntl_dupfd_cloexec;
-use rustix::process::{Signal, WaitId, WaitIdOptions, pidfd_send_signal, waitid};
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, pidfd_send_signal, waitid};
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::{AsFd, OwnedFd};
@@ -34,6 +34,7 @@ pub(crate) struct Launch {
 
 /// A launched process, which may still be preparing itself.
 pub(crate) struct Launched {
+    pub(crate) pid: Pid,
     pub(crate) pidfd: OwnedFd,
     /// Ends when the program is executed; before that, the launcher's complaint.
     pub(crate) control: UnixStream,
@@ -112,6 +113,7 @@ fn start(launch: Launch, executable: &OwnedFd) -> io::Result<Launched> {
     let cloned = clone_launcher(namespaces(&launch.plan), cgroup, &inherited)?;
     match hand_over(&cloned, &launch.plan, launch.host_id, launch.enroll, &ours) {
         Ok(()) => Ok(Launched {
+            pid: cloned.pid,
             pidfd: cloned.pidfd,
             control: ours,
         }),
@@ -148,7 +150,7 @@ fn hand_over(
     mut control: &UnixStream,
 ) -> io::Result<()> {
     if let Some(enroll) = enroll {
-        enroll(cloned.pid)?;
+        enroll(cloned.pid.as_raw_pid().cast_unsigned())?;
     }
     if plan.mode == SandboxMode::Full {
         map_ids(cloned.pid, host_id)?;
@@ -159,7 +161,7 @@ fn hand_over(
 
 /// Maps [`INNER_ID`] to a user and group of the host: as root to ids that nothing else has,
 /// otherwise to our own.
-fn map_ids(pid: u32, host_id: Option<u32>) -> io::Result<()> {
+fn map_ids(pid: Pid, host_id: Option<u32>) -> io::Result<()> {
     let (uid, gid) = match host_id {
         Some(id) => (id, id),
         None => {
@@ -174,8 +176,8 @@ fn map_ids(pid: u32, host_id: Option<u32>) -> io::Result<()> {
     put(pid, "gid_map", &format!("{INNER_ID} {gid} 1"))
 }
 
-fn put(pid: u32, file: &str, text: &str) -> io::Result<()> {
-    let path = format!("/proc/{pid}/{file}");
+fn put(pid: Pid, file: &str, text: &str) -> io::Result<()> {
+    let path = format!("/proc/{}/{file}", pid.as_raw_pid());
     // These files take their text in one write.
     File::options()
         .write(true)

@@ -5,6 +5,7 @@
 )]
 
 use rustix::mount::MountAttrFlags;
+use rustix::process::Pid;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use tokio::io::Interest;
@@ -34,7 +35,7 @@ pub(crate) struct Inherited<'a> {
 
 /// A process that was cloned.
 pub(crate) struct Cloned {
-    pub(crate) pid: u32,
+    pub(crate) pid: Pid,
     pub(crate) pidfd: OwnedFd,
 }
 
@@ -76,7 +77,8 @@ pub(crate) fn clone_launcher(
         pid => {
             // SAFETY: the kernel has just made this descriptor for us.
             let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
-            let pid = u32::try_from(pid).expect("a process id is positive and fits 32 bits");
+            let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
+            let pid = pid.expect("a process id is positive and fits 31 bits");
             Ok(Cloned { pid, pidfd })
         }
     }
