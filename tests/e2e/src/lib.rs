@@ -12,6 +12,7 @@
 mod answer;
 mod cli;
 mod client;
+pub mod crafted;
 mod driver;
 mod function;
 mod leftovers;
