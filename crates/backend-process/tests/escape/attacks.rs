@@ -46,7 +46,7 @@ pub(crate) const ALL: &[Attack] = &[
     },
     Attack {
         name: "processes_of_the_host_cannot_be_traced",
-        code: "call(101, 16, @PID, 0, 0); call(101, 17, @PID, 0, 0); result = 'attached'",
+        code: "call(101, 16, @PID, 0, 0); os.waitpid(@PID, 0); call(101, 17, @PID, 0, 0); result = 'attached'",
         outside: "attached",
         inside: NOT_PERMITTED,
     },

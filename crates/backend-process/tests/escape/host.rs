@@ -66,6 +66,14 @@ impl Node {
     }
 
     pub(crate) fn with(limits: &FunctionLimits, handlers: u16) -> Result<Self> {
+        Self::isolated(SandboxMode::Full, limits, handlers)
+    }
+
+    pub(crate) fn reduced() -> Result<Self> {
+        Self::isolated(SandboxMode::Reduced, &FunctionLimits::default(), 1)
+    }
+
+    fn isolated(sandbox: SandboxMode, limits: &FunctionLimits, handlers: u16) -> Result<Self> {
         let folder = tempfile::tempdir()?;
         let targets = Targets::make(&folder)?;
         let code = folder.path().join("code");
@@ -80,7 +88,7 @@ impl Node {
         let options = Options {
             data_dir: folder.path().join("data"),
             limits: node_limits,
-            sandbox: SandboxMode::Full,
+            sandbox,
             interpreters: Interpreters::default(),
         };
         let package = Package {

@@ -1,5 +1,6 @@
 //! What a function can use up: memory, processes, disk, time of the CPU, its log, its protocol.
 
+use crate::attacks;
 use crate::host::{Node, outside};
 use anyhow::{Context, Result, ensure};
 use faas::{FunctionLimits, InvokeError, Limits};
@@ -8,7 +9,26 @@ use std::path::{Path, PathBuf};
 
 type Test = fn() -> Result<()>;
 
+/// What Landlock and seccomp refuse on their own, without namespaces.
+const REDUCED: &[&str] = &[
+    "etc_shadow_is_not_there",
+    "another_functions_code_is_not_there",
+    "files_of_the_host_are_not_there",
+    "processes_of_the_host_cannot_be_signalled",
+    "loopback_of_the_host_is_not_reached",
+    "abstract_sockets_of_the_host_are_not_reached",
+    "mount_is_refused",
+    "unshare_is_refused",
+    "ptrace_is_refused",
+    "netlink_is_refused",
+    "usr_cannot_be_written",
+];
+
 pub(crate) const ALL: &[(&str, Test)] = &[
+    (
+        "reduced_isolation_refuses_what_it_can",
+        reduced_isolation_refuses_what_it_can,
+    ),
     ("tmp_is_bounded_by_bytes", tmp_is_bounded_by_bytes),
     ("tmp_is_bounded_by_files", tmp_is_bounded_by_files),
     (
@@ -41,6 +61,29 @@ pub(crate) const ALL: &[(&str, Test)] = &[
         oversized_frames,
     ),
 ];
+
+fn reduced_isolation_refuses_what_it_can() -> Result<()> {
+    let node = Node::reduced()?;
+    for attack in attacks::ALL
+        .iter()
+        .filter(|attack| REDUCED.contains(&attack.name))
+    {
+        let code = node.aim(attack.code);
+        let control = outside(&code)?;
+        ensure!(
+            control.starts_with(attack.outside),
+            "{}: the control said {control:?}",
+            attack.name
+        );
+        let answer = node.call(&code)?;
+        ensure!(
+            answer.contains("PermissionError("),
+            "{}: got {answer:?}",
+            attack.name
+        );
+    }
+    Ok(())
+}
 
 fn tmp_is_bounded_by_bytes() -> Result<()> {
     let code = r"
