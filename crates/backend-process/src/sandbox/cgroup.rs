@@ -224,12 +224,16 @@ fn own_name() -> String {
     format!("tinyfaas-{pid}-{}", start_time(pid).unwrap_or(0))
 }
 
-/// When a process started, in clock ticks since boot (field 22 of `/proc/PID/stat`).
+/// When a process that lives started, in clock ticks since boot (fields 3 and 22 of
+/// `/proc/PID/stat`). One that has ended and was not waited for is no longer alive.
 fn start_time(pid: u32) -> Option<u64> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     // The second field is in parentheses and may hold anything.
     let (_, after_name) = stat.rsplit_once(')')?;
-    after_name.split_whitespace().nth(19)?.parse().ok()
+    let mut fields = after_name.split_whitespace();
+    let has_ended = matches!(fields.next()?, "Z" | "X");
+    let start = fields.nth(18)?.parse().ok()?;
+    (!has_ended).then_some(start)
 }
 
 /// Removes the folders of processes that are gone.
