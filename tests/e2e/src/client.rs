@@ -33,8 +33,14 @@ pub enum Client {
 pub struct Call<'a> {
     /// The function.
     pub name: &'a str,
+    /// The method, in capitals; gRPC has none.
+    pub method: &'a str,
+    /// What stands behind `?`; gRPC has none.
+    pub query: &'a str,
     /// The payload.
     pub payload: &'a [u8],
+    /// Whether CoAP sends it as a confirmable message.
+    pub is_confirmable: bool,
     /// A header for HTTP, metadata for gRPC; CoAP has no such thing.
     pub header: Option<(&'a str, &'a str)>,
     /// The Content-Format for CoAP.
@@ -42,14 +48,25 @@ pub struct Call<'a> {
 }
 
 impl<'a> Call<'a> {
-    /// A call with a payload and nothing else.
+    /// A POST with a payload and nothing else.
     #[must_use]
     pub fn new(name: &'a str, payload: &'a [u8]) -> Self {
         Self {
             name,
+            method: "POST",
+            query: "",
             payload,
+            is_confirmable: true,
             header: None,
             content_format: None,
+        }
+    }
+
+    fn url(&self, node: &Node, scheme: &str) -> String {
+        let url = node.url(scheme, self.name);
+        match self.query {
+            "" => url,
+            query => format!("{url}?{query}"),
         }
     }
 }
@@ -84,6 +101,8 @@ pub struct Reply {
     pub payload: Vec<u8>,
     /// The header `X-tinyFaaS-Error`, where the protocol has headers.
     pub fault: Option<String>,
+    /// The header `Content-Type`, or CoAP's Content-Format as a number, where it is told.
+    pub format: Option<String>,
 }
 
 impl Reply {
@@ -103,6 +122,7 @@ impl Reply {
             status: status.to_owned(),
             payload,
             fault: None,
+            format: None,
         }
     }
 
@@ -145,13 +165,13 @@ impl Client {
 fn curl(node: &Node, call: &Call<'_>) -> Reply {
     let (payload, head) = (file(call.payload), file(b""));
     let mut command = Command::new("curl");
-    command.args(["-sS", "-X", "POST", "--max-time", SECONDS_MAX]);
+    command.args(["-sS", "-X", call.method, "--max-time", SECONDS_MAX]);
     command.arg("--data-binary").arg(at(&payload));
     command.arg("-D").arg(head.path());
     if let Some((name, value)) = call.header {
         command.arg("-H").arg(format!("{name}: {value}"));
     }
-    let output = run(command.arg(node.url("http", call.name)));
+    let output = run(command.arg(call.url(node, "http")));
     assert!(output.status.success(), "curl failed: {output:?}");
     let head = std::fs::read_to_string(head.path()).expect("curl wrote the head");
     // After a "100 Continue" stands the head that counts.
@@ -162,16 +182,24 @@ fn curl(node: &Node, call: &Call<'_>) -> Reply {
         .unwrap_or_default();
     let status = last.split_whitespace().nth(1).unwrap_or_default();
     let mut reply = Reply::new(status, output.stdout);
-    let fields = last.lines().filter_map(|line| line.split_once(": "));
-    let mut fault = fields.filter(|(name, _)| name.eq_ignore_ascii_case("x-tinyfaas-error"));
-    reply.fault = fault.next().map(|(_, value)| value.trim().to_owned());
+    let field = |wanted: &str| {
+        let mut fields = last.lines().filter_map(|line| line.split_once(": "));
+        let field = fields.find(|(name, _)| name.eq_ignore_ascii_case(wanted));
+        field.map(|(_, value)| value.trim().to_owned())
+    };
+    reply.fault = field("x-tinyfaas-error");
+    reply.format = field("content-type");
     reply
 }
 
 fn libcoap(node: &Node, call: &Call<'_>) -> Reply {
     let (payload, received) = (file(call.payload), file(b""));
     let mut command = Command::new("coap-client-notls");
-    command.args(["-m", "post", "-B", SECONDS_MAX]);
+    let method = call.method.to_lowercase();
+    command.args(["-m", &method, "-B", SECONDS_MAX]);
+    if !call.is_confirmable {
+        command.arg("-N");
+    }
     command.arg("-o").arg(received.path());
     if !call.payload.is_empty() {
         command.arg("-f").arg(payload.path());
@@ -179,7 +207,7 @@ fn libcoap(node: &Node, call: &Call<'_>) -> Reply {
     if let Some(format) = call.content_format {
         command.arg("-t").arg(format.to_string());
     }
-    let output = run(command.arg(node.url("coap", call.name)));
+    let output = run(command.arg(call.url(node, "coap")));
     // It prints the code of a refusal with its message, and of a success nothing.
     let complaint = String::from_utf8_lossy(&output.stderr).into_owned();
     let is_code = |word: &&str| word.len() == 4 && word.as_bytes().get(1) == Some(&b'.');
@@ -198,12 +226,15 @@ fn libcoap(node: &Node, call: &Call<'_>) -> Reply {
 
 fn aiocoap(node: &Node, call: &Call<'_>) -> Reply {
     let answer = AIOCOAP.ask(&json!({
-        "url": node.url("coap", call.name),
-        "method": "POST",
+        "url": call.url(node, "coap"),
+        "method": call.method,
         "payload": to_hex(call.payload),
+        "confirmable": call.is_confirmable,
         "content_format": call.content_format,
     }));
-    reply_of(&answer)
+    let mut reply = reply_of(&answer);
+    reply.format = answer["content_format"].as_u64().map(|n| n.to_string());
+    reply
 }
 
 fn coap_cli(node: &Node, call: &Call<'_>) -> Reply {
