@@ -27,9 +27,6 @@ use tokio_util::task::TaskTracker;
 /// is above every range that Linux distributions and systemd hand out.
 const HOST_ID_FIRST: u32 = 1_900_000_000;
 const HOST_ID_COUNT: u32 = 1_000_000;
-/// Builds at once: they are heavy.
-const BUILDS_AT_ONCE: usize = 2;
-
 /// Where the backend lives and how it isolates.
 #[derive(Debug, Clone)]
 pub struct Options {
@@ -148,7 +145,7 @@ impl ProcessBackend {
             finder: Finder::new(interpreters),
             cache: cache.map_err(io("open the cache of builds"))?,
             shims: shims.map_err(io("write the shims"))?,
-            build_turns: Semaphore::new(BUILDS_AT_ONCE),
+            build_turns: Semaphore::new(limits.builds_at_once_max),
             scratch,
             is_root,
             next_host_id: AtomicU32::new(0),

@@ -15,12 +15,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// What one build may use.
-const BUILD_MEMORY_BYTES: u64 = 1 << 30;
-const BUILD_PIDS: u32 = 1024;
-const BUILD_CPU_MILLIS: u32 = 16_000;
-const BUILD_TMP_BYTES: u64 = 256 << 20;
-const BUILD_FILES: u64 = 8192;
 /// How often the size of what a build writes is looked at.
 const SIZE_INTERVAL: Duration = Duration::from_secs(2);
 /// How many of a failed build's last lines its deployer sees.
@@ -237,9 +231,9 @@ fn plan(
         mode: node.mode,
         binds,
         has_network: true,
-        tmp_bytes_max: BUILD_TMP_BYTES,
-        tmp_files_max: BUILD_FILES,
-        open_files_max: BUILD_FILES,
+        tmp_bytes_max: node.limits.build_tmp_bytes_max,
+        tmp_files_max: node.limits.build_files_max,
+        open_files_max: node.limits.build_files_max,
         data_bytes_max: None,
         processes_max: None,
         envs: envs(interpreter, recipe, here),
@@ -289,12 +283,12 @@ fn is_passed_on(name: &str) -> bool {
 
 fn build_limits(node: &Node) -> FunctionLimits {
     FunctionLimits {
-        memory_bytes_max: BUILD_MEMORY_BYTES,
-        pids_max: BUILD_PIDS,
-        cpu_millis_max: BUILD_CPU_MILLIS,
-        tmp_bytes_max: BUILD_TMP_BYTES,
-        tmp_files_max: BUILD_FILES,
-        open_files_max: BUILD_FILES,
+        memory_bytes_max: node.limits.build_memory_bytes_max,
+        pids_max: node.limits.build_pids_max,
+        cpu_millis_max: node.limits.build_cpu_millis_max,
+        tmp_bytes_max: node.limits.build_tmp_bytes_max,
+        tmp_files_max: node.limits.build_files_max,
+        open_files_max: node.limits.build_files_max,
         deadline: node.limits.build,
         ..FunctionLimits::default()
     }

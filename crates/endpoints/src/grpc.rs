@@ -37,9 +37,6 @@ const ENVELOPE_BYTES_MAX: usize = 1 << 10;
 /// How long a client may take to answer a ping before its connection is closed.
 const PING_ANSWER: Duration = Duration::from_secs(10);
 
-/// Streams that one connection may have open at once.
-const STREAMS_MAX: u32 = 256;
-
 /// Answers gRPC on `listener` until `shutdown`.
 ///
 /// Then the health service says `NOT_SERVING`, no connection is accepted any more, and calls
@@ -55,6 +52,7 @@ pub async fn serve(
     let limits = proxy.limits();
     let (idle, drain, head) = (limits.http_idle, limits.drain, limits.http_head);
     let headers_bytes_max = u32::try_from(limits.headers_bytes_max).unwrap_or(u32::MAX);
+    let streams_max = limits.http2_streams_max;
     let message_bytes_max = limits.payload_bytes_max + ENVELOPE_BYTES_MAX;
     let listener = Listener::new(listener, limits.connections_max);
     let (mut health, health_service) = tonic_health::server::health_reporter();
@@ -80,7 +78,7 @@ pub async fn serve(
         .http2_keepalive_interval(Some(idle))
         .http2_keepalive_timeout(Some(PING_ANSWER))
         .http2_max_header_list_size(headers_bytes_max)
-        .max_concurrent_streams(STREAMS_MAX)
+        .max_concurrent_streams(streams_max)
         .add_service(functions)
         .add_service(health_service)
         .add_service(reflection)

@@ -64,10 +64,32 @@ pub struct Limits {
     pub build_bytes_max: u64,
     /// What all kept build results may take together; the least recently used go first.
     pub build_cache_bytes_max: u64,
+    /// Builds at once: they are heavy.
+    pub builds_at_once_max: usize,
+    /// Memory of a build.
+    pub build_memory_bytes_max: u64,
+    /// Processes and threads of a build.
+    pub build_pids_max: u32,
+    /// CPU time of a build in thousandths of a core.
+    pub build_cpu_millis_max: u32,
+    /// What a build may write to `/tmp`; counts as memory.
+    pub build_tmp_bytes_max: u64,
+    /// Open files of a build, and files in its `/tmp`.
+    pub build_files_max: u64,
     /// Deployments that are worked on at once; more wait.
     pub deployments_at_once_max: usize,
     /// Deployments that wait; more are refused.
     pub deployments_waiting_max: usize,
+    /// Longest deadline that a function can ask for.
+    pub deadline_max: Duration,
+    /// First pause before a stored function that could not be brought back is tried again; it
+    /// doubles each time.
+    pub restore_pause_min: Duration,
+    /// Longest such pause.
+    pub restore_pause_max: Duration,
+    /// Requests to the management service with the largest body that are in memory at once; more
+    /// wait.
+    pub uploads_at_once_max: u64,
 
     /// What the log of one function keeps in memory.
     pub log_bytes_max: usize,
@@ -78,6 +100,12 @@ pub struct Limits {
     pub http_head: Duration,
     /// How long an HTTP client may take between two pieces of a body, either way.
     pub http_idle: Duration,
+    /// Requests with the largest body that the HTTP endpoint has in memory at once; more wait.
+    pub http_large_bodies_max: usize,
+    /// Header fields of one HTTP/1.1 request.
+    pub http_fields_max: usize,
+    /// Requests at once on one HTTP/2 connection, gRPC included.
+    pub http2_streams_max: u32,
     /// Open connections of one endpoint.
     pub connections_max: usize,
     /// CoAP exchanges that are remembered by one socket, for duplicates and block-wise transfers.
@@ -118,12 +146,25 @@ impl Default for Limits {
             build: Duration::from_secs(600),
             build_bytes_max: 1024 * MIB,
             build_cache_bytes_max: 4096 * MIB,
+            builds_at_once_max: 2,
+            build_memory_bytes_max: 1024 * MIB,
+            build_pids_max: 1024,
+            build_cpu_millis_max: 16_000,
+            build_tmp_bytes_max: 256 * MIB,
+            build_files_max: 8192,
             deployments_at_once_max: 4,
             deployments_waiting_max: 1024,
+            deadline_max: Duration::from_secs(24 * 60 * 60),
+            restore_pause_min: Duration::from_secs(5),
+            restore_pause_max: Duration::from_secs(300),
+            uploads_at_once_max: 2,
             log_bytes_max: 256 << 10,
             log_line_bytes_max: 4 << 10,
             http_head: Duration::from_secs(10),
             http_idle: Duration::from_secs(30),
+            http_large_bodies_max: 8,
+            http_fields_max: 256,
+            http2_streams_max: 256,
             connections_max: 10_000,
             coap_exchanges_max: 65_536,
             coap_transfer_bytes_max: 64 << 20,

@@ -7,11 +7,7 @@ use bytes::Bytes;
 use faas::{Entry, FunctionName, FunctionSpec, Limits, PrepareError, Runtime};
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 use tokio::sync::OwnedSemaphorePermit;
-
-/// The longest deadline of a function; the handler protocol counts milliseconds in 32 bits.
-const DEADLINE_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// What to deploy.
 #[derive(Debug)]
@@ -134,8 +130,9 @@ pub(crate) fn check(spec: &FunctionSpec, limits: &Limits) -> Result<(), BadField
         return Err(BadField::new("threads", reason, fix));
     }
     check_envs(&spec.envs, limits)?;
-    if spec.limits.deadline.is_zero() || spec.limits.deadline > DEADLINE_MAX {
-        let fix = "choose a time up to 24 hours, such as 60s or 500ms";
+    if spec.limits.deadline.is_zero() || spec.limits.deadline > limits.deadline_max {
+        let hours_max = limits.deadline_max.as_secs() / 3600;
+        let fix = format!("choose a time up to {hours_max} hours, such as 60s or 500ms");
         return Err(BadField::new("deadline", "it is zero or too long", fix));
     }
     let (runtime, entry) = (spec.runtime, &spec.entry);

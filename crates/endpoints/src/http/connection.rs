@@ -18,12 +18,6 @@ use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-/// Streams that one HTTP/2 connection may have open at once.
-const STREAMS_MAX: u32 = 256;
-
-/// Header fields of one HTTP/1.1 request.
-const FIELDS_MAX: usize = 256;
-
 /// What a request line may take beside the query: method, path, version.
 const REQUEST_LINE_BYTES_MAX: usize = 1 << 10;
 
@@ -89,12 +83,12 @@ fn builder(limits: &Limits, tasks: TaskTracker) -> auto::Builder<Tracked> {
         .http1()
         .timer(TokioTimer::new())
         .header_read_timeout(limits.http_head)
-        .max_headers(FIELDS_MAX)
+        .max_headers(limits.http_fields_max)
         .max_buf_size(head_bytes_max);
     builder
         .http2()
         .timer(TokioTimer::new())
-        .max_concurrent_streams(STREAMS_MAX)
+        .max_concurrent_streams(limits.http2_streams_max)
         .max_header_list_size(u32::try_from(head_bytes_max).unwrap_or(u32::MAX));
     builder
 }

@@ -109,15 +109,13 @@ fn lists(options: &str, name: &str) -> bool {
 #[derive(Debug)]
 pub(crate) struct Room(Arc<Semaphore>);
 
-/// How many of the largest bodies fit into memory together.
-const LARGEST_AT_ONCE: usize = 8;
-
 /// Bodies up to this size need no room: connections are bounded, and so are these.
 const SMALL_BYTES_MAX: usize = 16 << 10;
 
 impl Room {
     pub(crate) fn new(limits: &Limits) -> Self {
-        let kib = (limits.payload_bytes_max / 1024 + 1).saturating_mul(LARGEST_AT_ONCE);
+        let kib =
+            (limits.payload_bytes_max / 1024 + 1).saturating_mul(limits.http_large_bodies_max);
         Self(Arc::new(Semaphore::new(kib.min(Semaphore::MAX_PERMITS))))
     }
 

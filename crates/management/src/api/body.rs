@@ -13,9 +13,6 @@ use tokio::sync::OwnedSemaphorePermit;
 /// What a request may have besides its archive: settings and the frame around both.
 const SLACK_BYTES: u64 = 1 << 20;
 
-/// How many of the largest bodies fit into memory together.
-const LARGEST_AT_ONCE: u64 = 2;
-
 /// How many of the largest bodies are read of one that is too large.
 const DISCARDED_MAX: u64 = 2;
 
@@ -30,7 +27,7 @@ fn bytes_max(limits: &Limits) -> u64 {
 
 /// The room that bodies have together, in KiB.
 pub(crate) fn room_kib(limits: &Limits) -> usize {
-    let kib = (bytes_max(limits) / 1024 + 1).saturating_mul(LARGEST_AT_ONCE);
+    let kib = (bytes_max(limits) / 1024 + 1).saturating_mul(limits.uploads_at_once_max);
     usize::try_from(kib)
         .unwrap_or(usize::MAX)
         .min(u32::MAX as usize)

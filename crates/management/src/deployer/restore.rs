@@ -4,13 +4,6 @@ use super::{Deployer, prepare_text};
 use crate::functions::Function;
 use faas::{Deployment, Package, PrepareError};
 use std::sync::Arc;
-use std::time::Duration;
-
-/// The first pause before a function that could not be brought back is tried again; it doubles.
-const PAUSE_MIN: Duration = Duration::from_secs(5);
-
-/// The longest such pause.
-const PAUSE_MAX: Duration = Duration::from_secs(300);
 
 /// How a try ended.
 enum Outcome {
@@ -45,14 +38,15 @@ impl Deployer {
     }
 
     async fn bring_back(self: &Arc<Self>, function: &Arc<Function>) {
-        let mut pause = PAUSE_MIN;
+        let limits = &self.options.limits;
+        let mut pause = limits.restore_pause_min;
         loop {
             match self.try_to_bring_back(function).await {
                 Outcome::Settled => return,
                 Outcome::Failed => {}
             }
             tokio::select! {
-                () = tokio::time::sleep(pause) => pause = (pause * 2).min(PAUSE_MAX),
+                () = tokio::time::sleep(pause) => pause = (pause * 2).min(limits.restore_pause_max),
                 () = self.stopping.cancelled() => return,
             }
         }
