@@ -1,12 +1,14 @@
 //! The harness itself: it notices what a node leaves behind.
 
 use e2e::{Node, Place};
+use std::fs;
+use std::path::{Path, PathBuf};
 
 #[test]
 #[should_panic(expected = "left behind")]
 fn a_file_that_is_left_fails_the_test() {
     let node = Node::start();
-    std::fs::write(node.place.data_dir().join("tmp/forgotten"), "").unwrap();
+    fs::write(node.place.data_dir().join("tmp/forgotten"), "").unwrap();
     node.stop();
 }
 
@@ -14,17 +16,14 @@ fn a_file_that_is_left_fails_the_test() {
 #[should_panic(expected = "left behind")]
 fn a_cgroup_that_is_left_fails_the_test() {
     let node = Node::start();
-    let name = format!("tinyfaas-{}-0", node.pid());
+    // In a folder of its own: nodes that start meanwhile remove what lies beside their own.
     let parents = ["/sys/fs/cgroup/pids", "/sys/fs/cgroup"];
-    let folders = parents.map(|parent| std::path::Path::new(parent).join(&name));
-    let made = folders
-        .iter()
-        .find(|folder| std::fs::create_dir(folder).is_ok());
-    // Who may not make one has nothing to leave: the panic is this test's own.
-    let made = Removed(
-        made.expect("left behind: nothing, cgroups can't be made here")
-            .clone(),
-    );
+    let folders = parents.map(|parent| Path::new(parent).join(format!("e2e-{}", node.pid())));
+    let own = folders.iter().find(|folder| fs::create_dir(folder).is_ok());
+    let own = own.expect("run the tests as root: this user can't make cgroups");
+    let left = own.join(format!("tinyfaas-{}-0", node.pid()));
+    fs::create_dir(&left).expect("a cgroup may be made in one's own");
+    let made = Removed(vec![left, own.clone()]);
     node.stop();
     drop(made);
 }
@@ -35,12 +34,14 @@ fn a_node_that_does_not_start_fails_the_test() {
     let _node = Node::start_at(&Place::new(), &["--http", "nowhere:0:0"]);
 }
 
-/// A folder that is removed at the end, come what may.
-struct Removed(std::path::PathBuf);
+/// Folders that are removed at the end, come what may.
+struct Removed(Vec<PathBuf>);
 
 impl Drop for Removed {
     fn drop(&mut self) {
-        // A test that fails here must not hide why it failed.
-        let _is_gone = std::fs::remove_dir(&self.0).is_ok();
+        for folder in &self.0 {
+            // A test that fails here must not hide why it failed.
+            let _is_gone = fs::remove_dir(folder).is_ok();
+        }
     }
 }

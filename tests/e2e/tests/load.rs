@@ -1,4 +1,5 @@
 //! What holds when much happens at once.
+#![expect(clippy::unwrap_used, reason = "a test fails by it")]
 
 use e2e::{Answer, Call, Client, Function, Node, Outcome, agent, request, request_with};
 use std::sync::Mutex;
@@ -7,7 +8,17 @@ use std::thread;
 
 #[test]
 fn of_ten_thousand_calls_during_twenty_redeployments_none_fails() {
-    const CALLS: usize = 10_000;
+    no_call_fails(10_000, 20);
+}
+
+#[test]
+#[ignore = "takes minutes: cargo xtask test --long"]
+fn of_a_million_calls_during_a_thousand_redeployments_none_fails() {
+    no_call_fails(1_000_000, 1000);
+}
+
+/// Calls a function from four connections while it is deployed anew again and again.
+fn no_call_fails(calls: usize, redeployments: usize) {
     let node = Node::start();
     let version = |number: usize| {
         let code = format!("def fn(input): return 'version {number} of ' + input\n");
@@ -19,7 +30,7 @@ fn of_ten_thousand_calls_during_twenty_redeployments_none_fails() {
     let url = node.url("http", "moving");
     let call_on = || {
         let agent = agent();
-        while called.fetch_add(1, Ordering::Relaxed) < CALLS || !is_deployed.load(Ordering::Relaxed)
+        while called.fetch_add(1, Ordering::Relaxed) < calls || !is_deployed.load(Ordering::Relaxed)
         {
             match request_with(&agent, "POST", &url, &[], b"this") {
                 Ok(answer) if answer.status == 200 && answer.text().ends_with(" of this") => {}
@@ -31,7 +42,7 @@ fn of_ten_thousand_calls_during_twenty_redeployments_none_fails() {
         for _ in 0..4 {
             scope.spawn(call_on);
         }
-        for number in 1..=20 {
+        for number in 1..=redeployments {
             node.deploy(&version(number));
         }
         is_deployed.store(true, Ordering::Relaxed);
@@ -43,7 +54,8 @@ fn of_ten_thousand_calls_during_twenty_redeployments_none_fails() {
         failed.len(),
         failed.first()
     );
-    assert_eq!(node.post("moving", b"this").text(), "version 20 of this");
+    let expected = format!("version {redeployments} of this");
+    assert_eq!(node.post("moving", b"this").text(), expected);
 }
 
 #[test]
