@@ -87,7 +87,13 @@ fn install_packages(packages: &[&str]) -> Result<()> {
     command::run(&mut apt(&["update"]))?;
     let mut install = vec!["install", "-y", "--no-install-recommends"];
     install.extend(packages);
-    command::run(&mut apt(&install)).with_context(|| format!("install {wanted}"))
+    command::run(&mut apt(&install)).with_context(|| format!("install {wanted}"))?;
+    let missing = missing_packages();
+    if !missing.is_empty() {
+        let missing = missing.join(" ");
+        bail!("{missing} did not bring the programs that the tests need; install them by hand");
+    }
+    Ok(())
 }
 
 fn can_sudo() -> bool {

@@ -103,6 +103,8 @@ pub struct Reply {
     pub fault: Option<String>,
     /// The header `Content-Type`, or CoAP's Content-Format as a number, where it is told.
     pub format: Option<String>,
+    /// The seconds of the header `Retry-After` or of CoAP's Max-Age, where they are told.
+    pub retry_after: Option<String>,
 }
 
 impl Reply {
@@ -123,6 +125,7 @@ impl Reply {
             payload,
             fault: None,
             format: None,
+            retry_after: None,
         }
     }
 
@@ -189,6 +192,7 @@ fn curl(node: &Node, call: &Call<'_>) -> Reply {
     };
     reply.fault = field("x-tinyfaas-error");
     reply.format = field("content-type");
+    reply.retry_after = field("retry-after");
     reply
 }
 
@@ -234,6 +238,7 @@ fn aiocoap(node: &Node, call: &Call<'_>) -> Reply {
     }));
     let mut reply = reply_of(&answer);
     reply.format = answer["content_format"].as_u64().map(|n| n.to_string());
+    reply.retry_after = answer["max_age"].as_u64().map(|n| n.to_string());
     reply
 }
 

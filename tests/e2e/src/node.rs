@@ -3,7 +3,7 @@
 use crate::answer::{Answer, request};
 use crate::function::{Function, escaped};
 use crate::leftovers::{self, Process};
-use crate::wait::{PATIENCE, until};
+use crate::wait::until;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use std::io::{BufRead, BufReader};
@@ -16,6 +16,10 @@ use tempfile::TempDir;
 
 /// How much of a node's log a failing test shows.
 const LOG_BYTES_SHOWN: usize = 16 << 10;
+
+/// How long a node may take to be ready, with the examples deployed and Go compiling for the first
+/// time.
+const READY: Duration = Duration::from_secs(180);
 
 /// How long the kernel may take to remove what a node killed last.
 const GRACE: Duration = Duration::from_secs(1);
@@ -132,7 +136,7 @@ impl Node {
             // Where nobody waits any more, the test has failed already.
             drop(tell.send(read.map(|_| line)));
         });
-        let line = told.recv_timeout(PATIENCE * 2);
+        let line = told.recv_timeout(READY);
         let line = line.ok().and_then(Result::ok).unwrap_or_default();
         node.addresses = serde_json::from_str(&line)
             .unwrap_or_else(|_| panic!("the node printed no addresses but {line:?}"));
