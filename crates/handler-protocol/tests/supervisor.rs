@@ -1,0 +1,269 @@
+//! The supervisor and its connections, with handlers that are tasks and do as they are told.
+#![expect(
+    clippy::unwrap_used,
+    reason = "helpers of tests are not tests to the lint"
+)]
+
+use bytes::{Bytes, BytesMut};
+use faas::{
+    BoxFuture, FunctionLog, Handler, HandlerState, Headers, Invocation, InvokeError, Limits,
+    PrepareError, Reply,
+};
+use handler_protocol::frame::{self, FromProxy};
+use handler_protocol::supervisor::Identity;
+use handler_protocol::{Process, Spawn, Spawned, Stream, Supervised};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::UnixStream;
+use tokio::task::JoinHandle;
+use tokio_util::task::TaskTracker;
+
+/// How an instance behaves, by the payload of each request:
+/// `echo…` is answered, `fail` fails, `hang` is never answered, `exit` ends the instance,
+/// `rubbish` sends a frame that is none.
+#[derive(Debug)]
+struct Tasks {
+    tracker: TaskTracker,
+    started: AtomicUsize,
+    /// Instances from this number on do not load.
+    broken_from: usize,
+}
+
+#[derive(Debug)]
+struct Task(JoinHandle<()>);
+
+impl Process for Task {
+    fn kill(&mut self) {
+        self.0.abort();
+    }
+
+    fn wait(&mut self) -> BoxFuture<'_, String> {
+        Box::pin(async {
+            // Aborted or ended: either way nothing of it is left.
+            drop((&mut self.0).await);
+            "exit status 7".to_owned()
+        })
+    }
+}
+
+impl Spawn for Tasks {
+    fn spawn<'a>(&'a self, _id: &'a Arc<str>) -> BoxFuture<'a, Result<Spawned, PrepareError>> {
+        Box::pin(async {
+            let (ours, theirs) = UnixStream::pair().unwrap();
+            let number = self.started.fetch_add(1, Ordering::SeqCst);
+            let is_broken = number >= self.broken_from;
+            let task = self.tracker.spawn(behave(theirs, number, is_broken));
+            Ok(Spawned {
+                stream: Stream::Unix(ours),
+                process: Box::new(Task(task)),
+            })
+        })
+    }
+}
+
+async fn behave(mut stream: UnixStream, number: usize, is_broken: bool) {
+    let (mut input, mut output) = (BytesMut::new(), BytesMut::new());
+    if is_broken {
+        frame::encode_failed(&mut output, "SyntaxError: as told");
+        stream.write_all(&output).await.unwrap();
+        return;
+    }
+    frame::encode_hello(&mut output, 4);
+    loop {
+        stream.write_all(&output).await.unwrap();
+        output.clear();
+        if stream.read_buf(&mut input).await.unwrap_or(0) == 0 {
+            return;
+        }
+        while let Some(request) = frame::decode_from_proxy(&mut input).unwrap() {
+            let FromProxy::Request { id, payload, .. } = request else {
+                continue;
+            };
+            match &payload[..] {
+                b"fail" => frame::encode_failure(&mut output, id, "as told"),
+                b"hang" => {}
+                b"exit" => return,
+                b"rubbish" => output.extend_from_slice(&[0xff; 16]),
+                _ => {
+                    let payload = Bytes::from(format!("{number}"));
+                    let reply = Reply {
+                        status: 200,
+                        headers: Headers::new(),
+                        payload,
+                    };
+                    frame::encode_reply(&mut output, id, &reply).unwrap();
+                }
+            }
+        }
+    }
+}
+
+struct World {
+    handler: Supervised,
+    tracker: TaskTracker,
+}
+
+impl World {
+    async fn start(broken_from: usize) -> Result<Self, PrepareError> {
+        let limits = Arc::new(Limits {
+            cancel_grace: Duration::from_millis(50),
+            drain: Duration::from_secs(5),
+            ..Limits::default()
+        });
+        let tracker = TaskTracker::new();
+        let started = AtomicUsize::new(0);
+        let spawn = Arc::new(Tasks {
+            tracker: tracker.clone(),
+            started,
+            broken_from,
+        });
+        let identity = Identity {
+            id: "h-1".into(),
+            name: "h".parse().unwrap(),
+            log: Arc::new(FunctionLog::new(&limits)),
+        };
+        let handler = Supervised::start(spawn, identity, limits, &tracker).await?;
+        Ok(Self { handler, tracker })
+    }
+
+    async fn call(&self, payload: &'static str) -> Result<String, InvokeError> {
+        let invocation = Invocation::new("POST", "/h".into(), payload.into());
+        let reply = self
+            .handler
+            .invoke(&invocation, Duration::from_secs(9))
+            .await?;
+        Ok(String::from_utf8(reply.payload.to_vec()).unwrap())
+    }
+
+    /// Calls until the handler takes it: between two instances it takes none.
+    async fn call_next(&self) -> String {
+        loop {
+            self.handler.settled().await;
+            match self.call("echo").await {
+                Err(InvokeError::NotTaken) => tokio::task::yield_now().await,
+                result => return result.unwrap(),
+            }
+        }
+    }
+
+    async fn end(&self) {
+        self.handler.stop(Duration::from_secs(1)).await;
+        self.tracker.close();
+        self.tracker.wait().await;
+    }
+}
+
+#[tokio::test]
+async fn many_calls_share_a_stream() {
+    let world = World::start(9).await.unwrap();
+    let calls = (0..100).map(|_| world.call("echo"));
+    let answers = futures_util::future::join_all(calls).await;
+    assert!(answers.iter().all(|answer| answer.as_deref() == Ok("0")));
+    assert_eq!(
+        (world.handler.at_once_max(), world.handler.in_flight()),
+        (4, 0)
+    );
+    assert_eq!(
+        world.call("fail").await,
+        Err(InvokeError::Function("as told".into()))
+    );
+    world.end().await;
+}
+
+#[tokio::test]
+async fn a_function_that_does_not_load_fails_with_its_own_words() {
+    let error = World::start(0).await.err().unwrap();
+    assert_eq!(error.output(), "SyntaxError: as told");
+}
+
+#[tokio::test]
+async fn a_handler_that_dies_fails_its_calls_and_is_replaced() {
+    let world = World::start(9).await.unwrap();
+    let (died, hung) = tokio::join!(world.call("exit"), world.call("hang"));
+    for result in [died, hung] {
+        let error = result.unwrap_err();
+        assert!(matches!(error, InvokeError::HandlerDied { .. }), "{error}");
+        assert!(error.to_string().contains("exit status 7"), "{error}");
+    }
+    assert_eq!(world.call_next().await, "1");
+    assert_eq!(world.handler.status().restarts, 1);
+    world.end().await;
+}
+
+#[tokio::test]
+async fn a_handler_that_breaks_the_protocol_is_replaced() {
+    let world = World::start(9).await.unwrap();
+    let error = world.call("rubbish").await.unwrap_err();
+    assert!(matches!(error, InvokeError::Protocol { .. }), "{error}");
+    assert_eq!(world.call_next().await, "1");
+    world.end().await;
+}
+
+#[tokio::test]
+async fn a_call_that_is_not_let_go_of_has_its_handler_replaced_while_others_finish() {
+    let world = World::start(9).await.unwrap();
+    let other = world.call("hang");
+    tokio::pin!(other);
+    let given_up = tokio::time::timeout(Duration::from_millis(20), world.call("hang"));
+    tokio::select! {
+        biased;
+        _ = &mut other => panic!("it hangs"),
+        result = given_up => assert!(result.is_err()),
+    }
+    // The hanging call is not confirmed, so a new instance takes over; the other call stays with
+    // the old one until its time is up too.
+    let next = async {
+        loop {
+            if world.call_next().await == "1" {
+                return;
+            }
+        }
+    };
+    tokio::select! {
+        biased;
+        () = next => {}
+        result = &mut other => panic!("ended too soon: {result:?}"),
+    }
+    world.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn pauses_grow_while_a_handler_keeps_dying() {
+    let world = World::start(1).await.unwrap();
+    assert!(world.call("exit").await.is_err());
+    let mut pauses = Vec::new();
+    while pauses.len() < 4 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        if let HandlerState::Pausing {
+            reason,
+            retry_after,
+        } = world.handler.status().state
+        {
+            assert!(reason.contains("SyntaxError: as told"), "{reason}");
+            tokio::time::sleep(retry_after).await;
+            pauses.push(retry_after);
+        }
+    }
+    assert!(
+        pauses.is_sorted() && pauses[3] > 3 * pauses[0],
+        "{pauses:?}"
+    );
+    assert!(!world.handler.is_ready());
+    world.end().await;
+}
+
+#[tokio::test]
+async fn stopping_lets_calls_finish_and_leaves_nothing() {
+    let world = World::start(9).await.unwrap();
+    assert_eq!(world.call("echo").await.as_deref(), Ok("0"));
+    let stop = world.handler.stop(Duration::from_millis(50));
+    let (hung, ()) = tokio::join!(world.call("hang"), stop);
+    assert_eq!(world.handler.status().state, HandlerState::Stopped);
+    let refused = world.call("echo").await;
+    assert_eq!(refused, Err(InvokeError::NotTaken));
+    assert!(matches!(hung, Err(InvokeError::HandlerDied { .. })));
+    world.tracker.close();
+    world.tracker.wait().await;
+}
