@@ -161,7 +161,7 @@ impl Drop for Count<'_> {
 
 /// Runs an invocation within its function's deadline.
 async fn run(route: &Route, invocation: &Invocation) -> Result<Reply, InvokeError> {
-    let deadline = deadline_of(route);
+    let deadline = route.deadline();
     let expires = Deadline::after(deadline);
     let attempts = async {
         loop {
@@ -248,13 +248,6 @@ async fn wait_for_handler(
         () = route.changed_from(Some(deployment)) => {}
     }
     Err(InvokeError::NotTaken)
-}
-
-fn deadline_of(route: &Route) -> Duration {
-    let deployment = route.deployment();
-    deployment.map_or(crate::FunctionLimits::default().deadline, |d| {
-        d.spec().limits.deadline
-    })
 }
 
 fn overloaded(name: &FunctionName) -> InvokeError {

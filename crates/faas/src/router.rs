@@ -55,6 +55,8 @@ impl Router {
         route
             .queue_max
             .store(deployment.spec().limits.queue_max, Ordering::Relaxed);
+        let deadline_ms = millis(deployment.spec().limits.deadline);
+        route.deadline_ms.store(deadline_ms, Ordering::Relaxed);
         let replaced = route.deployment.swap(Some(deployment));
         route.failure.store(None);
         route.changed.notify_waiters();
@@ -90,6 +92,7 @@ pub struct Route {
     changed: Notify,
     withdrawn: AtomicBool,
     queue_max: AtomicUsize,
+    deadline_ms: AtomicU64,
     waiting: AtomicUsize,
     /// What is counted of this function, whatever deployment serves it.
     pub counters: Counters,
@@ -115,6 +118,7 @@ impl Route {
             changed: Notify::new(),
             withdrawn: AtomicBool::new(false),
             queue_max: AtomicUsize::new(spec.limits.queue_max),
+            deadline_ms: AtomicU64::new(millis(spec.limits.deadline)),
             waiting: AtomicUsize::new(0),
             counters: Counters::default(),
         }
@@ -150,6 +154,12 @@ impl Route {
         self.withdrawn.load(Ordering::SeqCst)
     }
 
+    /// How long an invocation may take.
+    #[must_use]
+    pub(crate) fn deadline(&self) -> Duration {
+        Duration::from_millis(self.deadline_ms.load(Ordering::Relaxed))
+    }
+
     /// Invocations that wait for a handler.
     #[must_use]
     pub fn waiting(&self) -> usize {
@@ -180,6 +190,10 @@ impl Route {
             changed.await;
         }
     }
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// A place among the invocations that wait for a handler; dropping it frees the place.

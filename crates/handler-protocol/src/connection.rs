@@ -2,7 +2,7 @@
 
 use crate::frame::{self, FromHandler, Outcome};
 use bytes::BytesMut;
-use faas::{FunctionName, Invocation, InvokeError, Reply};
+use faas::{FunctionName, Invocation, InvocationId, InvokeError, Reply};
 use slab::Slab;
 use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -126,16 +126,19 @@ struct State {
     /// The start of `out` that was written already.
     written: usize,
     is_open: bool,
+    has_answered: bool,
     pongs: u64,
 }
 
 #[derive(Debug)]
 enum Call {
-    Waiting(oneshot::Sender<Result<Reply, InvokeError>>),
-    /// Nobody waits any more; the handler has yet to confirm that it is free.
-    Cancelled {
-        at: Instant,
+    Waiting {
+        /// Tells this call from a later one that has the same id on the stream.
+        invocation: InvocationId,
+        reply: oneshot::Sender<Result<Reply, InvokeError>>,
     },
+    /// Nobody waits any more; the handler has yet to confirm that it is free.
+    Cancelled { at: Instant },
 }
 
 impl Connection {
@@ -168,6 +171,7 @@ impl Connection {
             out: BytesMut::new(),
             written: 0,
             is_open: true,
+            has_answered: false,
             pongs: 0,
         };
         Ok(Self {
@@ -208,6 +212,7 @@ impl Connection {
         let mut cancel = CancelOnDrop {
             connection: self,
             key,
+            invocation: invocation.id,
             is_armed: true,
         };
         let outcome = receiver.await;
@@ -234,7 +239,8 @@ impl Connection {
                 bytes_max,
             });
         }
-        state.calls.insert(Call::Waiting(sender));
+        let (invocation, reply) = (invocation.id, sender);
+        state.calls.insert(Call::Waiting { invocation, reply });
         self.busy.store(state.calls.len(), Ordering::Relaxed);
         // Alone, an invocation is written here and now, which saves waking the writer. In
         // company it is left to the writer, which sends what has come together in one call.
@@ -262,6 +268,12 @@ impl Connection {
             state.out.clear();
         }
         true
+    }
+
+    /// Whether the handler has answered any call.
+    #[must_use]
+    pub fn has_answered(&self) -> bool {
+        self.lock().has_answered
     }
 
     /// Carries frames both ways until the handler ends, breaks the protocol, does not let go of a
@@ -353,7 +365,7 @@ impl Connection {
     fn oldest_cancelled(&self) -> Option<Instant> {
         let state = self.lock();
         let cancelled = state.calls.iter().filter_map(|(_, call)| match call {
-            Call::Waiting(_) => None,
+            Call::Waiting { .. } => None,
             Call::Cancelled { at } => Some(*at),
         });
         cancelled.min()
@@ -370,7 +382,7 @@ impl Connection {
             let changed = self.calls_changed.notified();
             tokio::pin!(changed);
             changed.as_mut().enable();
-            let is_waiting = |(_, call): (usize, &Call)| matches!(call, Call::Waiting(_));
+            let is_waiting = |(_, call): (usize, &Call)| matches!(call, Call::Waiting { .. });
             if !self.lock().calls.iter().any(is_waiting) {
                 return;
             }
@@ -387,9 +399,9 @@ impl Connection {
             std::mem::take(&mut state.calls)
         };
         for (_, call) in calls {
-            if let Call::Waiting(sender) = call {
+            if let Call::Waiting { reply, .. } = call {
                 // Whoever waited may just have gone.
-                drop(sender.send(Err(error.clone())));
+                drop(reply.send(Err(error.clone())));
             }
         }
         self.calls_changed.notify_waiters();
@@ -408,11 +420,15 @@ impl Connection {
         }
     }
 
-    fn cancel(&self, key: usize) {
+    fn cancel(&self, key: usize, cancelled: InvocationId) {
         let mut state = self.lock();
         let Some(call) = state.calls.get_mut(key) else {
             return;
         };
+        // The reply may just have come, and the id may belong to another call already.
+        if !matches!(call, Call::Waiting { invocation, .. } if *invocation == cancelled) {
+            return;
+        }
         *call = Call::Cancelled { at: Instant::now() };
         frame::encode_cancel(&mut state.out, id_of(key));
         drop(state);
@@ -429,13 +445,14 @@ impl Connection {
 struct CancelOnDrop<'a> {
     connection: &'a Connection,
     key: usize,
+    invocation: InvocationId,
     is_armed: bool,
 }
 
 impl Drop for CancelOnDrop<'_> {
     fn drop(&mut self) {
         if self.is_armed {
-            self.connection.cancel(self.key);
+            self.connection.cancel(self.key, self.invocation);
         }
     }
 }
@@ -447,9 +464,10 @@ fn take_in(state: &mut State, frame: FromHandler) -> Result<(), &'static str> {
                 .checked_sub(1)
                 .and_then(|key| state.calls.try_remove(key));
             match call {
-                Some(Call::Waiting(sender)) => {
+                Some(Call::Waiting { reply, .. }) => {
+                    state.has_answered = true;
                     // Whoever waited may just have gone.
-                    drop(sender.send(result_of(outcome)));
+                    drop(reply.send(result_of(outcome)));
                     Ok(())
                 }
                 Some(Call::Cancelled { .. }) => Ok(()),

@@ -289,13 +289,16 @@ async fn supervise(
     let mut next = Some(first);
     let mut failures = 0;
     while let Some(live) = next {
-        let since = live.since;
+        let (since, connection) = (live.since, Arc::clone(&live.connection));
         let reason = match serve(&shared, live, &stop).await {
             Served::Stopped => break,
             Served::Ended(reason) => reason,
         };
         if since.elapsed() >= shared.limits.restart_forget {
             failures = 0;
+        } else if connection.has_answered() {
+            // It works, and dies of some calls: the others should not wait long.
+            failures = failures.min(1);
         }
         next = replace(&shared, &*spawn, reason, &mut failures, &stop).await;
     }

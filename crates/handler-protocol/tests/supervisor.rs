@@ -21,7 +21,7 @@ use tokio::task::JoinHandle;
 use tokio_util::task::TaskTracker;
 
 /// How an instance behaves, by the payload of each request:
-/// `echo…` is answered, `fail` fails, `hang` is never answered, `exit` ends the instance,
+/// `echo` is answered, `hold` is answered with the next `echo`, `fail` fails, `hang` is never answered, `exit` ends the instance,
 /// `rubbish` sends a frame that is none.
 #[derive(Debug)]
 struct Tasks {
@@ -71,6 +71,7 @@ async fn behave(mut stream: UnixStream, number: usize, is_broken: bool) {
         return;
     }
     frame::encode_hello(&mut output, 4);
+    let mut held = Vec::new();
     loop {
         stream.write_all(&output).await.unwrap();
         output.clear();
@@ -84,16 +85,20 @@ async fn behave(mut stream: UnixStream, number: usize, is_broken: bool) {
             match &payload[..] {
                 b"fail" => frame::encode_failure(&mut output, id, "as told"),
                 b"hang" => {}
+                b"hold" => held.push(id),
                 b"exit" => return,
                 b"rubbish" => output.extend_from_slice(&[0xff; 16]),
                 _ => {
+                    held.push(id);
                     let payload = Bytes::from(format!("{number}"));
                     let reply = Reply {
                         status: 200,
                         headers: Headers::new(),
                         payload,
                     };
-                    frame::encode_reply(&mut output, id, &reply).unwrap();
+                    for id in held.drain(..) {
+                        frame::encode_reply(&mut output, id, &reply).unwrap();
+                    }
                 }
             }
         }
@@ -169,6 +174,23 @@ async fn many_calls_share_a_stream() {
         world.call("fail").await,
         Err(InvokeError::Function("as told".into()))
     );
+    world.end().await;
+}
+
+#[tokio::test]
+async fn a_caller_who_goes_after_the_reply_came_cancels_no_other_call() {
+    let world = World::start(9).await.unwrap();
+    let mut first = Box::pin(world.call("echo"));
+    assert!(futures_util::poll!(&mut first).is_pending());
+    while world.handler.in_flight() > 0 {
+        tokio::task::yield_now().await;
+    }
+    // Its reply is here and its id free, but it has not looked.
+    let mut second = Box::pin(world.call("hold"));
+    assert!(futures_util::poll!(&mut second).is_pending());
+    drop(first);
+    let (second, third) = tokio::join!(second, world.call("echo"));
+    assert_eq!((second.as_deref(), third.as_deref()), (Ok("0"), Ok("0")));
     world.end().await;
 }
 
