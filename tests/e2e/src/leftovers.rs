@@ -108,7 +108,7 @@ pub fn cgroups_of(pid: u32) -> Vec<String> {
 /// What lies in the folders of a data directory that are for a moment only.
 pub(crate) fn temporary_files(data_dir: &Path) -> Vec<String> {
     let mut left = Vec::new();
-    for name in ["scratch", "tmp"] {
+    for name in ["scratch", "tmp", "builds/staging"] {
         let Ok(entries) = fs::read_dir(data_dir.join(name)) else {
             continue;
         };

@@ -218,10 +218,13 @@ impl Cgroup {
     }
 }
 
-/// Tells this process from every other that has had its id: `tinyfaas-PID-START`.
+/// Tells this process from every other that has had its id, and its backends from each other:
+/// `tinyfaas-PID-START-NUMBER`.
 fn own_name() -> String {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
     let pid = std::process::id();
-    format!("tinyfaas-{pid}-{}", start_time(pid).unwrap_or(0))
+    let number = NEXT.fetch_add(1, Ordering::Relaxed);
+    format!("tinyfaas-{pid}-{}-{number}", start_time(pid).unwrap_or(0))
 }
 
 /// When a process that lives started, in clock ticks since boot (fields 3 and 22 of
@@ -253,8 +256,8 @@ fn remove_leftovers(parent: &Path) {
 }
 
 fn owner_of(name: &str) -> Option<(u32, u64)> {
-    let (pid, start) = name.strip_prefix("tinyfaas-")?.split_once('-')?;
-    Some((pid.parse().ok()?, start.parse().ok()?))
+    let mut parts = name.strip_prefix("tinyfaas-")?.split('-');
+    Some((parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
 }
 
 fn remove_tree(folder: &Path) {
@@ -314,6 +317,7 @@ fn make_unified(parent: &Path, ours: &Path) -> io::Result<()> {
 fn make_split() -> io::Result<Vec<(Controller, PathBuf)>> {
     let mounts = mount_points();
     let own = own_paths();
+    let own_name = own_name();
     let mut folders = Vec::new();
     for controller in Controller::ALL {
         let name = controller.as_str();
@@ -336,7 +340,7 @@ fn make_split() -> io::Result<Vec<(Controller, PathBuf)>> {
             mount.clone()
         };
         remove_leftovers(&parent);
-        let folder = parent.join(own_name());
+        let folder = parent.join(&own_name);
         if let Err(error) = fs::create_dir(&folder) {
             folders
                 .iter()

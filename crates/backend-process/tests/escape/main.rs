@@ -19,7 +19,10 @@ fn main() -> ExitCode {
         .iter()
         .map(|attack| trial(attack.name, || attempt(attack)));
     let limits = limits::ALL.iter().map(|(name, test)| trial(name, test));
-    libtest_mimic::run(&Arguments::from_args(), attacks.chain(limits).collect()).exit_code()
+    let mut arguments = Arguments::from_args();
+    // Tests of what a function can use up take no part of the machine from each other.
+    arguments.test_threads.get_or_insert(1);
+    libtest_mimic::run(&arguments, attacks.chain(limits).collect()).exit_code()
 }
 
 fn trial(name: &'static str, test: impl FnOnce() -> Result<()> + Send + 'static) -> Trial {
