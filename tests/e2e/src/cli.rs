@@ -32,7 +32,7 @@ impl Node {
     /// Where it can't be started.
     #[must_use]
     pub fn cli(&self, args: &[&str]) -> Ended {
-        let mut command = program_command();
+        let mut command = program_command(&crate::program());
         let node = format!("http://{}", self.addr("management"));
         command.args(args).env("TINYFAAS_NODE", node);
         command.current_dir(self.place.folder());

@@ -7,6 +7,7 @@ use crate::wait::until;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use std::io::{BufRead, BufReader};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Arc;
@@ -28,7 +29,12 @@ const GRACE: Duration = Duration::from_secs(1);
 #[derive(Debug, Clone)]
 pub struct Place {
     folder: Arc<TempDir>,
+    /// Whether its nodes run as somebody without rights.
+    is_unprivileged: bool,
 }
+
+/// The user and group without rights, on every Linux distribution.
+const NOBODY: u32 = 65_534;
 
 impl Place {
     /// A new empty place, removed with its last clone.
@@ -41,7 +47,26 @@ impl Place {
         let folder = tempfile::Builder::new().prefix("e2e-").tempdir();
         Self {
             folder: Arc::new(folder.expect("a temporary folder")),
+            is_unprivileged: false,
         }
+    }
+
+    /// A new place whose nodes run as somebody without rights: nobody, or, where root does not run
+    /// the tests, whoever does.
+    ///
+    /// # Panics
+    /// Where none can be made.
+    #[must_use]
+    pub fn unprivileged() -> Self {
+        let mut place = Self::new();
+        place.is_unprivileged = rustix::process::geteuid().is_root();
+        if place.is_unprivileged {
+            let copy = place.folder().join("tinyfaas");
+            std::fs::copy(crate::program(), &copy).expect("the program can be copied");
+            std::os::unix::fs::chown(place.folder(), Some(NOBODY), Some(NOBODY))
+                .expect("root gives folders away");
+        }
+        place
     }
 
     /// The place's folder, which is also the node's working directory.
@@ -59,7 +84,14 @@ impl Place {
     /// The command `tinyfaas serve` on free ports, with more arguments; a later one of a flag wins.
     #[must_use]
     pub fn serve(&self, args: &[&str]) -> Command {
-        let mut command = program_command();
+        let mut command = if self.is_unprivileged {
+            let mut command = program_command(&self.folder().join("tinyfaas"));
+            // Interpreters in somebody's home are out of reach.
+            command.uid(NOBODY).gid(NOBODY).env("PATH", "/usr/bin:/bin");
+            command
+        } else {
+            program_command(&crate::program())
+        };
         command.arg("serve").arg("--json");
         command.arg("--data-dir").arg(self.data_dir());
         for flag in ["--management", "--coap", "--http", "--grpc"] {
@@ -73,8 +105,8 @@ impl Place {
 }
 
 /// The program under test, without settings from this process's environment.
-pub(crate) fn program_command() -> Command {
-    let mut command = Command::new(crate::program());
+pub(crate) fn program_command(program: &Path) -> Command {
+    let mut command = Command::new(program);
     for (name, _) in std::env::vars_os() {
         let is_ours = name.to_string_lossy().starts_with("TINYFAAS_");
         if is_ours
