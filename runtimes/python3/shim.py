@@ -324,13 +324,23 @@ class Shim:
     def pass_lead_on(self):
         """Gives the lead, which the monitor has, to a thread that is free."""
         self.flush()
-        if not self.idle and self.threads < AT_ONCE:
-            self.threads += 1
-            threading.Thread(target=self.work, daemon=True).start()
+        if not self.idle and self.start_thread():
             return
         if not self.idle:
             self.read_meanwhile()
         self.idle.pop().release()
+
+    def start_thread(self):
+        """Starts one more thread, which leads; whether there is one."""
+        if self.threads >= AT_ONCE:
+            return False
+        try:
+            threading.Thread(target=self.work, daemon=True).start()
+        except RuntimeError:
+            # The function has used up its processes: the lead waits for a thread that is there.
+            return False
+        self.threads += 1
+        return True
 
     def read_meanwhile(self):
         """All threads are busy: reads on, for cancellations and pings, until one is free."""

@@ -3,8 +3,8 @@
 use anyhow::{Context, Result, anyhow};
 use backend_process::{Interpreters, Options, ProcessBackend, SandboxMode};
 use faas::{
-    Backend, Entry, FunctionLimits, FunctionLog, FunctionSpec, Handler, Invocation, InvokeError,
-    Limits, Package, Runtime,
+    Backend, Entry, FunctionLimits, FunctionLog, FunctionName, FunctionSpec, Handler, Invocation,
+    InvokeError, Limits, Package, Runtime,
 };
 use std::fs;
 use std::io::Write;
@@ -16,6 +16,9 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
+
+/// How long a call may take.
+const DEADLINE: Duration = Duration::from_secs(30);
 
 /// A function that runs the Python code that it is sent and returns its `result`.
 const FUNCTION: &str = r#"
@@ -146,7 +149,13 @@ impl Node {
         let handler = &self.handlers[handler];
         self.runtime.block_on(async {
             handler.settled().await;
-            let reply = handler.invoke(&invocation, Duration::from_secs(30)).await?;
+            let call = handler.invoke(&invocation, DEADLINE);
+            let reply = tokio::time::timeout(DEADLINE, call).await;
+            let late = InvokeError::Deadline {
+                name: attack()?,
+                deadline: DEADLINE,
+            };
+            let reply = reply.unwrap_or(Err(late))?;
             Ok(String::from_utf8_lossy(&reply.payload).into_owned())
         })
     }
@@ -193,9 +202,15 @@ fn abstract_name() -> String {
     format!("tinyfaas-escape-{}-{number}", std::process::id())
 }
 
+fn attack() -> Result<FunctionName, InvokeError> {
+    let name = "attack";
+    name.parse()
+        .map_err(|_bad| InvokeError::NotFound(name.to_owned()))
+}
+
 fn spec(limits: FunctionLimits, handlers: u16) -> Result<FunctionSpec> {
     Ok(FunctionSpec {
-        name: "attack".parse()?,
+        name: attack()?,
         runtime: Runtime::Python3,
         entry: Entry::Convention,
         handlers,

@@ -123,6 +123,10 @@ try:
             time.sleep(60)
             os._exit(0)
         children.append(pid)
+except OSError:
+    # Long enough for the handler to want a thread more, which it can't have either.
+    time.sleep(0.2)
+    raise
 finally:
     for pid in children:
         os.kill(pid, signal.SIGKILL)
