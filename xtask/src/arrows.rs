@@ -4,7 +4,7 @@ use anyhow::{Context, Result};
 use serde_json::Value;
 
 /// A crate and those of ours that it may depend on, also for its tests.
-const ALLOWED: [(&str, &[&str]); 8] = [
+const ALLOWED: [(&str, &[&str]); 9] = [
     ("faas", &[]),
     ("coap", &[]),
     ("handler-protocol", &["faas"]),
@@ -14,11 +14,13 @@ const ALLOWED: [(&str, &[&str]); 8] = [
         "backend-process",
         &["faas", "handler-protocol", "runtime-binary"],
     ),
+    ("backend-wasm", &["faas"]),
     ("management", &["faas"]),
     (
         "tinyfaas",
         &[
             "backend-process",
+            "backend-wasm",
             "coap",
             "endpoints",
             "faas",

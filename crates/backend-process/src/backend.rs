@@ -284,7 +284,10 @@ fn check_code(package: &Package) -> Result<(), PrepareError> {
         (Runtime::Binary, _) if !has("fn.sh") => {
             missing("fn.sh", "a binary function is a program or script fn.sh")
         }
-        (Runtime::Nodejs | Runtime::Python3 | Runtime::Go | Runtime::Binary, _) => Ok(()),
+        (
+            Runtime::Nodejs | Runtime::Python3 | Runtime::Go | Runtime::Binary | Runtime::Wasm,
+            _,
+        ) => Ok(()),
     }
 }
 

@@ -100,7 +100,7 @@ impl Template {
                 built: match self.package.spec.runtime {
                     // Node looks for modules in every folder above the code's.
                     Runtime::Nodejs => "/node_modules".into(),
-                    Runtime::Python3 | Runtime::Go | Runtime::Binary => "/deps".into(),
+                    Runtime::Python3 | Runtime::Go | Runtime::Binary | Runtime::Wasm => "/deps".into(),
                 },
                 tmp: "/tmp".into(),
             }),
@@ -214,7 +214,8 @@ impl Template {
                 path: places.built.join("fn"),
                 args: Vec::new(),
             },
-            Runtime::Binary => Program::BinaryShim,
+            // No interpreter is found for WebAssembly, so that none of it comes here.
+            Runtime::Binary | Runtime::Wasm => Program::BinaryShim,
         }
     }
 }

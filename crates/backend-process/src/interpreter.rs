@@ -99,6 +99,7 @@ impl Finder {
             Runtime::Python3 => (PYTHON3, &self.chosen.python3),
             Runtime::Go => (GO, &self.chosen.go),
             Runtime::Binary => return Ok(None),
+            Runtime::Wasm => return Err(PrepareError::Runtime(NO_WASM.to_owned())),
         };
         if let Some(found) = self.known(runtime) {
             return Ok(Some(found));
@@ -122,6 +123,10 @@ impl Finder {
             .cloned()
     }
 }
+
+/// WebAssembly runs in a backend of its own.
+const NO_WASM: &str = "the runtime wasm is not a process of this host: use a tinyfaas that was built \
+                       with the feature wasm, on 64-bit Linux";
 
 async fn ask(runtime: Runtime, question: &Question, program: &Path) -> Result<Interpreter, String> {
     let Question {
@@ -149,7 +154,7 @@ async fn ask(runtime: Runtime, question: &Question, program: &Path) -> Result<In
         Runtime::Nodejs => nodejs(&lines),
         Runtime::Python3 => python3(&lines),
         Runtime::Go => go(&lines),
-        Runtime::Binary => None,
+        Runtime::Binary | Runtime::Wasm => None,
     };
     let found = parsed.ok_or_else(|| {
         format!("the runtime {runtime}: {shown} answered {answer:?}: name another with {flag}")

@@ -37,7 +37,7 @@ pub(crate) fn of(
         Runtime::Nodejs => npm(package, interpreter),
         Runtime::Python3 => Ok(pip(package, interpreter)),
         Runtime::Go => Ok(Some(go(package, interpreter, go_shim))),
-        Runtime::Binary => Ok(None),
+        Runtime::Binary | Runtime::Wasm => Ok(None),
     }
 }
 

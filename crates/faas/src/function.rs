@@ -104,16 +104,24 @@ pub enum Runtime {
     Go,
     /// A program or script `fn.sh`, run for every call.
     Binary,
+    /// A WebAssembly module or component `fn.wasm`, or the only `.wasm` file.
+    Wasm,
 }
 
 /// A runtime's name that is not known.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("the runtime {0:?} is not known; choose one of nodejs, python3, go, binary")]
+#[error("the runtime {0:?} is not known; choose one of nodejs, python3, go, binary, wasm")]
 pub struct UnknownRuntime(pub String);
 
 impl Runtime {
     /// Every runtime, in the order in which they are shown.
-    pub const ALL: [Self; 4] = [Self::Nodejs, Self::Python3, Self::Go, Self::Binary];
+    pub const ALL: [Self; 5] = [
+        Self::Nodejs,
+        Self::Python3,
+        Self::Go,
+        Self::Binary,
+        Self::Wasm,
+    ];
 
     /// The name that the API uses (`env`).
     #[must_use]
@@ -123,6 +131,7 @@ impl Runtime {
             Self::Python3 => "python3",
             Self::Go => "go",
             Self::Binary => "binary",
+            Self::Wasm => "wasm",
         }
     }
 }
@@ -145,7 +154,7 @@ impl fmt::Display for Runtime {
 /// How the runtime finds the function in its code.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Entry {
-    /// By the runtime's own convention: the npm module, `fn.py`, `fn.go`, `fn.sh`.
+    /// By the runtime's own convention: the npm module, `fn.py`, `fn.go`, `fn.sh`, `fn.wasm`.
     Convention,
     /// The original call `POST /`: a file below the code's folder whose module exports
     /// `eventhandler()`; what it returns is the reply. `nodejs` only.

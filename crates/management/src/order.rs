@@ -138,7 +138,10 @@ pub(crate) fn check(spec: &FunctionSpec, limits: &Limits) -> Result<(), BadField
     let (runtime, entry) = (spec.runtime, &spec.entry);
     match (runtime, entry) {
         (_, Entry::Convention) | (Runtime::Nodejs, Entry::EventHandler(_)) => Ok(()),
-        (Runtime::Python3 | Runtime::Go | Runtime::Binary, Entry::EventHandler(_)) => {
+        (
+            Runtime::Python3 | Runtime::Go | Runtime::Binary | Runtime::Wasm,
+            Entry::EventHandler(_),
+        ) => {
             let reason = format!("the runtime {runtime} has no entry file");
             Err(BadField::new("entry", reason, "leave it out"))
         }
@@ -197,14 +200,17 @@ pub(crate) fn detect_runtime(code: &Path) -> Result<Runtime, BadField> {
         Runtime::Python3 => &["fn.py"],
         Runtime::Go => &["fn.go"],
         Runtime::Binary => &["fn.sh"],
+        Runtime::Wasm => &["fn.wasm"],
     };
     let has = |runtime: &Runtime| signs(*runtime).iter().any(|sign| code.join(sign).is_file());
     let found: Vec<Runtime> = Runtime::ALL.into_iter().filter(has).collect();
-    let fix = "set it to one of nodejs, python3, go, binary";
+    let fix = "set it to one of nodejs, python3, go, binary, wasm";
     match found[..] {
         [runtime] => Ok(runtime),
+        [] if has_one_module(code) => Ok(Runtime::Wasm),
         [] => {
-            let reason = "there is no package.json, index.js, fn.py, fn.go or fn.sh to tell it by";
+            let reason = "there is no package.json, index.js, fn.py, fn.go, fn.sh, fn.wasm or \
+                          single .wasm file to tell it by";
             Err(BadField::new("runtime", reason, fix))
         }
         _ => {
@@ -213,4 +219,16 @@ pub(crate) fn detect_runtime(code: &Path) -> Result<Runtime, BadField> {
             Err(BadField::new("runtime", reason, fix))
         }
     }
+}
+
+/// Whether exactly one file beside the others is a WebAssembly module.
+fn has_one_module(code: &Path) -> bool {
+    let Ok(entries) = std::fs::read_dir(code) else {
+        return false;
+    };
+    let is_module = |entry: &std::fs::DirEntry| {
+        let path = entry.path();
+        path.extension().is_some_and(|extension| extension == "wasm") && path.is_file()
+    };
+    entries.flatten().filter(is_module).count() == 1
 }

@@ -90,7 +90,7 @@ pub(crate) struct Deploy {
     /// The function's name and route [default: the name of the folder or archive]
     #[arg(long, short)]
     pub(crate) name: Option<String>,
-    /// Runtime: nodejs, python3, go or binary [default: told by the files]
+    /// Runtime: nodejs, python3, go, binary or wasm [default: told by the files]
     #[arg(long, short, value_name = "RUNTIME")]
     pub(crate) env: Option<String>,
     /// Number of handlers

@@ -34,6 +34,7 @@ impl Bundled {
             ("fn.py", faas::Runtime::Python3),
             ("fn.go", faas::Runtime::Go),
             ("fn.sh", faas::Runtime::Binary),
+            ("fn.wasm", faas::Runtime::Wasm),
             ("package.json", faas::Runtime::Nodejs),
             ("index.js", faas::Runtime::Nodejs),
         ];

@@ -71,7 +71,7 @@ impl Settings {
         };
         match name {
             "runtime" | "env" => {
-                let fix = "choose one of nodejs, python3, go, binary";
+                let fix = "choose one of nodejs, python3, go, binary, wasm";
                 let runtime = value.parse().map_err(|_unknown| bad(name, value, fix))?;
                 self.runtime = Some(runtime);
             }

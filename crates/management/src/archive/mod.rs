@@ -1,5 +1,7 @@
 //! From what a client sent to a folder of code: unpack, validate, digest.
 //!
+//! A bare WebAssembly module counts as an archive of one file.
+//!
 //! Nothing is believed: paths are parsed, bytes are counted as they come out, links are made last
 //! and looked at through the file system.
 
@@ -31,7 +33,10 @@ pub struct SourceFile {
     pub is_executable: bool,
 }
 
-/// Unpacks a zip or tar.gz, told apart by its first bytes, into a new folder below `tmp`.
+/// What a bare WebAssembly module is called in the function's folder.
+const MODULE_FILE: &str = "fn.wasm";
+
+/// Unpacks a zip, a tar.gz or a bare WebAssembly module, told apart by its first bytes, into a new folder below `tmp`.
 ///
 /// `subfolder` picks a folder inside the archive as the function's; the folder that holds all
 /// others, if there is one, need not be named. Takes long: not for the event loop.
@@ -50,6 +55,11 @@ pub(crate) fn unpack(
         [] => return Err(ArchiveError::Empty),
         [b'P', b'K', 3, 4, ..] | [b'P', b'K', 5, 6, ..] => zipped::unpack(archive, &mut tree)?,
         [0x1f, 0x8b, ..] => tarball::unpack(archive, &mut tree)?,
+        [0, b'a', b's', b'm', ..] => {
+            if let Named::Entry(path) = path::parse(MODULE_FILE, limits)? {
+                tree.add_file(&path, false, &mut archive.as_ref())?;
+            }
+        }
         other if other.get(257..262) == Some(b"ustar") => return Err(ArchiveError::PlainTar),
         _ => return Err(ArchiveError::NotAnArchive),
     }

@@ -30,7 +30,7 @@ pub(crate) fn deploy(args: &Deploy) -> Result<()> {
     } else {
         std::fs::read(path).with_context(|| {
             format!(
-                "read {}; name a folder, a zip or tar.gz, or a URL",
+                "read {}; name a folder, a zip, tar.gz or wasm file, or a URL",
                 path.display()
             )
         })?
@@ -130,7 +130,7 @@ fn name_of(path: &Path) -> Result<String> {
     let path = resolved.as_deref().unwrap_or(path);
     let name = path.file_name().and_then(|name| name.to_str());
     let name = name.unwrap_or_default();
-    let endings = [".zip", ".tar.gz", ".tgz"];
+    let endings = [".zip", ".tar.gz", ".tgz", ".wasm"];
     let bare = endings.iter().find_map(|ending| name.strip_suffix(ending));
     let name = bare.unwrap_or(name);
     if name.parse::<faas::FunctionName>().is_err() {
@@ -171,6 +171,7 @@ mod tests {
         let check = |path: &str, name: &str| assert_eq!(name_of(Path::new(path)).unwrap(), name);
         check("some/sieve", "sieve");
         check("sieve.zip", "sieve");
+        check("sieve.wasm", "sieve");
         check("a/sieve.tar.gz", "sieve");
         check("https://example.org/archive.tgz", "archive");
         assert!(name_of(Path::new("a b")).is_err());

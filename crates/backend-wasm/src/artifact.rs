@@ -1,0 +1,225 @@
+//! Compiled code: made once for a module, kept on disk, mapped into memory.
+
+use crate::engine::{Engines, Needs};
+use faas::PrepareError;
+use sha2::{Digest, Sha256};
+use std::fs;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::time::SystemTime;
+use wasmtime::component::Component;
+use wasmtime::{Engine, Module, ResourcesRequired};
+
+/// The largest module. Compiling takes about fifty times as much memory.
+pub(crate) const MODULE_BYTES_MAX: u64 = 24 << 20;
+
+/// The kept results of compiling.
+#[derive(Debug)]
+pub(crate) struct Artifacts {
+    folder: PathBuf,
+    bytes_max: u64,
+    /// What tells this engine's code from that of another version or processor.
+    compatibility: String,
+    /// Modules are compiled one at a time: each takes every core and much memory.
+    turn: Mutex<()>,
+}
+
+/// Code that is ready to be linked.
+#[derive(Debug)]
+pub(crate) enum Code {
+    Module(Module),
+    Component(Component),
+}
+
+/// What the first bytes of a file say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Module,
+    Component,
+}
+
+impl Kind {
+    fn of(binary: &[u8]) -> Result<Self, PrepareError> {
+        let refuse = |what: &str| {
+            Err(PrepareError::Code(format!(
+                "the file {what}; build for wasm32-wasip1 or as a component of WASI 0.2"
+            )))
+        };
+        match binary {
+            [0, b'a', b's', b'm', 1, 0, 0, 0, ..] => Ok(Self::Module),
+            [0, b'a', b's', b'm', 0x0d, 0, 1, 0, ..] => Ok(Self::Component),
+            [0, b'a', b's', b'm', ..] => refuse("is of a WebAssembly version that is not known"),
+            _ => refuse("is not WebAssembly in its binary form"),
+        }
+    }
+
+    fn extension(self) -> &'static str {
+        match self {
+            Self::Module => "module",
+            Self::Component => "component",
+        }
+    }
+}
+
+impl Artifacts {
+    /// Opens the folder and drops what another version of the engine left there.
+    pub(crate) fn open(folder: PathBuf, engine: &Engine, bytes_max: u64) -> io::Result<Self> {
+        use std::os::unix::fs::DirBuilderExt;
+
+        let mut builder = fs::DirBuilder::new();
+        builder.recursive(true).mode(0o700).create(&folder)?;
+        let mut hasher = DefaultHasher::new();
+        engine.precompile_compatibility_hash().hash(&mut hasher);
+        let artifacts = Self {
+            folder,
+            bytes_max,
+            compatibility: format!("{:016x}", hasher.finish()),
+            turn: Mutex::default(),
+        };
+        for (path, _) in artifacts.files()? {
+            let stem = path.file_stem().and_then(|stem| stem.to_str());
+            if !stem.is_some_and(|stem| stem.ends_with(&artifacts.compatibility)) {
+                fs::remove_file(path)?;
+            }
+        }
+        Ok(artifacts)
+    }
+
+    /// The code of a module, compiled where it is not kept. Takes long: not for the event loop.
+    pub(crate) fn load(
+        &self,
+        engines: &Engines,
+        file: &Path,
+        memory_bytes_max: u64,
+    ) -> Result<Code, PrepareError> {
+        let host = |error: io::Error| {
+            PrepareError::Host(format!("the module could not be read or kept: {error}"))
+        };
+        let bytes = fs::metadata(file).map_err(host)?.len();
+        if bytes > MODULE_BYTES_MAX {
+            return Err(PrepareError::Code(format!(
+                "the module has {bytes} bytes; the most is {MODULE_BYTES_MAX}: build it with \
+                 optimisation for size and without debug information"
+            )));
+        }
+        let binary = fs::read(file).map_err(host)?;
+        let kind = Kind::of(&binary)?;
+        let path = self.path(&binary, kind);
+        let _turn = self.turn.lock();
+        if path.is_file() {
+            match map(engines, &path, kind, memory_bytes_max) {
+                Ok(code) => return Ok(code),
+                // Such as a file that was cut short when the disk was full.
+                Err(error) => tracing::warn!(%error, "kept code is compiled anew"),
+            }
+        }
+        let compiled = compile(&engines.on_demand, &binary, kind)?;
+        self.keep(&path, &compiled).map_err(host)?;
+        map(engines, &path, kind, memory_bytes_max)
+            .map_err(|error| PrepareError::Code(format!("the module can't be run here: {error:#}")))
+    }
+
+    fn path(&self, binary: &[u8], kind: Kind) -> PathBuf {
+        let mut name: String = Sha256::digest(binary)
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect();
+        name = format!("{name}-{}.{}", self.compatibility, kind.extension());
+        self.folder.join(name)
+    }
+
+    /// Writes a file as a whole, then drops the oldest where there are too many bytes. What runs
+    /// from a file that is dropped goes on.
+    fn keep(&self, path: &Path, compiled: &[u8]) -> io::Result<()> {
+        let mut file = tempfile::NamedTempFile::new_in(&self.folder)?;
+        file.write_all(compiled)?;
+        file.as_file().sync_all()?;
+        file.persist(path)?;
+        let mut files = self.files()?;
+        files.sort_by_key(|(_, metadata)| metadata.modified().unwrap_or(SystemTime::UNIX_EPOCH));
+        let mut bytes: u64 = files.iter().map(|(_, metadata)| metadata.len()).sum();
+        for (old, metadata) in files {
+            if bytes <= self.bytes_max {
+                break;
+            }
+            if old != path {
+                fs::remove_file(old)?;
+                bytes -= metadata.len();
+            }
+        }
+        Ok(())
+    }
+
+    fn files(&self) -> io::Result<Vec<(PathBuf, fs::Metadata)>> {
+        let mut files = Vec::new();
+        for entry in fs::read_dir(&self.folder)? {
+            let entry = entry?;
+            files.push((entry.path(), entry.metadata()?));
+        }
+        Ok(files)
+    }
+}
+
+fn compile(engine: &Engine, binary: &[u8], kind: Kind) -> Result<Vec<u8>, PrepareError> {
+    let compiled = match kind {
+        Kind::Module => engine.precompile_module(binary),
+        Kind::Component => engine.precompile_component(binary),
+    };
+    compiled.map_err(|error| {
+        PrepareError::Code(format!(
+            "the module is not valid WebAssembly: {:#}; build it anew and send it whole",
+            error
+        ))
+    })
+}
+
+/// Maps kept code into the engine that can run it.
+fn map(
+    engines: &Engines,
+    path: &Path,
+    kind: Kind,
+    memory_bytes_max: u64,
+) -> wasmtime::Result<Code> {
+    let code = open(&engines.on_demand, path, kind)?;
+    let required = match &code {
+        Code::Module(module) => Some(module.resources_required()),
+        Code::Component(component) => component.resources_required(),
+    };
+    let Some(ResourcesRequired {
+        num_memories,
+        num_tables,
+        ..
+    }) = required
+    else {
+        return Ok(code);
+    };
+    let engine = engines.pick(Needs {
+        memory_bytes_max,
+        memories: num_memories,
+        tables: num_tables,
+    });
+    if Engine::same(engine, &engines.on_demand) {
+        return Ok(code);
+    }
+    // What is too large for a slot in another respect still runs, without one.
+    Ok(open(engine, path, kind).unwrap_or(code))
+}
+
+#[expect(
+    unsafe_code,
+    reason = "compiled code is trusted by whoever maps it; no crate can check it"
+)]
+fn open(engine: &Engine, path: &Path, kind: Kind) -> wasmtime::Result<Code> {
+    match kind {
+        // SAFETY: the file is in a folder that only this user can write, and was written whole by
+        // `Artifacts::keep` from what the same engine compiled; users send modules, never code.
+        // Nothing changes a file there once it has its name.
+        Kind::Module => unsafe { Module::deserialize_file(engine, path) }.map(Code::Module),
+        // SAFETY: as above.
+        Kind::Component => {
+            unsafe { Component::deserialize_file(engine, path) }.map(Code::Component)
+        }
+    }
+}

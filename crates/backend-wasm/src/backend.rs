@@ -1,0 +1,287 @@
+//! The backend: from a package to a ready handler.
+
+use crate::artifact::Artifacts;
+use crate::component::Shared;
+use crate::contract::Contract;
+use crate::engine::{Engines, PoolOptions};
+use crate::failure::Lines;
+use crate::handler::{Life, WasmHandler};
+use faas::{
+    Backend, BackendReport, BoxFuture, Handler, Isolation, Limits, LogStream, Package,
+    PrepareError, Runtime, RuntimeReport,
+};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
+
+/// The module's name where there is more than one.
+const MODULE_FILE: &str = "fn.wasm";
+/// The engine, for people.
+const ENGINE: &str = "wasmtime 48";
+
+/// Where the backend lives and how much it takes.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Compiled code is kept below it.
+    pub data_dir: PathBuf,
+    /// The bounds of this node.
+    pub limits: Arc<Limits>,
+    /// The pool of instances.
+    pub pool: PoolOptions,
+}
+
+/// Why the backend could not be started.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The folder for compiled code can't be used.
+    #[error("could not use the folder for compiled WebAssembly {folder}; make it writable")]
+    Folder {
+        /// The folder.
+        folder: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The engine does not run on this host.
+    #[error("could not start the WebAssembly engine: {0}")]
+    Engine(String),
+}
+
+/// Runs functions as WebAssembly instances of this process.
+#[derive(Debug)]
+pub struct WasmBackend {
+    engines: Arc<Engines>,
+    artifacts: Arc<Artifacts>,
+    limits: Arc<Limits>,
+    next_handler: AtomicU64,
+    handlers: Mutex<Vec<Weak<WasmHandler>>>,
+}
+
+impl WasmBackend {
+    /// Reserves the pool and opens the folder of compiled code.
+    ///
+    /// # Errors
+    /// Where the engine does not run here or the folder can't be used.
+    pub fn start(options: Options) -> Result<Arc<Self>, StartError> {
+        let Options {
+            data_dir,
+            limits,
+            pool,
+        } = options;
+        let engines =
+            Engines::start(pool).map_err(|error| StartError::Engine(format!("{error:#}")))?;
+        let folder = data_dir.join("wasm");
+        let opened = Artifacts::open(
+            folder.clone(),
+            &engines.on_demand,
+            limits.build_cache_bytes_max,
+        );
+        let artifacts = opened.map_err(|source| StartError::Folder { folder, source })?;
+        Ok(Arc::new(Self {
+            engines: Arc::new(engines),
+            artifacts: Arc::new(artifacts),
+            limits,
+            next_handler: AtomicU64::new(1),
+            handlers: Mutex::default(),
+        }))
+    }
+
+    async fn prepare_package(
+        &self,
+        package: Package,
+    ) -> Result<Vec<Arc<dyn Handler>>, PrepareError> {
+        let name = package.spec.name.clone();
+        let prepared = self.prepare_handler(package).await;
+        let handler = prepared.map_err(|error| named(name.as_str(), error))?;
+        let mut handlers = self.handlers.lock().unwrap_or_else(PoisonError::into_inner);
+        handlers.retain(|known| known.strong_count() > 0);
+        handlers.push(Arc::downgrade(&handler));
+        Ok(vec![handler])
+    }
+
+    async fn prepare_handler(&self, package: Package) -> Result<Arc<WasmHandler>, PrepareError> {
+        if package.spec.runtime != Runtime::Wasm {
+            return Err(PrepareError::Runtime(format!(
+                "the wasm backend does not run {}",
+                package.spec.runtime
+            )));
+        }
+        let shared = self.shared(&package);
+        let lines = shared.lines.clone();
+        let (engines, artifacts) = (Arc::clone(&self.engines), Arc::clone(&self.artifacts));
+        let memory_bytes_max = shared.memory_bytes_max;
+        let folder = package.code.clone();
+        let linking = tokio::task::spawn_blocking(move || {
+            let file = find_module(&folder)?;
+            let code = artifacts.load(&engines, &file, memory_bytes_max)?;
+            Contract::link(&code, shared)
+        });
+        let linked = linking.await;
+        let contract = linked.map_err(|_ended| {
+            PrepareError::Host("compiling broke off; see the log of tinyfaas".to_owned())
+        })??;
+        self.try_instance(&contract).await?;
+        lines.log.push(
+            &lines.handler,
+            LogStream::Platform,
+            &format!("ready: a {}", contract.name()),
+        );
+        Ok(Arc::new(WasmHandler {
+            name: package.spec.name.clone(),
+            contract,
+            engines: Arc::clone(&self.engines),
+            lines,
+            at_once_max: usize::from(package.spec.handlers),
+            life: Life::default(),
+        }))
+    }
+
+    fn shared(&self, package: &Package) -> Shared {
+        let number = self.next_handler.fetch_add(1, Ordering::Relaxed);
+        let name = package.spec.name.as_str();
+        let handler: Arc<str> = format!("{}-w{number}", name.replace('/', "-")).into();
+        let mut envs = vec![
+            ("TINYFAAS_FUNCTION".to_owned(), name.to_owned()),
+            ("TINYFAAS_HANDLER".to_owned(), handler.to_string()),
+        ];
+        envs.extend(package.spec.envs.iter().cloned());
+        Shared {
+            envs: envs.into(),
+            lines: Lines {
+                log: Arc::clone(&package.log),
+                handler,
+            },
+            memory_bytes_max: package.spec.limits.memory_bytes_max,
+            payload_bytes_max: self.limits.payload_bytes_max,
+            headers_bytes_max: self.limits.headers_bytes_max,
+            log_bytes_max: self.limits.log_bytes_max,
+        }
+    }
+
+    async fn try_instance(&self, contract: &Contract) -> Result<(), PrepareError> {
+        let _running = self.engines.ticker.run();
+        let Ok(_slot) = self.engines.slots.acquire().await else {
+            return Err(PrepareError::Host("this node is stopping".to_owned()));
+        };
+        let load = |output: String| PrepareError::Load {
+            message: "an instance could not be made; see the output, and raise the memory limit \
+                      where it is too small"
+                .to_owned(),
+            output,
+        };
+        let tried = tokio::time::timeout(self.limits.handler_start, contract.try_instance());
+        match tried.await {
+            Ok(made) => made.map_err(|error| load(format!("{error:#}"))),
+            Err(_elapsed) => Err(load(format!(
+                "it was not ready within {} s",
+                self.limits.handler_start.as_secs()
+            ))),
+        }
+    }
+
+    fn report_now(&self) -> BackendReport {
+        let pool = self.engines.pool;
+        let is_pooled = self.engines.pooled.is_some();
+        let detail = if is_pooled {
+            format!(
+                "{} instances at once, memories up to {} MiB come from the pool",
+                pool.slots,
+                pool.memory_bytes_max >> 20
+            )
+        } else {
+            "off: there are too few addresses (ulimit -v, overcommit); each call allocates".into()
+        };
+        BackendReport {
+            backend: "wasm",
+            isolation: vec![Isolation {
+                name: "wasm instance pool",
+                is_on: is_pooled,
+                detail,
+            }],
+            runtimes: vec![RuntimeReport {
+                runtime: Runtime::Wasm,
+                version: Some("built in".to_owned()),
+                detail: format!("{ENGINE}, a new instance for every call"),
+            }],
+        }
+    }
+
+    async fn stop_all(&self) {
+        let handlers: Vec<_> = {
+            let mut known = self.handlers.lock().unwrap_or_else(PoisonError::into_inner);
+            known.drain(..).filter_map(|weak| weak.upgrade()).collect()
+        };
+        for handler in handlers {
+            handler.life.end(Duration::ZERO).await;
+        }
+    }
+}
+
+impl Backend for WasmBackend {
+    fn name(&self) -> &'static str {
+        "wasm"
+    }
+
+    fn prepare(
+        &self,
+        package: Package,
+    ) -> BoxFuture<'_, Result<Vec<Arc<dyn Handler>>, PrepareError>> {
+        Box::pin(self.prepare_package(package))
+    }
+
+    fn report(&self) -> BoxFuture<'_, BackendReport> {
+        Box::pin(async { self.report_now() })
+    }
+
+    fn shutdown(&self) -> BoxFuture<'_, ()> {
+        Box::pin(self.stop_all())
+    }
+}
+
+/// `fn.wasm`, or the only `.wasm` file.
+fn find_module(folder: &Path) -> Result<PathBuf, PrepareError> {
+    let conventional = folder.join(MODULE_FILE);
+    if conventional.is_file() {
+        return Ok(conventional);
+    }
+    let entries = std::fs::read_dir(folder).map_err(|error| {
+        PrepareError::Host(format!("the function's folder can't be read: {error}"))
+    })?;
+    let is_module = |path: &PathBuf| {
+        path.extension()
+            .is_some_and(|extension| extension == "wasm")
+            && path.is_file()
+    };
+    let mut modules = entries
+        .flatten()
+        .map(|entry| entry.path())
+        .filter(is_module);
+    match (modules.next(), modules.next()) {
+        (Some(module), None) => Ok(module),
+        (None, _) => Err(PrepareError::Code(
+            "there is no .wasm file; send a module, or an archive with one".to_owned(),
+        )),
+        (Some(_), Some(_)) => Err(PrepareError::Code(
+            "there are several .wasm files; call the one to run fn.wasm".to_owned(),
+        )),
+    }
+}
+
+/// The error with the function's name.
+fn named(name: &str, error: PrepareError) -> PrepareError {
+    let with = |text: String| format!("function \"{name}\": {text}");
+    match error {
+        PrepareError::Runtime(text) => PrepareError::Runtime(with(text)),
+        PrepareError::Code(text) => PrepareError::Code(with(text)),
+        PrepareError::Host(text) => PrepareError::Host(with(text)),
+        PrepareError::Build { message, output } => PrepareError::Build {
+            message: with(message),
+            output,
+        },
+        PrepareError::Load { message, output } => PrepareError::Load {
+            message: with(message),
+            output,
+        },
+    }
+}

@@ -1,0 +1,140 @@
+//! Functions that are WASI preview 1 commands: payload on standard input, reply on standard
+//! output, the request in variables as CGI (RFC 3875) names them.
+
+use crate::component::Shared;
+use crate::engine::{self, Bounded, Bounds};
+use crate::failure::Failure;
+use crate::output::{Output, Overflow};
+use faas::{Headers, Invocation, LogStream, Reply};
+use std::borrow::Cow;
+use wasmtime::{InstancePre, Linker, Module, Store};
+use wasmtime_wasi::I32Exit;
+use wasmtime_wasi::WasiCtx;
+use wasmtime_wasi::p1::{self, WasiP1Ctx};
+use wasmtime_wasi::p2::pipe::MemoryInputPipe;
+
+/// What it is, for people.
+pub(crate) const NAME: &str = "WASI preview 1 command";
+
+/// A linked command.
+pub(crate) struct Command {
+    linked: InstancePre<State>,
+    shared: Shared,
+}
+
+struct State {
+    bounds: Bounds,
+    wasi: WasiP1Ctx,
+}
+
+impl Bounded for State {
+    fn bounds(&mut self) -> &mut Bounds {
+        &mut self.bounds
+    }
+}
+
+impl Command {
+    pub(crate) fn link(module: &Module, shared: Shared) -> wasmtime::Result<Self> {
+        let mut linker = Linker::new(module.engine());
+        p1::add_to_linker_async(&mut linker, |state: &mut State| &mut state.wasi)?;
+        let linked = linker.instantiate_pre(module)?;
+        Ok(Self { linked, shared })
+    }
+
+    pub(crate) async fn try_instance(&self) -> wasmtime::Result<()> {
+        let mut store = self.store(&mut WasiCtx::builder());
+        let instance = self.linked.instantiate_async(&mut store).await?;
+        instance.get_typed_func::<(), ()>(&mut store, "_start")?;
+        Ok(())
+    }
+
+    pub(crate) async fn call(&self, invocation: &Invocation) -> Result<Reply, Failure> {
+        let output = Output::new(self.shared.payload_bytes_max, Overflow::Fails);
+        let errors = Output::new(self.shared.log_bytes_max, Overflow::IsDropped);
+        let mut builder = WasiCtx::builder();
+        builder
+            .stdin(MemoryInputPipe::new(invocation.payload.clone()))
+            .stdout(output.clone())
+            .stderr(errors.clone())
+            .arg("fn");
+        add_variables(&mut builder, &self.shared.envs, invocation);
+        let mut store = self.store(&mut builder);
+        let ran = self.run(&mut store).await;
+        self.shared.lines.push(LogStream::Stderr, &errors.take());
+        let printed = output.take();
+        let status = match ran {
+            Ok(()) => 0,
+            Err(error) => match error.downcast_ref::<I32Exit>() {
+                Some(exit) => exit.0,
+                None => return Err(Failure::of(&error, store.data().bounds.is_exceeded)),
+            },
+        };
+        if status == 0 {
+            return Ok(Reply {
+                status: 200,
+                headers: Headers::new(),
+                payload: printed,
+            });
+        }
+        let text = String::from_utf8_lossy(&printed);
+        match text.trim() {
+            "" => Err(Failure::said(&format!(
+                "the function exited with status {status}"
+            ))),
+            text => Err(Failure::said(text)),
+        }
+    }
+
+    async fn run(&self, store: &mut Store<State>) -> wasmtime::Result<()> {
+        let instance = self.linked.instantiate_async(&mut *store).await?;
+        let start = instance.get_typed_func::<(), ()>(&mut *store, "_start")?;
+        start.call_async(store, ()).await
+    }
+
+    fn store(&self, builder: &mut wasmtime_wasi::WasiCtxBuilder) -> Store<State> {
+        let state = State {
+            bounds: self.shared.bounds(),
+            wasi: builder.build_p1(),
+        };
+        engine::store(self.linked.module().engine(), state)
+    }
+}
+
+/// Sets the function's own variables and those of the request.
+fn add_variables(
+    builder: &mut wasmtime_wasi::WasiCtxBuilder,
+    envs: &[(String, String)],
+    invocation: &Invocation,
+) {
+    builder.envs(envs);
+    let text = |bytes| String::from_utf8_lossy(bytes);
+    builder
+        .env("TINYFAAS_INVOCATION", invocation.id.get().to_string())
+        .env("GATEWAY_INTERFACE", "CGI/1.1")
+        .env("REQUEST_METHOD", text(&invocation.method))
+        .env("PATH_INFO", text(&invocation.path))
+        .env("QUERY_STRING", text(&invocation.query))
+        .env("CONTENT_LENGTH", invocation.payload.len().to_string());
+    for (name, value) in fields(&invocation.headers) {
+        builder.env(name, value);
+    }
+}
+
+/// The header fields as variables, named as RFC 3875 (section 4.1.18) does.
+fn fields(headers: &Headers) -> Vec<(String, Cow<'_, str>)> {
+    let mut variables: Vec<(String, Cow<'_, str>)> = Vec::new();
+    for (name, value) in headers.iter() {
+        let variable = match name {
+            "content-type" => "CONTENT_TYPE".to_owned(),
+            // The payload's length is what counts; and HTTP_PROXY is not for callers to set.
+            "content-length" | "proxy" => continue,
+            name => format!("HTTP_{}", name.to_ascii_uppercase().replace('-', "_")),
+        };
+        let value = String::from_utf8_lossy(value);
+        match variables.iter_mut().find(|(known, _)| *known == variable) {
+            Some((_, before)) => *before = format!("{before}, {value}").into(),
+            None => variables.push((variable, value)),
+        }
+    }
+    variables
+}

@@ -1,0 +1,156 @@
+//! Functions that are `wasi:http/proxy` components of WASI 0.2.
+
+use super::own::{checked, too_large};
+use super::{Shared, State};
+use crate::failure::Failure;
+use faas::{Invocation, Reply};
+use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
+use std::future::ready;
+use tokio::sync::oneshot;
+use wasmtime::component::{Component, Linker};
+use wasmtime_wasi_http::p2::bindings::ProxyPre;
+use wasmtime_wasi_http::p2::bindings::http::types::{ErrorCode, Scheme};
+use wasmtime_wasi_http::p2::body::HyperOutgoingBody;
+use wasmtime_wasi_http::{
+    Error, RequestOptions, WasiBody, WasiHttpCtxView, WasiHttpHooks, WasiHttpView,
+};
+
+/// The interface that such a component exports, up to its version's last part.
+pub(crate) const EXPORT: &str = "wasi:http/incoming-handler@0.2.";
+/// What it is, for people.
+pub(crate) const NAME: &str = "wasi:http proxy component";
+/// What a request is for that names no host.
+const HOST: &str = "localhost";
+
+/// A linked proxy.
+pub(crate) struct Http {
+    linked: ProxyPre<State>,
+    shared: Shared,
+}
+
+/// What a component may do over HTTP: nothing but reply.
+#[derive(Debug)]
+pub(crate) struct Hooks;
+
+type Sent = Result<
+    (
+        http::Response<WasiBody>,
+        Box<dyn Future<Output = Result<(), Error>> + Send>,
+    ),
+    Error,
+>;
+
+impl WasiHttpHooks for Hooks {
+    fn send_request(
+        &mut self,
+        _: http::Request<WasiBody>,
+        _: Option<RequestOptions>,
+        _: Box<dyn Future<Output = Result<(), Error>> + Send>,
+    ) -> Box<dyn Future<Output = Sent> + Send> {
+        Box::new(ready(Err(Error::HttpRequestDenied)))
+    }
+}
+
+impl WasiHttpView for State {
+    fn http(&mut self) -> WasiHttpCtxView<'_> {
+        WasiHttpCtxView {
+            hooks: &mut self.hooks,
+            table: &mut self.table,
+            ctx: &mut self.http,
+        }
+    }
+}
+
+impl Http {
+    pub(crate) fn link(component: &Component, shared: Shared) -> wasmtime::Result<Self> {
+        let mut linker = Linker::new(component.engine());
+        wasmtime_wasi::p2::add_to_linker_async::<State>(&mut linker)?;
+        wasmtime_wasi_http::p2::add_only_http_to_linker_async(&mut linker)?;
+        let linked = ProxyPre::new(linker.instantiate_pre(component)?)?;
+        Ok(Self { linked, shared })
+    }
+
+    pub(crate) async fn try_instance(&self) -> wasmtime::Result<()> {
+        let (mut store, _) = super::store(self.linked.engine(), &self.shared);
+        self.linked.instantiate_async(&mut store).await.map(drop)
+    }
+
+    pub(crate) async fn call(&self, invocation: &Invocation) -> Result<Reply, Failure> {
+        let request = request(invocation)?;
+        let (mut store, printed) = super::store(self.linked.engine(), &self.shared);
+        let (sender, receiver) = oneshot::channel();
+        let run = async move {
+            let request = store
+                .data_mut()
+                .http()
+                .new_incoming_request(Scheme::Http, request)?;
+            let out = store.data_mut().http().new_response_outparam(sender)?;
+            let proxy = self.linked.instantiate_async(&mut store).await?;
+            let handler = proxy.wasi_http_incoming_handler();
+            let ran = handler.call_handle(&mut store, request, out).await;
+            let is_exceeded = store.data().bounds.is_exceeded;
+            // The store goes here, and with it the sender: whoever waits for a response that
+            // never came is told so.
+            wasmtime::Result::Ok(ran.map_err(|error| Failure::of(&error, is_exceeded)))
+        };
+        let (ran, reply) = tokio::join!(run, self.collect(receiver));
+        printed.tell(&self.shared);
+        match ran {
+            Ok(Ok(())) => reply,
+            Ok(Err(failure)) => Err(failure),
+            Err(error) => Err(Failure::of(&error, false)),
+        }
+    }
+
+    async fn collect(
+        &self,
+        receiver: oneshot::Receiver<Result<hyper::Response<HyperOutgoingBody>, ErrorCode>>,
+    ) -> Result<Reply, Failure> {
+        let response = match receiver.await {
+            Ok(Ok(response)) => response,
+            Ok(Err(code)) => {
+                return Err(Failure::said(&format!("the function failed: {code:?}")));
+            }
+            Err(_gone) => {
+                return Err(Failure::said(
+                    "the function returned without a response; set the response-outparam",
+                ));
+            }
+        };
+        let (parts, body) = response.into_parts();
+        let body = Limited::new(body, self.shared.payload_bytes_max);
+        let body = match body.collect().await {
+            Ok(body) => body.to_bytes(),
+            Err(error) if error.is::<LengthLimitError>() => return Err(too_large(&self.shared)),
+            Err(_broken) => {
+                return Err(Failure::said("the function did not finish its response"));
+            }
+        };
+        let fields = parts
+            .headers
+            .iter()
+            .map(|(name, value)| (name.as_str().as_bytes(), value.as_bytes()));
+        checked(&self.shared, parts.status.as_u16(), fields, body)
+    }
+}
+
+fn request(invocation: &Invocation) -> Result<http::Request<Full<bytes::Bytes>>, Failure> {
+    let mut target = invocation.path.to_vec();
+    if !invocation.query.is_empty() {
+        target.push(b'?');
+        target.extend_from_slice(&invocation.query);
+    }
+    let mut builder = http::Request::builder()
+        .method(invocation.method.as_ref())
+        .uri(target.as_slice());
+    let mut has_host = false;
+    for (name, value) in invocation.headers.iter() {
+        has_host |= name == "host";
+        builder = builder.header(name, value);
+    }
+    if !has_host {
+        builder = builder.header("host", HOST);
+    }
+    let request = builder.body(Full::new(invocation.payload.clone()));
+    request.map_err(|error| Failure::said(&format!("the request is none of HTTP: {error}")))
+}

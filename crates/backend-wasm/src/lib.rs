@@ -1,0 +1,19 @@
+//! Runs functions that are WebAssembly inside this process: compiled once, a new instance for
+//! every call.
+//!
+//! What a function exports says how it is called ([`contract`]): a WASI preview 1 command, a
+//! `wasi:http/proxy` component or our own world in `wit/`.
+
+mod artifact;
+mod backend;
+mod command;
+mod component;
+mod contract;
+mod engine;
+mod failure;
+mod handler;
+mod output;
+mod ticker;
+
+pub use backend::{Options, StartError, WasmBackend};
+pub use engine::PoolOptions;

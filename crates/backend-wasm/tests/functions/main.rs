@@ -1,0 +1,8 @@
+//! Functions that are WebAssembly, deployed and called as the proxy does it.
+
+mod command;
+mod isolation;
+mod node;
+mod own;
+mod refusals;
+mod restart;
