@@ -284,10 +284,9 @@ fn check_code(package: &Package) -> Result<(), PrepareError> {
         (Runtime::Binary, _) if !has("fn.sh") => {
             missing("fn.sh", "a binary function is a program or script fn.sh")
         }
-        (
-            Runtime::Nodejs | Runtime::Python3 | Runtime::Go | Runtime::Binary | Runtime::Wasm,
-            _,
-        ) => Ok(()),
+        (Runtime::Nodejs | Runtime::Python3 | Runtime::Go | Runtime::Binary | Runtime::Wasm, _) => {
+            Ok(())
+        }
     }
 }
 

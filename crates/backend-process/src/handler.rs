@@ -100,7 +100,9 @@ impl Template {
                 built: match self.package.spec.runtime {
                     // Node looks for modules in every folder above the code's.
                     Runtime::Nodejs => "/node_modules".into(),
-                    Runtime::Python3 | Runtime::Go | Runtime::Binary | Runtime::Wasm => "/deps".into(),
+                    Runtime::Python3 | Runtime::Go | Runtime::Binary | Runtime::Wasm => {
+                        "/deps".into()
+                    }
                 },
                 tmp: "/tmp".into(),
             }),

@@ -223,3 +223,52 @@ fn open(engine: &Engine, path: &Path, kind: Kind) -> wasmtime::Result<Code> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::PoolOptions;
+
+    #[test]
+    fn what_fits_a_slot_is_run_in_the_pool_and_the_rest_outside() {
+        let folder = tempfile::tempdir().unwrap();
+        let pool = PoolOptions {
+            slots: 16,
+            memory_bytes_max: 32 << 20,
+        };
+        let engines = Engines::start(pool).unwrap();
+        let kept = folder.path().join("kept");
+        let artifacts = Artifacts::open(kept, &engines.on_demand, u64::MAX).unwrap();
+        let pooled = engines.pooled.clone().unwrap();
+        let check = |text: &str, memory_bytes_max: u64, is_pooled: bool| {
+            let file = folder.path().join("fn.wasm");
+            fs::write(&file, wat::parse_str(text).unwrap()).unwrap();
+            let code = artifacts.load(&engines, &file, memory_bytes_max).unwrap();
+            let engine = match &code {
+                Code::Module(module) => module.engine(),
+                Code::Component(component) => component.engine(),
+            };
+            assert_eq!(Engine::same(engine, &pooled), is_pooled, "{text}");
+        };
+        check("(module (memory 1))", 32 << 20, true);
+        check("(module (memory 1))", 33 << 20, false);
+        check("(module (memory 1) (memory 1))", 32 << 20, false);
+        check("(component (core module (memory 1)))", 32 << 20, true);
+    }
+
+    #[test]
+    fn the_oldest_code_goes_where_there_is_too_much() {
+        let folder = tempfile::tempdir().unwrap();
+        let engines = Engines::start(PoolOptions {
+            slots: 16,
+            memory_bytes_max: 1 << 20,
+        });
+        let engine = engines.unwrap().on_demand;
+        let artifacts = Artifacts::open(folder.path().to_owned(), &engine, 10).unwrap();
+        for name in ["a", "b", "c"] {
+            artifacts.keep(&folder.path().join(name), b"12345").unwrap();
+        }
+        assert_eq!(artifacts.files().unwrap().len(), 2);
+        assert!(folder.path().join("c").exists());
+    }
+}

@@ -269,7 +269,7 @@ impl Deployer {
         let (limits, tmp) = (&self.options.limits, self.codes.tmp());
         let Order {
             mut spec,
-            detects_runtime,
+            undecided,
             source,
             subfolder,
             room: _room,
@@ -285,9 +285,7 @@ impl Deployer {
                 (archive::copy(&folder, tmp, limits)?, None)
             }
         };
-        if detects_runtime {
-            spec.runtime = order::detect_runtime(&unpacked.root)?;
-        }
+        undecided.decide(&mut spec, &unpacked.root, limits)?;
         check_entry(&spec, &unpacked)?;
         let code = self.codes.adopt(&unpacked).map_err(ArchiveError::Disk)?;
         let record = Record {

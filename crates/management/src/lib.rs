@@ -26,7 +26,7 @@ pub use store::StoreError;
 
 use codes::{Code, Codes};
 use deployer::{Deployer, Disk};
-use order::Order;
+use order::{Order, Undecided};
 use std::fs::{DirBuilder, File};
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
@@ -119,7 +119,7 @@ impl Management {
     pub async fn deploy(&self, request: DeployRequest) -> Result<Deployed, DeployError> {
         let order = Order {
             spec: request.spec,
-            detects_runtime: false,
+            undecided: Undecided::default(),
             source: request.source,
             subfolder: None,
             room: None,

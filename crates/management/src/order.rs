@@ -32,16 +32,57 @@ pub enum Source {
 /// A deployment as the API asks for it.
 #[derive(Debug)]
 pub(crate) struct Order {
-    /// The function. Its runtime counts only where `detects_runtime` is not set.
+    /// The function, but for what is undecided.
     pub(crate) spec: FunctionSpec,
-    /// Whether the runtime is told by the files.
-    pub(crate) detects_runtime: bool,
+    /// What the client left out.
+    pub(crate) undecided: Undecided,
     /// The code.
     pub(crate) source: Source,
     /// The folder in the archive that is the function's.
     pub(crate) subfolder: Option<String>,
     /// The room that the code takes in memory until it is unpacked.
     pub(crate) room: Option<OwnedSemaphorePermit>,
+}
+
+/// What is decided when the code is known.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Undecided {
+    /// The runtime is told by the files.
+    pub(crate) has_no_runtime: bool,
+    /// The number of handlers is what suits the runtime.
+    pub(crate) has_no_handlers: bool,
+}
+
+impl Undecided {
+    /// Decides, with the function's folder.
+    pub(crate) fn decide(
+        self,
+        spec: &mut FunctionSpec,
+        code: &Path,
+        limits: &Limits,
+    ) -> Result<(), BadField> {
+        if self.has_no_runtime {
+            spec.runtime = detect_runtime(code)?;
+        }
+        if self.has_no_handlers {
+            spec.handlers = handlers_by_default(spec.runtime, limits);
+        }
+        Ok(())
+    }
+}
+
+/// A handler is a process, of which one serves many calls; for WebAssembly it is an instance,
+/// which serves one.
+fn handlers_by_default(runtime: Runtime, limits: &Limits) -> u16 {
+    const INSTANCES_PER_CORE: usize = 8;
+    match runtime {
+        Runtime::Nodejs | Runtime::Python3 | Runtime::Go | Runtime::Binary => 1,
+        Runtime::Wasm => {
+            let cores = std::thread::available_parallelism().map_or(1, usize::from);
+            let instances = u16::try_from(cores * INSTANCES_PER_CORE).unwrap_or(u16::MAX);
+            instances.min(limits.handlers_max)
+        }
+    }
 }
 
 /// What came of a deployment.
@@ -194,7 +235,7 @@ fn check_envs(envs: &[(String, String)], limits: &Limits) -> Result<(), BadField
 }
 
 /// Tells the runtime by the files that its convention names.
-pub(crate) fn detect_runtime(code: &Path) -> Result<Runtime, BadField> {
+fn detect_runtime(code: &Path) -> Result<Runtime, BadField> {
     let signs = |runtime| match runtime {
         Runtime::Nodejs => &["package.json", "index.js", "index.mjs", "index.cjs"][..],
         Runtime::Python3 => &["fn.py"],
@@ -228,7 +269,9 @@ fn has_one_module(code: &Path) -> bool {
     };
     let is_module = |entry: &std::fs::DirEntry| {
         let path = entry.path();
-        path.extension().is_some_and(|extension| extension == "wasm") && path.is_file()
+        path.extension()
+            .is_some_and(|extension| extension == "wasm")
+            && path.is_file()
     };
     entries.flatten().filter(is_module).count() == 1
 }

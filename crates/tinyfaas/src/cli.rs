@@ -85,7 +85,7 @@ pub(crate) struct Node {
 /// Deploys a function.
 #[derive(Debug, Args)]
 pub(crate) struct Deploy {
-    /// A folder, a zip or tar.gz, or the http or https URL of one
+    /// A folder, a zip, tar.gz or wasm file, or the http or https URL of one
     pub(crate) source: String,
     /// The function's name and route [default: the name of the folder or archive]
     #[arg(long, short)]
@@ -93,9 +93,9 @@ pub(crate) struct Deploy {
     /// Runtime: nodejs, python3, go, binary or wasm [default: told by the files]
     #[arg(long, short, value_name = "RUNTIME")]
     pub(crate) env: Option<String>,
-    /// Number of handlers
-    #[arg(long, short, default_value_t = 1)]
-    pub(crate) threads: u16,
+    /// Number of handlers [default: 1; for wasm, instances at once: 8 for each core]
+    #[arg(long, short)]
+    pub(crate) threads: Option<u16>,
     /// Environment variable of the function; repeat for more
     #[arg(long, short, value_name = "K=V", value_parser = variable)]
     pub(crate) var: Vec<String>,

@@ -5,9 +5,9 @@ use crate::client::{Api, report};
 use crate::config::{Config, Sandbox, Settings};
 use crate::failure::Failure;
 use crate::telemetry::{self, LogFormat};
-use crate::{node, output};
+use crate::{backends, output};
 use anyhow::{Context, Result, bail};
-use faas::{Backend, BackendReport, Limits};
+use faas::{BackendReport, Limits};
 use serde_json::{Value, json};
 use std::sync::Arc;
 
@@ -62,10 +62,10 @@ async fn examine(mut config: Config) -> Result<Value> {
     let folder = tempfile::tempdir().context("make a temporary folder")?;
     config.data_dir = folder.path().to_owned();
     let limits = Arc::new(Limits::default());
-    let backend = match node::process_backend(&config, &limits).await {
+    let backend = match backends::start(&config, &limits).await {
         Err(error) if config.sandbox == Sandbox::Full => {
             config.sandbox = Sandbox::Reduced;
-            let reduced = node::process_backend(&config, &limits).await?;
+            let reduced = backends::start(&config, &limits).await?;
             // Standard output may be for a program.
             tracing::warn!("{error:#}; what follows is with --sandbox reduced");
             reduced

@@ -1,5 +1,6 @@
 //! tinyFaaS: one program that is the node and the command line for it.
 
+mod backends;
 mod cli;
 mod client;
 mod config;

@@ -5,10 +5,9 @@ mod bind;
 mod bundled;
 
 use crate::cli::Serve;
-use crate::config::{BackendName, Config, Sandbox, obtain_token};
-use crate::{examples, telemetry};
+use crate::config::{Config, obtain_token};
+use crate::{backends, examples, telemetry};
 use anyhow::{Context, Result};
-use backend_process::{Interpreters, ProcessBackend, SandboxMode};
 use bind::{Addresses, Listeners};
 use faas::{Backend, FunctionLimits, Limits, Proxy, Router};
 use management::{EndpointUrl, Management};
@@ -127,7 +126,7 @@ impl Node {
         let addresses = listeners.addresses()?;
         let token = token(config, &addresses)?;
         let lock = bind::lock_data_dir(&config.data_dir)?;
-        let backend = start_backend(config, &limits).await?;
+        let backend = backends::start(config, &limits).await?;
         let router = Arc::new(Router::default());
         let proxy = Arc::new(Proxy::new(Arc::clone(&router), Arc::clone(&limits)));
         // The management service takes the lock itself.
@@ -218,44 +217,6 @@ impl Node {
         self.backend.shutdown().await;
         tracing::info!("stopped");
     }
-}
-
-async fn start_backend(config: &Config, limits: &Arc<Limits>) -> Result<Arc<dyn Backend>> {
-    match config.backend {
-        BackendName::Process => Ok(process_backend(config, limits).await?),
-    }
-}
-
-/// Starts the backend that runs handlers as processes of this host.
-///
-/// # Errors
-/// Where this host does not allow the isolation that was asked for.
-pub(crate) async fn process_backend(
-    config: &Config,
-    limits: &Arc<Limits>,
-) -> Result<Arc<ProcessBackend>> {
-    let sandbox = match config.sandbox {
-        Sandbox::Full => SandboxMode::Full,
-        Sandbox::Reduced => SandboxMode::Reduced,
-    };
-    let options = backend_process::Options {
-        data_dir: config.data_dir.clone(),
-        limits: Arc::clone(limits),
-        sandbox,
-        interpreters: Interpreters {
-            nodejs: config.nodejs.clone(),
-            python3: config.python3.clone(),
-            go: config.go.clone(),
-        },
-    };
-    let backend = ProcessBackend::start(options).await?;
-    if sandbox == SandboxMode::Reduced {
-        tracing::warn!(
-            "isolation is REDUCED: functions share this host's processes and network names; \
-             run only functions that you trust, or use --sandbox full"
-        );
-    }
-    Ok(backend)
 }
 
 /// The token that the management service asks for; none where only this machine reaches it.

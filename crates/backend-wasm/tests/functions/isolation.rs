@@ -1,7 +1,7 @@
 //! What one call can't do to another, and to the node.
 
 use super::node::{COMMAND_ECHO, LONG, Node, OWN_ECHO, call, command, invocation, own};
-use faas::{Handler, HandlerState, InvokeError};
+use faas::{HandlerState, InvokeError};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio_util::task::TaskTracker;

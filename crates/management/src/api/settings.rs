@@ -2,7 +2,7 @@
 
 use super::fields::{self, Fields};
 use super::quantity;
-use crate::order::BadField;
+use crate::order::{BadField, Undecided};
 use faas::{Entry, FunctionLimits, FunctionName, FunctionSpec, Runtime};
 
 /// The smallest memory that a handler can live in.
@@ -12,7 +12,7 @@ const MEMORY_BYTES_MIN: u64 = 4 << 20;
 #[derive(Debug)]
 pub(crate) struct Settings {
     runtime: Option<Runtime>,
-    handlers: u16,
+    handlers: Option<u16>,
     envs: Vec<(String, String)>,
     network: bool,
     limits: FunctionLimits,
@@ -26,7 +26,7 @@ impl Settings {
     pub(crate) fn new(limits: FunctionLimits) -> Self {
         Self {
             runtime: None,
-            handlers: 1,
+            handlers: None,
             envs: Vec::new(),
             network: false,
             limits,
@@ -76,7 +76,8 @@ impl Settings {
                 self.runtime = Some(runtime);
             }
             "threads" | "handlers" => {
-                self.handlers = u16::try_from(number(u64::from(u16::MAX))?).unwrap_or(u16::MAX);
+                let handlers = number(u64::from(u16::MAX))?;
+                self.handlers = Some(u16::try_from(handlers).unwrap_or(u16::MAX));
             }
             "network" => {
                 let fix = "send true or false";
@@ -118,19 +119,23 @@ impl Settings {
         Ok(())
     }
 
-    /// The spec of a function with these settings, and whether its runtime is still to be told by
-    /// the files.
-    pub(crate) fn into_spec(self, name: FunctionName) -> (FunctionSpec, bool) {
+    /// The spec of a function with these settings, and what is decided when its code is
+    /// known.
+    pub(crate) fn into_spec(self, name: FunctionName) -> (FunctionSpec, Undecided) {
+        let undecided = Undecided {
+            has_no_runtime: self.runtime.is_none(),
+            has_no_handlers: self.handlers.is_none(),
+        };
         let spec = FunctionSpec {
             name,
             runtime: self.runtime.unwrap_or(Runtime::Nodejs),
             entry: Entry::Convention,
-            handlers: self.handlers,
+            handlers: self.handlers.unwrap_or(1),
             envs: self.envs,
             network: self.network,
             limits: self.limits,
         };
-        (spec, self.runtime.is_none())
+        (spec, undecided)
     }
 }
 

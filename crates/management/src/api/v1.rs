@@ -41,10 +41,10 @@ pub(crate) async fn deploy(
         Some(boundary) => take_parts(bytes, boundary, &mut settings).await?,
         None => bytes,
     };
-    let (spec, detects_runtime) = settings.into_spec(name.clone());
+    let (spec, undecided) = settings.into_spec(name.clone());
     let order = Order {
         spec,
-        detects_runtime,
+        undecided,
         source: Source::Archive(archive),
         subfolder: None,
         room: Some(room),

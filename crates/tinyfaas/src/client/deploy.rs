@@ -54,8 +54,11 @@ pub(crate) fn deploy(args: &Deploy) -> Result<()> {
 
 /// The settings that were given, as the API takes them.
 fn query(args: &Deploy) -> Vec<String> {
-    let mut query = vec![format!("threads={}", args.threads)];
+    let mut query = Vec::new();
     let mut add = |name: &str, value: String| query.push(format!("{name}={}", encoded(&value)));
+    if let Some(threads) = args.threads {
+        add("threads", threads.to_string());
+    }
     if let Some(runtime) = &args.env {
         add("runtime", runtime.clone());
     }
@@ -99,7 +102,7 @@ fn from_url(args: &Deploy, api: &Api) -> Result<()> {
     let body = json!({
         "name": name,
         "env": runtime,
-        "threads": args.threads,
+        "threads": args.threads.map_or(String::new(), |threads| threads.to_string()),
         "url": args.source,
         "subfolder_path": args.subfolder.as_deref().unwrap_or_default(),
         "envs": args.var,

@@ -1,0 +1,140 @@
+//! The backends of a node: which of them runs a function, told by its runtime.
+
+use crate::config::{BackendName, Config, Sandbox};
+use anyhow::Result;
+use backend_process::{Interpreters, ProcessBackend, SandboxMode};
+use faas::{Backend, BackendReport, BoxFuture, Handler, Limits, Package, PrepareError, Runtime};
+use std::sync::Arc;
+
+/// Processes for every runtime but WebAssembly, which has a backend of its own.
+#[derive(Debug)]
+pub(crate) struct Backends {
+    processes: Arc<dyn Backend>,
+    /// Where it did not start, why.
+    wasm: Result<Arc<dyn Backend>, String>,
+}
+
+/// Starts the backends.
+///
+/// # Errors
+/// Where this host does not allow the isolation that was asked for. Without WebAssembly the other
+/// runtimes still run.
+pub(crate) async fn start(config: &Config, limits: &Arc<Limits>) -> Result<Arc<dyn Backend>> {
+    let processes = match config.backend {
+        BackendName::Process => processes(config, limits).await?,
+    };
+    let wasm = wasm(config, limits)
+        .inspect_err(|reason| tracing::warn!(%reason, "WebAssembly functions can't be run"));
+    Ok(Arc::new(Backends { processes, wasm }))
+}
+
+impl Backends {
+    fn pick(&self, runtime: Runtime) -> Result<&dyn Backend, &str> {
+        match runtime {
+            Runtime::Wasm => match &self.wasm {
+                Ok(wasm) => Ok(wasm.as_ref()),
+                Err(reason) => Err(reason),
+            },
+            Runtime::Nodejs | Runtime::Python3 | Runtime::Go | Runtime::Binary => {
+                Ok(self.processes.as_ref())
+            }
+        }
+    }
+
+    async fn report_all(&self) -> BackendReport {
+        let mut report = self.processes.report().await;
+        match &self.wasm {
+            Ok(wasm) => {
+                let wasm = wasm.report().await;
+                report.isolation.extend(wasm.isolation);
+                let is_new = |runtime| wasm.runtimes.iter().all(|new| new.runtime != runtime);
+                report.runtimes.retain(|known| is_new(known.runtime));
+                report.runtimes.extend(wasm.runtimes);
+            }
+            Err(reason) => {
+                let is_wasm = |runtime| runtime == Runtime::Wasm;
+                for known in &mut report.runtimes {
+                    if is_wasm(known.runtime) {
+                        known.detail.clone_from(reason);
+                    }
+                }
+            }
+        }
+        report
+    }
+}
+
+impl Backend for Backends {
+    fn name(&self) -> &'static str {
+        self.processes.name()
+    }
+
+    fn prepare(
+        &self,
+        package: Package,
+    ) -> BoxFuture<'_, Result<Vec<Arc<dyn Handler>>, PrepareError>> {
+        match self.pick(package.spec.runtime) {
+            Ok(backend) => backend.prepare(package),
+            Err(reason) => {
+                let reason = format!("function \"{}\": {reason}", package.spec.name);
+                Box::pin(async { Err(PrepareError::Runtime(reason)) })
+            }
+        }
+    }
+
+    fn report(&self) -> BoxFuture<'_, BackendReport> {
+        Box::pin(self.report_all())
+    }
+
+    fn shutdown(&self) -> BoxFuture<'_, ()> {
+        Box::pin(async {
+            if let Ok(wasm) = &self.wasm {
+                wasm.shutdown().await;
+            }
+            self.processes.shutdown().await;
+        })
+    }
+}
+
+async fn processes(config: &Config, limits: &Arc<Limits>) -> Result<Arc<dyn Backend>> {
+    let sandbox = match config.sandbox {
+        Sandbox::Full => SandboxMode::Full,
+        Sandbox::Reduced => SandboxMode::Reduced,
+    };
+    let options = backend_process::Options {
+        data_dir: config.data_dir.clone(),
+        limits: Arc::clone(limits),
+        sandbox,
+        interpreters: Interpreters {
+            nodejs: config.nodejs.clone(),
+            python3: config.python3.clone(),
+            go: config.go.clone(),
+        },
+    };
+    let backend = ProcessBackend::start(options).await?;
+    if sandbox == SandboxMode::Reduced {
+        tracing::warn!(
+            "isolation is REDUCED: functions share this host's processes and network names; \
+             run only functions that you trust, or use --sandbox full"
+        );
+    }
+    Ok(backend)
+}
+
+#[cfg(feature = "wasm")]
+fn wasm(config: &Config, limits: &Arc<Limits>) -> Result<Arc<dyn Backend>, String> {
+    let options = backend_wasm::Options {
+        data_dir: config.data_dir.clone(),
+        limits: Arc::clone(limits),
+        pool: backend_wasm::PoolOptions::default(),
+    };
+    match backend_wasm::WasmBackend::start(options) {
+        Ok(backend) => Ok(backend),
+        Err(error) => Err(format!("{:#}", anyhow::Error::from(error))),
+    }
+}
+
+#[cfg(not(feature = "wasm"))]
+fn wasm(_: &Config, _: &Arc<Limits>) -> Result<Arc<dyn Backend>, String> {
+    Err("this tinyfaas was built without WebAssembly; build it with the feature wasm".to_owned())
+}
