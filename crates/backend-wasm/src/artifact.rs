@@ -212,16 +212,20 @@ fn map(
     reason = "compiled code is trusted by whoever maps it; no crate can check it"
 )]
 fn open(engine: &Engine, path: &Path, kind: Kind) -> wasmtime::Result<Code> {
-    match kind {
-        // SAFETY: the file is in a folder that only this user can write, and was written whole by
-        // `Artifacts::keep` from what the same engine compiled; users send modules, never code.
-        // Nothing changes a file there once it has its name.
-        Kind::Module => unsafe { Module::deserialize_file(engine, path) }.map(Code::Module),
-        // SAFETY: as above.
-        Kind::Component => {
-            unsafe { Component::deserialize_file(engine, path) }.map(Code::Component)
+    Ok(match kind {
+        Kind::Module => {
+            // SAFETY: the file is in a folder that only this user can write, and was written whole
+            // by `Artifacts::keep` from what the same engine compiled; users send modules, never
+            // code. Nothing changes a file there once it has its name.
+            let module = unsafe { Module::deserialize_file(engine, path) };
+            Code::Module(module?)
         }
-    }
+        Kind::Component => {
+            // SAFETY: as above.
+            let component = unsafe { Component::deserialize_file(engine, path) };
+            Code::Component(component?)
+        }
+    })
 }
 
 #[cfg(test)]

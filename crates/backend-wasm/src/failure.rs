@@ -31,7 +31,7 @@ impl Failure {
     /// than it may have.
     pub(crate) fn of(error: &wasmtime::Error, is_memory_short: bool) -> Self {
         let mut message = match error.downcast_ref::<Trap>() {
-            Some(trap) => format!("the function trapped: {trap}"),
+            Some(trap) => format!("the function ended with a {trap}"),
             None => format!("the function was ended: {}", error.root_cause()),
         };
         if is_memory_short {

@@ -2,7 +2,7 @@
 
 use crate::deployer::Deployer;
 use crate::functions::Function;
-use faas::{Deployment, Entry, FunctionSpec, HandlerState, HandlerStatus, LogLine, Route};
+use faas::{Deployment, Entry, FunctionSpec, HandlerState, HandlerStatus, LogLine, Route, Runtime};
 use serde::Serialize;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -201,7 +201,11 @@ impl HandlersShape {
         let statuses: Vec<_> = handlers.iter().map(|handler| handler.status()).collect();
         let is_ready = |status: &&HandlerStatus| status.state == HandlerState::Ready;
         Self {
-            wanted: spec.handlers,
+            wanted: match spec.runtime {
+                // One handler, which has as many instances at once.
+                Runtime::Wasm => 1,
+                Runtime::Nodejs | Runtime::Python3 | Runtime::Go | Runtime::Binary => spec.handlers,
+            },
             ready: statuses.iter().filter(is_ready).count(),
             restarts: statuses.iter().map(|status| status.restarts).sum(),
             in_flight: statuses.iter().map(|status| status.in_flight).sum(),

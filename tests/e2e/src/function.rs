@@ -15,7 +15,7 @@ pub struct Function {
 }
 
 impl Function {
-    /// A function without files. `runtime` is `nodejs`, `python3`, `go` or `binary`.
+    /// A function without files. `runtime` is `nodejs`, `python3`, `go`, `binary` or `wasm`.
     #[must_use]
     pub fn new(name: &str, runtime: &str) -> Self {
         let function = Self {

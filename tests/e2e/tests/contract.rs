@@ -34,6 +34,11 @@ fn binary_keeps_the_contract_over_every_endpoint() {
     keeps_the_contract("binary", &[]);
 }
 
+#[test]
+fn wasm_keeps_the_contract_over_every_endpoint() {
+    keeps_the_contract("wasm", &[]);
+}
+
 /// Deploys the runtime's function on a node that is started with these arguments, such as another
 /// backend, and calls it in every way.
 fn keeps_the_contract(runtime: &str, args: &[&str]) {

@@ -4,7 +4,7 @@ use super::node::{COMMAND_ECHO, Node, OWN_ECHO, command, own};
 use faas::{Backend, PrepareError};
 
 async fn refused(node: &Node, binary: &[u8], words: &[&str]) {
-    let error = node.deploy(binary).await.err().expect("it is refused");
+    let error = node.deploy(binary).await.expect_err("it is refused");
     let text = format!("{error} {}", error.output());
     for word in words {
         assert!(text.contains(word), "{word:?} in {text:?}");
@@ -51,7 +51,7 @@ async fn what_is_cut_short_or_none_of_webassembly_is_refused() {
     let node = Node::start();
     for whole in [command(COMMAND_ECHO), own(OWN_ECHO)] {
         for len in [8, 9, whole.len() / 3, whole.len() / 2, whole.len() - 1] {
-            let error = node.deploy(&whole[..len]).await.err().expect("refused");
+            let error = node.deploy(&whole[..len]).await.expect_err("refused");
             assert!(matches!(error, PrepareError::Code(_)), "{len}: {error:?}");
         }
     }

@@ -7,7 +7,9 @@ pub enum ArchiveError {
     #[error("the archive has no files; put the function's files in it")]
     Empty,
     /// It is neither a zip nor a tar.gz.
-    #[error("this is no zip and no tar.gz archive; pack the function's folder as one of them")]
+    #[error(
+        "this is no zip and no tar.gz archive (nor a .wasm file); pack the function's folder as one of them"
+    )]
     NotAnArchive,
     /// It is a tar that is not compressed.
     #[error("this is a plain tar archive; compress it with gzip (tar -czf)")]

@@ -58,6 +58,7 @@ fn read(request: &IncomingRequest) -> Vec<u8> {
 fn fetch() -> String {
     let request = OutgoingRequest::new(Fields::new());
     request.set_scheme(Some(&Scheme::Http)).unwrap();
+    request.set_path_with_query(Some("/")).unwrap();
     request.set_authority(Some("127.0.0.1:9")).unwrap();
     match outgoing_handler::handle(request, None) {
         Err(code) => format!("{code:?}"),
