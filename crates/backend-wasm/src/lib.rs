@@ -1,7 +1,7 @@
 //! Runs functions that are WebAssembly inside this process: compiled once, a new instance for
 //! every call.
 //!
-//! What a function exports says how it is called ([`contract`]): a WASI preview 1 command, a
+//! What a function exports says how it is called: a WASI preview 1 command, a
 //! `wasi:http/proxy` component or our own world in `wit/`.
 
 mod artifact;
