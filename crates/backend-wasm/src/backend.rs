@@ -133,6 +133,7 @@ impl WasmBackend {
             engines: Arc::clone(&self.engines),
             lines,
             at_once_max: usize::from(package.spec.handlers),
+            deadline: package.spec.limits.deadline,
             life: Life::default(),
         }))
     }

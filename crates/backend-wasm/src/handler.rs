@@ -23,6 +23,8 @@ pub(crate) struct WasmHandler {
     pub(crate) lines: Lines,
     /// Instances that may run at once.
     pub(crate) at_once_max: usize,
+    /// The time that a call has, for the message of one that took longer.
+    pub(crate) deadline: Duration,
     pub(crate) life: Life,
 }
 
@@ -97,7 +99,7 @@ impl WasmHandler {
             Some(Ok(called)) => called,
             Some(Err(_elapsed)) => Err(InvokeError::Deadline {
                 name: self.name.clone(),
-                deadline: time_left,
+                deadline: self.deadline,
             }),
             None => Err(InvokeError::HandlerDied {
                 name: self.name.clone(),
