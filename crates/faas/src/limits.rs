@@ -34,6 +34,9 @@ pub struct Limits {
     pub restart_pause_min: Duration,
     /// Longest pause before a handler that keeps dying is started again.
     pub restart_pause_max: Duration,
+    /// The longest of these pauses that an invocation waits for; it is refused where a longer one
+    /// is left.
+    pub restart_waited_max: Duration,
     /// A handler that has lived this long counts as well again.
     pub restart_forget: Duration,
 
@@ -132,6 +135,7 @@ impl Default for Limits {
             drain: Duration::from_secs(10),
             restart_pause_min: Duration::from_millis(100),
             restart_pause_max: Duration::from_secs(60),
+            restart_waited_max: Duration::from_secs(1),
             restart_forget: Duration::from_secs(30),
             archive_packed_bytes_max: 64 * MIB,
             archive_unpacked_bytes_max: 256 * MIB,

@@ -66,7 +66,7 @@ impl Proxy {
             return Err(InvokeError::NotFound(name.to_owned()));
         };
         route.counters.invocations.fetch_add(1, Ordering::Relaxed);
-        let result = run(&route, &invocation).await;
+        let result = run(&route, &invocation, &self.limits).await;
         count(&route, &result);
         tracing::debug!(
             function = %route.name(),
@@ -160,12 +160,16 @@ impl Drop for Count<'_> {
 }
 
 /// Runs an invocation within its function's deadline.
-async fn run(route: &Route, invocation: &Invocation) -> Result<Reply, InvokeError> {
+async fn run(
+    route: &Route,
+    invocation: &Invocation,
+    limits: &Limits,
+) -> Result<Reply, InvokeError> {
     let deadline = route.deadline();
     let expires = Deadline::after(deadline);
     let attempts = async {
         loop {
-            match attempt(route, invocation, expires).await {
+            match attempt(route, invocation, expires, limits).await {
                 // The handler or the deployment went away before it took the invocation: the
                 // route's next one will.
                 Err(InvokeError::NotTaken) => tokio::task::yield_now().await,
@@ -186,6 +190,7 @@ async fn attempt(
     route: &Route,
     invocation: &Invocation,
     expires: Deadline,
+    limits: &Limits,
 ) -> Result<Reply, InvokeError> {
     let deployment = current(route).await?;
     let inside = match deployment.try_enter() {
@@ -195,7 +200,7 @@ async fn attempt(
     };
     let Some(handler) = deployment.least_busy() else {
         drop(inside);
-        return wait_for_handler(route, &deployment).await;
+        return wait_for_handler(route, &deployment, limits).await;
     };
     handler.invoke(invocation, expires.remaining()).await
 }
@@ -237,11 +242,18 @@ async fn wait_for_next(route: &Route, retired: &Arc<Deployment>) -> Result<Reply
 async fn wait_for_handler(
     route: &Route,
     deployment: &Arc<Deployment>,
+    limits: &Limits,
 ) -> Result<Reply, InvokeError> {
     let _place = route.wait_place().ok_or_else(|| overloaded(route.name()))?;
     let settled = async {
-        let settled = deployment.handler_settled().await;
-        settled.map_err(|(reason, retry_after)| unavailable(route, reason, retry_after))
+        match deployment.handler_settled().await {
+            Ok(()) => Ok(()),
+            Err((_, pause)) if pause <= limits.restart_waited_max => {
+                tokio::time::sleep(pause).await;
+                Ok(())
+            }
+            Err((reason, pause)) => Err(unavailable(route, reason, pause)),
+        }
     };
     tokio::select! {
         settled = settled => settled?,

@@ -298,6 +298,19 @@ async fn handlers_that_all_pause_refuse_at_once_with_the_reason() {
     assert_eq!(refused.retry_after(), Some(Duration::from_secs(4)));
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_short_pause_is_waited_for() {
+    let world = World::new();
+    let handler = FakeHandler::pausing("a", Duration::from_millis(100));
+    world.publish(spec(), &[Arc::clone(&handler)]);
+    handler.gate.add_permits(1);
+    let (answer, ()) = tokio::join!(world.call(""), async {
+        tokio::time::sleep(Duration::from_millis(250)).await;
+        handler.is_ready.store(true, Ordering::SeqCst);
+    });
+    assert_eq!(answer.as_deref(), Ok("a"));
+}
+
 #[tokio::test]
 async fn a_waiting_call_moves_to_the_new_deployment() {
     let world = World::new();

@@ -293,6 +293,11 @@ async fn supervise(
         let reason = match serve(&shared, live, &stop).await {
             Served::Stopped => break,
             Served::Ended(reason) => reason,
+            Served::Hung(reason) => {
+                // It does not die: its successor need not wait.
+                failures = 0;
+                reason
+            }
         };
         if since.elapsed() >= shared.limits.restart_forget {
             failures = 0;
@@ -311,6 +316,7 @@ async fn supervise(
 enum Served {
     Stopped,
     Ended(String),
+    Hung(String),
 }
 
 /// Lets the instance serve until it ends or is to stop.
@@ -344,7 +350,7 @@ async fn serve(shared: &Arc<Shared>, mut live: Live, stop: &CancellationToken) -
     };
     shared.connection.store(None);
     shared.state.send_replace(State::Starting);
-    Served::Ended(match end {
+    let reason = match end {
         End::Closed => end_of_closed(shared, live).await,
         End::Protocol(what) => {
             let name = shared.identity.name.clone();
@@ -358,7 +364,7 @@ async fn serve(shared: &Arc<Shared>, mut live: Live, stop: &CancellationToken) -
         }
         End::Stuck => {
             let_leave(shared, live, timing, stop.clone());
-            "it did not let go of a call past its deadline".into()
+            return Served::Hung("it did not let go of a call past its deadline".into());
         }
         End::Silent => {
             live.process.kill();
@@ -367,7 +373,8 @@ async fn serve(shared: &Arc<Shared>, mut live: Live, stop: &CancellationToken) -
                 .close(&died(shared, "it did not answer any more"));
             "it did not answer any more".into()
         }
-    })
+    };
+    Served::Ended(reason)
 }
 
 /// The handler closed its stream: it has ended, or is about to be ended.
