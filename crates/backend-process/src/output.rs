@@ -32,14 +32,10 @@ pub(crate) struct Target {
 /// Reads until every writer has closed the pipe.
 pub(crate) async fn pump(mut pipe: pipe::Receiver, stream: LogStream, target: Target) {
     let mut line = Vec::new();
+    // Most functions print little: the buffer grows with the first flood.
     let mut buffer = Vec::with_capacity(4 << 10);
     loop {
         buffer.clear();
-        buffer.reserve(if buffer.capacity() < READ_BYTES {
-            4 << 10
-        } else {
-            READ_BYTES
-        });
         match pipe.read_buf(&mut buffer).await {
             Ok(0) | Err(_) => break,
             Ok(count) => take_lines(&mut line, &buffer[..count], stream, &target),
