@@ -6,6 +6,7 @@ use crate::contract::Contract;
 use crate::engine::{Engines, PoolOptions};
 use crate::failure::Lines;
 use crate::handler::{Life, WasmHandler};
+use crate::outbound::Outbound;
 use faas::{
     Backend, BackendReport, BoxFuture, Handler, Isolation, Limits, LogStream, Package,
     PrepareError, Runtime, RuntimeReport,
@@ -156,6 +157,7 @@ impl WasmBackend {
             memory_bytes_max: package.spec.limits.memory_bytes_max,
             payload_bytes_max: self.limits.payload_bytes_max,
             headers_bytes_max: self.limits.headers_bytes_max,
+            outbound: Outbound::new(&package.spec.allow_hosts, &self.limits),
             log_bytes_max: self.limits.log_bytes_max,
         }
     }

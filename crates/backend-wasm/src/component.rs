@@ -5,6 +5,7 @@ pub(crate) mod own;
 
 use crate::engine::{self, Bounded, Bounds};
 use crate::failure::Lines;
+use crate::outbound::Outbound;
 use crate::output::{Output, Overflow};
 use faas::LogStream;
 use std::sync::Arc;
@@ -21,6 +22,8 @@ pub(crate) struct Shared {
     pub(crate) memory_bytes_max: u64,
     pub(crate) payload_bytes_max: usize,
     pub(crate) headers_bytes_max: usize,
+    /// What it may send; none where it may send nothing.
+    pub(crate) outbound: Option<Arc<Outbound>>,
     /// What is kept of one call's output for the log.
     pub(crate) log_bytes_max: usize,
 }
@@ -92,7 +95,7 @@ fn store(engine: &Engine, shared: &Shared) -> (Store<State>, Printed) {
         table: ResourceTable::new(),
         wasi: builder.build(),
         http: WasiHttpCtx::new(),
-        hooks: http::Hooks,
+        hooks: http::Hooks::new(shared),
     };
     let mut store = engine::store(engine, state);
     store.set_hostcall_fuel(shared.copied_bytes_max());

@@ -3,8 +3,8 @@
 use crate::ticker::Ticker;
 use tokio::sync::Semaphore;
 use wasmtime::{
-    Config, Engine, InstanceAllocationStrategy, PoolingAllocationConfig, ResourceLimiter, Store,
-    UpdateDeadline,
+    Config, Enabled, Engine, InstanceAllocationStrategy, PoolingAllocationConfig, ResourceLimiter,
+    Store, UpdateDeadline,
 };
 
 /// Tables, core instances and memories that one call may have.
@@ -19,7 +19,7 @@ const FIBER_STACK_BYTES: usize = 1 << 20;
 /// Addresses behind a memory that trap, so that small offsets need no check of their own.
 const GUARD_BYTES: u64 = 64 << 10;
 /// What a slot keeps mapped between two calls: a page more or less costs a system call.
-const KEEP_BYTES: usize = 64 << 10;
+const KEEP_BYTES: usize = 256 << 10;
 /// The smallest pool that is worth having.
 const SLOTS_MIN: u32 = 16;
 
@@ -131,7 +131,8 @@ fn config(pool: PoolOptions, is_pooled: bool) -> Config {
             .table_elements(TABLE_ELEMENTS_MAX)
             .total_gc_heaps(pool.slots)
             .linear_memory_keep_resident(KEEP_BYTES)
-            .table_keep_resident(KEEP_BYTES);
+            .table_keep_resident(KEEP_BYTES)
+            .pagemap_scan(Enabled::Auto);
         config.allocation_strategy(InstanceAllocationStrategy::Pooling(slots));
     }
     config

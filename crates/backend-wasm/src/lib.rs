@@ -12,6 +12,7 @@ mod contract;
 mod engine;
 mod failure;
 mod handler;
+mod outbound;
 mod output;
 mod ticker;
 

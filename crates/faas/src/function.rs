@@ -1,5 +1,6 @@
 //! What a function is: its name, its runtime and its settings.
 
+use crate::host::HostPattern;
 use crate::limits::FunctionLimits;
 use std::fmt;
 use std::str::FromStr;
@@ -178,6 +179,8 @@ pub struct FunctionSpec {
     pub envs: Vec<(String, String)>,
     /// Whether the function may reach the network. Not by default.
     pub network: bool,
+    /// The hosts that a `wasi:http` component may send requests to. `wasm` only.
+    pub allow_hosts: Vec<HostPattern>,
     /// What one handler may use.
     pub limits: FunctionLimits,
 }

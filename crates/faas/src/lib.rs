@@ -6,6 +6,7 @@
 pub mod backend;
 pub mod function;
 pub mod headers;
+pub mod host;
 pub mod invocation;
 pub mod limits;
 pub mod log;
@@ -18,6 +19,7 @@ pub use backend::{
 };
 pub use function::{Entry, FunctionName, FunctionSpec, NameError, Runtime, UnknownRuntime};
 pub use headers::{HeaderError, Headers};
+pub use host::{BadHost, HostPattern};
 pub use invocation::{Deadline, Fault, Invocation, InvocationId, InvokeError, Reply};
 pub use limits::{FunctionLimits, Limits};
 pub use log::{FunctionLog, LogLine, LogStream};

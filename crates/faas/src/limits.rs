@@ -61,6 +61,15 @@ pub struct Limits {
     /// All names and values of a function's environment variables together.
     pub envs_bytes_max: usize,
 
+    /// Hosts that a function may send requests to.
+    pub allow_hosts_max: usize,
+    /// Requests that one call may have sent and not yet read to their end.
+    pub outbound_at_once_max: usize,
+    /// How long a function's request to another host may take to connect.
+    pub outbound_connect: Duration,
+    /// How long a function's request may wait for the next piece of its response.
+    pub outbound_idle: Duration,
+
     /// How long the installation of dependencies or a compilation may take.
     pub build: Duration,
     /// Largest result of a build.
@@ -147,6 +156,10 @@ impl Default for Limits {
             download: Duration::from_secs(120),
             envs_max: 256,
             envs_bytes_max: 64 << 10,
+            allow_hosts_max: 64,
+            outbound_at_once_max: 16,
+            outbound_connect: Duration::from_secs(10),
+            outbound_idle: Duration::from_secs(30),
             build: Duration::from_secs(600),
             build_bytes_max: 1024 * MIB,
             build_cache_bytes_max: 4096 * MIB,

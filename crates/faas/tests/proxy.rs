@@ -179,6 +179,7 @@ fn spec_with(limits: FunctionLimits) -> FunctionSpec {
         handlers: 1,
         envs: Vec::new(),
         network: false,
+        allow_hosts: Vec::new(),
         limits,
     }
 }

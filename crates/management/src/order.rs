@@ -54,7 +54,7 @@ pub(crate) struct Undecided {
 }
 
 impl Undecided {
-    /// Decides, with the function's folder.
+    /// Decides, with the function's folder, and checks what depends on it.
     pub(crate) fn decide(
         self,
         spec: &mut FunctionSpec,
@@ -66,6 +66,11 @@ impl Undecided {
         }
         if self.has_no_handlers {
             spec.handlers = handlers_by_default(spec.runtime, limits);
+        }
+        if !spec.allow_hosts.is_empty() && spec.runtime != Runtime::Wasm {
+            let reason = format!("the runtime {} can't be bound to hosts", spec.runtime);
+            let fix = "leave it out; network=true allows every host";
+            return Err(BadField::new("allow_hosts", reason, fix));
         }
         Ok(())
     }
@@ -175,6 +180,11 @@ pub(crate) fn check(spec: &FunctionSpec, limits: &Limits) -> Result<(), BadField
         let hours_max = limits.deadline_max.as_secs() / 3600;
         let fix = format!("choose a time up to {hours_max} hours, such as 60s or 500ms");
         return Err(BadField::new("deadline", "it is zero or too long", fix));
+    }
+    if spec.allow_hosts.len() > limits.allow_hosts_max {
+        let reason = format!("there are more than {} hosts", limits.allow_hosts_max);
+        let fix = "name a common parent as *.example.org";
+        return Err(BadField::new("allow_hosts", reason, fix));
     }
     let (runtime, entry) = (spec.runtime, &spec.entry);
     match (runtime, entry) {

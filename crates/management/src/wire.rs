@@ -36,6 +36,7 @@ pub(crate) struct FunctionShape {
     /// The names only: values may be secret.
     envs: Vec<String>,
     network: bool,
+    allow_hosts: Vec<String>,
     limits: LimitsShape,
     urls: Vec<String>,
 }
@@ -176,6 +177,7 @@ impl FunctionShape {
             unpacked_bytes: record.unpacked_bytes,
             envs: spec.envs.iter().map(|(name, _)| name.clone()).collect(),
             network: spec.network,
+            allow_hosts: spec.allow_hosts.iter().map(ToString::to_string).collect(),
             limits: LimitsShape::new(spec),
             urls,
         }

@@ -114,6 +114,10 @@ pub(crate) struct Deploy {
     /// Lets the function reach the network
     #[arg(long)]
     pub(crate) network: bool,
+    /// Host that a wasi:http component may send requests to, such as example.org or
+    /// *.example.org:8080; repeat for more
+    #[arg(long, value_name = "HOST")]
+    pub(crate) allow_host: Vec<String>,
     #[command(flatten)]
     pub(crate) node: Node,
 }

@@ -216,6 +216,7 @@ fn spec(limits: FunctionLimits, handlers: u16) -> Result<FunctionSpec> {
         handlers,
         envs: Vec::new(),
         network: false,
+        allow_hosts: Vec::new(),
         limits,
     })
 }

@@ -3,10 +3,12 @@
 use super::own::{checked, too_large};
 use super::{Shared, State};
 use crate::failure::Failure;
+use crate::outbound::{Outbound, Sent};
 use faas::{Invocation, Reply};
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use std::future::ready;
-use tokio::sync::oneshot;
+use std::sync::Arc;
+use tokio::sync::{Semaphore, oneshot};
 use wasmtime::component::{Component, Linker};
 use wasmtime_wasi_http::p2::bindings::ProxyPre;
 use wasmtime_wasi_http::p2::bindings::http::types::{ErrorCode, Scheme};
@@ -28,26 +30,30 @@ pub(crate) struct Http {
     shared: Shared,
 }
 
-/// What a component may do over HTTP: nothing but reply.
+/// What one instance may do over HTTP besides replying: nothing, unless it has a list of hosts.
 #[derive(Debug)]
-pub(crate) struct Hooks;
+pub(crate) struct Hooks(Option<(Arc<Outbound>, Arc<Semaphore>)>);
 
-type Sent = Result<
-    (
-        http::Response<WasiBody>,
-        Box<dyn Future<Output = Result<(), Error>> + Send>,
-    ),
-    Error,
->;
+impl Hooks {
+    pub(crate) fn new(shared: &Shared) -> Self {
+        let outbound = shared.outbound.as_ref();
+        Self(outbound.map(|outbound| (Arc::clone(outbound), outbound.places())))
+    }
+}
 
 impl WasiHttpHooks for Hooks {
     fn send_request(
         &mut self,
-        _: http::Request<WasiBody>,
-        _: Option<RequestOptions>,
+        request: http::Request<WasiBody>,
+        options: Option<RequestOptions>,
         _: Box<dyn Future<Output = Result<(), Error>> + Send>,
     ) -> Box<dyn Future<Output = Sent> + Send> {
-        Box::new(ready(Err(Error::HttpRequestDenied)))
+        match &self.0 {
+            Some((outbound, places)) => {
+                Box::new(Arc::clone(outbound).send(request, options, Arc::clone(places)))
+            }
+            None => Box::new(ready(Err(Error::HttpRequestDenied))),
+        }
     }
 }
 

@@ -3,8 +3,8 @@
 use backend_wasm::{Options, PoolOptions, WasmBackend};
 use bytes::Bytes;
 use faas::{
-    Backend, Entry, FunctionLimits, FunctionLog, FunctionSpec, Handler, Invocation, InvokeError,
-    Limits, Package, PrepareError, Reply, Runtime,
+    Backend, Entry, FunctionLimits, FunctionLog, FunctionSpec, Handler, HostPattern, Invocation,
+    InvokeError, Limits, Package, PrepareError, Reply, Runtime,
 };
 use std::path::Path;
 use std::sync::Arc;
@@ -16,10 +16,14 @@ pub(crate) struct Node {
     pub(crate) backend: Arc<WasmBackend>,
     pub(crate) log: Arc<FunctionLog>,
     pub(crate) limits: FunctionLimits,
+    pub(crate) allow_hosts: Vec<HostPattern>,
     folder: tempfile::TempDir,
 }
 
 pub(crate) type Deployed = Arc<dyn Handler>;
+
+/// The largest memory that comes from the pool.
+pub(crate) const SLOT_BYTES: usize = 64 << 20;
 
 /// Long enough for any call that ends at all.
 pub(crate) const LONG: Duration = Duration::from_secs(60);
@@ -35,7 +39,12 @@ impl Node {
         Self {
             backend,
             log: Arc::new(FunctionLog::new(&Limits::default())),
-            limits: FunctionLimits::default(),
+            // What fits a slot: else these tests were all of instances outside the pool.
+            limits: FunctionLimits {
+                memory_bytes_max: SLOT_BYTES as u64,
+                ..FunctionLimits::default()
+            },
+            allow_hosts: Vec::new(),
             folder,
         }
     }
@@ -67,6 +76,7 @@ impl Node {
             handlers: at_once,
             envs: vec![("GREETING".to_owned(), "hello".to_owned())],
             network: false,
+            allow_hosts: self.allow_hosts.clone(),
             limits: self.limits.clone(),
         };
         let package = Package {
@@ -92,7 +102,7 @@ fn start(folder: &Path, slots: u32) -> Arc<WasmBackend> {
         limits: Arc::new(Limits::default()),
         pool: PoolOptions {
             slots,
-            memory_bytes_max: 64 << 20,
+            memory_bytes_max: SLOT_BYTES,
         },
     };
     WasmBackend::start(options).unwrap()

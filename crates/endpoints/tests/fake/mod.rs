@@ -162,6 +162,7 @@ pub fn proxy(limits: Limits) -> (Arc<Proxy>, Arc<Seen>) {
             handlers: 1,
             envs: Vec::new(),
             network: false,
+            allow_hosts: Vec::new(),
             limits: FunctionLimits::default(),
         };
         let handler = Arc::new(FakeHandler {

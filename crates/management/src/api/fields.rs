@@ -70,6 +70,17 @@ impl<'a> Fields<'a> {
         }
     }
 
+    /// A list of texts.
+    pub(crate) fn texts(&self, name: &str) -> Result<Vec<String>, BadField> {
+        let Some(raw) = self.present(name) else {
+            return Ok(Vec::new());
+        };
+        serde_json::from_str(raw).map_err(|_other| {
+            let fix = "send a list of texts, such as [\"example.org\"]";
+            BadField::new(name, "it is no list of texts", fix)
+        })
+    }
+
     /// Environment variables: a list of `"NAME=VALUE"`, or an object.
     pub(crate) fn envs(&self, name: &str) -> Result<Vec<(String, String)>, BadField> {
         let fix = "send a list such as [\"NAME=VALUE\"] or an object such as {\"NAME\": \"VALUE\"}";

@@ -3,7 +3,7 @@
 use super::fields::{self, Fields};
 use super::quantity;
 use crate::order::{BadField, Undecided};
-use faas::{Entry, FunctionLimits, FunctionName, FunctionSpec, Runtime};
+use faas::{Entry, FunctionLimits, FunctionName, FunctionSpec, HostPattern, Runtime};
 
 /// The smallest memory that a handler can live in.
 const MEMORY_BYTES_MIN: u64 = 4 << 20;
@@ -15,11 +15,12 @@ pub(crate) struct Settings {
     handlers: Option<u16>,
     envs: Vec<(String, String)>,
     network: bool,
+    allow_hosts: Vec<HostPattern>,
     limits: FunctionLimits,
 }
 
 /// The name of every setting, for those who mistyped one.
-const NAMES: &str = "runtime, threads, envs (in a query: var=NAME=VALUE), network, memory, pids, cpu, tmp, tmp_files, open_files, deadline, queue";
+const NAMES: &str = "runtime, threads, envs (in a query: var=NAME=VALUE), network, allow_hosts (in a query: allow_host=HOST), memory, pids, cpu, tmp, tmp_files, open_files, deadline, queue";
 
 impl Settings {
     /// Nothing set.
@@ -29,6 +30,7 @@ impl Settings {
             handlers: None,
             envs: Vec::new(),
             network: false,
+            allow_hosts: Vec::new(),
             limits,
         }
     }
@@ -38,6 +40,7 @@ impl Settings {
         for (name, value) in pairs {
             match name.as_str() {
                 "var" => self.envs.push(fields::env("var", value)?),
+                "allow_host" => self.allow_hosts.push(host("allow_host", value)?),
                 name => self.set(name, value)?,
             }
         }
@@ -48,7 +51,11 @@ impl Settings {
     pub(crate) fn take_json(&mut self, json: &[u8]) -> Result<(), BadField> {
         let fields = Fields::parse(json, "settings")?;
         self.envs.append(&mut fields.envs("envs")?);
-        for name in fields.names().filter(|name| *name != "envs") {
+        for text in fields.texts("allow_hosts")? {
+            self.allow_hosts.push(host("allow_hosts", &text)?);
+        }
+        let is_list = |name: &&str| matches!(*name, "envs" | "allow_hosts");
+        for name in fields.names().filter(|name| !is_list(name)) {
             if let Some(value) = fields.plain(name)? {
                 self.set(name, &value)?;
             }
@@ -133,6 +140,7 @@ impl Settings {
             handlers: self.handlers.unwrap_or(1),
             envs: self.envs,
             network: self.network,
+            allow_hosts: self.allow_hosts,
             limits: self.limits,
         };
         (spec, undecided)
@@ -143,6 +151,11 @@ fn number(name: &str, value: &str, max: u64) -> Result<u64, BadField> {
     let number = value.trim().parse::<u64>().ok();
     let number = number.filter(|number| (1..=max).contains(number));
     number.ok_or_else(|| bad(name, value, "send a whole number from 1 on"))
+}
+
+fn host(name: &str, value: &str) -> Result<HostPattern, BadField> {
+    let fix = "send such as example.org, *.example.org, 10.0.0.7:8080 or [::1]:8080";
+    value.parse().map_err(|_bad| bad(name, value, fix))
 }
 
 fn bad(name: &str, value: &str, fix: &str) -> BadField {

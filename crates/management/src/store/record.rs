@@ -29,6 +29,9 @@ struct Settings {
     handlers: u16,
     envs: Vec<(String, String)>,
     network: bool,
+    /// Stores of version 0.1.0 have none.
+    #[serde(default)]
+    allow_hosts: Vec<String>,
     memory_bytes_max: u64,
     pids_max: u32,
     cpu_millis_max: u32,
@@ -51,6 +54,7 @@ pub(super) fn settings(spec: &FunctionSpec) -> String {
         handlers: spec.handlers,
         envs: spec.envs.clone(),
         network: spec.network,
+        allow_hosts: spec.allow_hosts.iter().map(ToString::to_string).collect(),
         memory_bytes_max: limits.memory_bytes_max,
         pids_max: limits.pids_max,
         cpu_millis_max: limits.cpu_millis_max,
@@ -80,6 +84,12 @@ pub(super) fn spec(name: &str, settings: &str) -> Result<FunctionSpec, String> {
         handlers: stored.handlers,
         envs: stored.envs,
         network: stored.network,
+        allow_hosts: stored
+            .allow_hosts
+            .iter()
+            .map(|host| host.parse())
+            .collect::<Result<_, faas::BadHost>>()
+            .map_err(|error| error.to_string())?,
         limits: FunctionLimits {
             memory_bytes_max: stored.memory_bytes_max,
             pids_max: stored.pids_max,

@@ -46,6 +46,7 @@ fn request(name: &str, text: &str) -> management::DeployRequest {
             handlers: 1,
             envs: Vec::new(),
             network: false,
+            allow_hosts: Vec::new(),
             limits: faas::FunctionLimits::default(),
         },
         source: management::Source::Files(vec![management::SourceFile {

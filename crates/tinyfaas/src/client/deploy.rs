@@ -77,6 +77,9 @@ fn query(args: &Deploy) -> Vec<String> {
     if args.network {
         add("network", "true".to_owned());
     }
+    for host in &args.allow_host {
+        add("allow_host", host.clone());
+    }
     query
 }
 
@@ -86,10 +89,10 @@ fn from_url(args: &Deploy, api: &Api) -> Result<()> {
         bail!("say the runtime of what is at the URL with --env");
     };
     let has_limits = args.memory.is_some() || args.cpu.is_some() || args.deadline.is_some();
-    if has_limits || args.network {
+    if has_limits || args.network || !args.allow_host.is_empty() {
         bail!(
-            "--memory, --cpu, --deadline and --network are not for URLs; download the archive and \
-             deploy it"
+            "--memory, --cpu, --deadline, --network and --allow-host are not for URLs; download \
+             the archive and deploy it"
         );
     }
     let name = match &args.name {

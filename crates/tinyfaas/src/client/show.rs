@@ -74,6 +74,11 @@ pub(crate) fn describe(args: &Named) -> Result<()> {
     row("code", &size)?;
     row("variables", &joined(&function["envs"], ", "))?;
     row("network", &text(&function["network"]))?;
+    let hosts = function["allow_hosts"].as_array();
+    if let Some(hosts) = hosts.filter(|hosts| !hosts.is_empty()) {
+        let hosts: Vec<String> = hosts.iter().map(text).collect();
+        row("allow hosts", &hosts.join(", "))?;
+    }
     let limits = format!(
         "{} memory, {} thousandths of a core, {} ms a call",
         bytes(&limits["memory_bytes"]),

@@ -94,6 +94,7 @@ async fn deploy_one(
         handlers: 1,
         envs: Vec::new(),
         network: false,
+        allow_hosts: Vec::new(),
         limits: FunctionLimits::default(),
     };
     let source = Source::Files(example.sources());
