@@ -6,6 +6,7 @@ mod command;
 mod http;
 mod isolation;
 mod node;
+mod outbound;
 mod own;
 mod refusals;
 mod restart;

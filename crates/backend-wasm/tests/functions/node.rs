@@ -34,8 +34,16 @@ impl Node {
     }
 
     pub(crate) fn with_slots(slots: u32) -> Self {
+        Self::with(slots, Limits::default())
+    }
+
+    pub(crate) fn with_limits(limits: Limits) -> Self {
+        Self::with(32, limits)
+    }
+
+    fn with(slots: u32, limits: Limits) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let backend = start(folder.path(), slots);
+        let backend = start(folder.path(), slots, limits);
         Self {
             backend,
             log: Arc::new(FunctionLog::new(&Limits::default())),
@@ -51,7 +59,7 @@ impl Node {
 
     /// The backend of a node that was stopped and started with the same data.
     pub(crate) fn restart(&mut self) {
-        self.backend = start(self.folder.path(), 32);
+        self.backend = start(self.folder.path(), 32, Limits::default());
     }
 
     pub(crate) fn data(&self) -> &Path {
@@ -96,10 +104,10 @@ impl Node {
     }
 }
 
-fn start(folder: &Path, slots: u32) -> Arc<WasmBackend> {
+fn start(folder: &Path, slots: u32, limits: Limits) -> Arc<WasmBackend> {
     let options = Options {
         data_dir: folder.to_owned(),
-        limits: Arc::new(Limits::default()),
+        limits: Arc::new(limits),
         pool: PoolOptions {
             slots,
             memory_bytes_max: SLOT_BYTES,

@@ -1,11 +1,12 @@
-//! Replies as its query asks: `trap`, `fetch`, `large`, `silent`; else with what came.
+//! Replies as its query asks: `trap`, `large`, `silent`, `fetch=URL`; else with what came.
 
 use wasip2::exports::http::incoming_handler::Guest;
 use wasip2::http::outgoing_handler;
 use wasip2::http::types::{
-    Fields, IncomingRequest, OutgoingBody, OutgoingRequest, OutgoingResponse, ResponseOutparam,
-    Scheme,
+    ErrorCode, Fields, IncomingRequest, OutgoingBody, OutgoingRequest, OutgoingResponse, ResponseOutparam,
+    Scheme, http_error_code,
 };
+use wasip2::io::streams::StreamError;
 
 struct Function;
 
@@ -18,9 +19,11 @@ impl Guest for Function {
         let body = match query {
             "trap" => panic!("asked to"),
             "silent" => return,
-            "fetch" => fetch().into_bytes(),
             "large" => vec![b'x'; 20 << 20],
-            _ => read(&request),
+            _ => match query.strip_prefix("fetch=") {
+                Some(url) => fetch(url).unwrap_or_else(|code| format!("{code:?}").into_bytes()),
+                None => read(&request),
+            },
         };
         let fields = Fields::new();
         for (name, value) in request.headers().entries() {
@@ -55,18 +58,31 @@ fn read(request: &IncomingRequest) -> Vec<u8> {
     body
 }
 
-fn fetch() -> String {
+/// Gets `SCHEME://AUTHORITY/PATH`: the status and the body, or what went wrong.
+fn fetch(url: &str) -> Result<Vec<u8>, ErrorCode> {
+    let (scheme, rest) = url.split_once("://").unwrap();
+    let at = rest.find('/').unwrap_or(rest.len());
+    let scheme = match scheme {
+        "http" => Scheme::Http,
+        _ => Scheme::Https,
+    };
     let request = OutgoingRequest::new(Fields::new());
-    request.set_scheme(Some(&Scheme::Http)).unwrap();
-    request.set_path_with_query(Some("/")).unwrap();
-    request.set_authority(Some("127.0.0.1:9")).unwrap();
-    match outgoing_handler::handle(request, None) {
-        Err(code) => format!("{code:?}"),
-        Ok(reply) => {
-            reply.subscribe().block();
-            match reply.get() {
-                Some(Ok(Ok(_))) => "it was sent".to_owned(),
-                other => format!("{other:?}"),
+    request.set_scheme(Some(&scheme)).unwrap();
+    request.set_authority(Some(&rest[..at])).unwrap();
+    request.set_path_with_query(Some(&rest[at..])).unwrap();
+    let reply = outgoing_handler::handle(request, None)?;
+    reply.subscribe().block();
+    let response = reply.get().unwrap().unwrap()?;
+    let mut text = format!("{} ", response.status()).into_bytes();
+    let body = response.consume().unwrap();
+    let stream = body.stream().unwrap();
+    loop {
+        match stream.blocking_read(65536) {
+            Ok(chunk) => text.extend(chunk),
+            Err(StreamError::Closed) => return Ok(text),
+            Err(StreamError::LastOperationFailed(error)) => {
+                let text = || ErrorCode::InternalError(Some(error.to_debug_string()));
+                return Err(http_error_code(&error).unwrap_or_else(text));
             }
         }
     }
