@@ -1,25 +1,26 @@
 //! Compiled code: made once for a module, kept on disk, mapped into memory.
 
+use crate::compiler::Compiler;
 use crate::engine::{Engines, Needs};
-use faas::PrepareError;
+use faas::{Limits, PrepareError};
 use sha2::{Digest, Sha256};
 use std::fs;
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::io::{self, Write};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::time::SystemTime;
+use tempfile::NamedTempFile;
 use wasmtime::component::Component;
 use wasmtime::{Engine, Module, ResourcesRequired};
-
-/// The largest module. Compiling takes about fifty times as much memory.
-pub(crate) const MODULE_BYTES_MAX: u64 = 24 << 20;
 
 /// The kept results of compiling.
 #[derive(Debug)]
 pub(crate) struct Artifacts {
     folder: PathBuf,
     bytes_max: u64,
+    module_bytes_max: u64,
+    compiler: Compiler,
     /// What tells this engine's code from that of another version or processor.
     compatibility: String,
     /// Modules are compiled one at a time: each takes every core and much memory.
@@ -65,16 +66,24 @@ impl Kind {
 
 impl Artifacts {
     /// Opens the folder and drops what another version of the engine left there.
-    pub(crate) fn open(folder: PathBuf, engine: &Engine, bytes_max: u64) -> io::Result<Self> {
+    pub(crate) fn open(
+        folder: PathBuf,
+        engines: &Engines,
+        compiler: Compiler,
+        limits: &Limits,
+    ) -> io::Result<Self> {
         use std::os::unix::fs::DirBuilderExt;
 
         let mut builder = fs::DirBuilder::new();
         builder.recursive(true).mode(0o700).create(&folder)?;
         let mut hasher = DefaultHasher::new();
+        let engine = &engines.on_demand;
         engine.precompile_compatibility_hash().hash(&mut hasher);
         let artifacts = Self {
             folder,
-            bytes_max,
+            bytes_max: limits.build_cache_bytes_max,
+            module_bytes_max: limits.wasm.module_bytes_max,
+            compiler,
             compatibility: format!("{:016x}", hasher.finish()),
             turn: Mutex::default(),
         };
@@ -98,9 +107,10 @@ impl Artifacts {
             PrepareError::Host(format!("the module could not be read or kept: {error}"))
         };
         let bytes = fs::metadata(file).map_err(host)?.len();
-        if bytes > MODULE_BYTES_MAX {
+        if bytes > self.module_bytes_max {
+            let bytes_max = self.module_bytes_max;
             return Err(PrepareError::Code(format!(
-                "the module has {bytes} bytes; the most is {MODULE_BYTES_MAX}: build it with \
+                "the module has {bytes} bytes; the most is {bytes_max}: build it with \
                  optimisation for size and without debug information"
             )));
         }
@@ -115,8 +125,9 @@ impl Artifacts {
                 Err(error) => tracing::warn!(%error, "kept code is compiled anew"),
             }
         }
-        let compiled = compile(&engines.on_demand, &binary, kind)?;
-        self.keep(&path, &compiled).map_err(host)?;
+        let compiled = NamedTempFile::new_in(&self.folder).map_err(host)?;
+        self.compiler.compile(file, compiled.as_file())?;
+        self.keep(&path, compiled).map_err(host)?;
         map(engines, &path, kind, memory_bytes_max)
             .map_err(|error| PrepareError::Code(format!("the module can't be run here: {error:#}")))
     }
@@ -132,11 +143,9 @@ impl Artifacts {
 
     /// Writes a file as a whole, then drops the oldest where there are too many bytes. What runs
     /// from a file that is dropped goes on.
-    fn keep(&self, path: &Path, compiled: &[u8]) -> io::Result<()> {
-        let mut file = tempfile::NamedTempFile::new_in(&self.folder)?;
-        file.write_all(compiled)?;
-        file.as_file().sync_all()?;
-        file.persist(path)?;
+    fn keep(&self, path: &Path, compiled: NamedTempFile) -> io::Result<()> {
+        compiled.as_file().sync_all()?;
+        compiled.persist(path)?;
         let mut files = self.files()?;
         files.sort_by_key(|(_, metadata)| metadata.modified().unwrap_or(SystemTime::UNIX_EPOCH));
         let mut bytes: u64 = files.iter().map(|(_, metadata)| metadata.len()).sum();
@@ -160,19 +169,6 @@ impl Artifacts {
         }
         Ok(files)
     }
-}
-
-fn compile(engine: &Engine, binary: &[u8], kind: Kind) -> Result<Vec<u8>, PrepareError> {
-    let compiled = match kind {
-        Kind::Module => engine.precompile_module(binary),
-        Kind::Component => engine.precompile_component(binary),
-    };
-    compiled.map_err(|error| {
-        PrepareError::Code(format!(
-            "the module is not valid WebAssembly: {:#}; build it anew and send it whole",
-            error
-        ))
-    })
 }
 
 /// Maps kept code into the engine that can run it.
@@ -231,28 +227,41 @@ fn open(engine: &Engine, path: &Path, kind: Kind) -> wasmtime::Result<Code> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::PoolOptions;
+    use faas::WasmLimits;
+
+    const SLOTS: WasmLimits = WasmLimits {
+        instances_max: 16,
+        slot_bytes_max: 32 << 20,
+        module_bytes_max: 1 << 20,
+        waiting_max: 1,
+        stack_bytes_max: 512 << 10,
+        memories_max: 4,
+        tables_max: 8,
+        table_entries_max: 64 << 10,
+        core_instances_max: 16,
+    };
 
     #[test]
     fn what_fits_a_slot_is_run_in_the_pool_and_the_rest_outside() {
         let folder = tempfile::tempdir().unwrap();
-        let pool = PoolOptions {
-            slots: 16,
-            memory_bytes_max: 32 << 20,
-        };
-        let engines = Engines::start(pool).unwrap();
-        let kept = folder.path().join("kept");
-        let artifacts = Artifacts::open(kept, &engines.on_demand, u64::MAX).unwrap();
+        let engines = Engines::start(&SLOTS).unwrap();
         let pooled = engines.pooled.clone().unwrap();
         let check = |text: &str, memory_bytes_max: u64, is_pooled: bool| {
-            let file = folder.path().join("fn.wasm");
-            fs::write(&file, wat::parse_str(text).unwrap()).unwrap();
-            let code = artifacts.load(&engines, &file, memory_bytes_max).unwrap();
+            let binary = wat::parse_str(text).unwrap();
+            let kind = Kind::of(&binary).unwrap();
+            let compiled = match kind {
+                Kind::Module => engines.on_demand.precompile_module(&binary),
+                Kind::Component => engines.on_demand.precompile_component(&binary),
+            };
+            let path = folder.path().join("compiled");
+            fs::write(&path, compiled.unwrap()).unwrap();
+            let code = map(&engines, &path, kind, memory_bytes_max).unwrap();
             let engine = match &code {
                 Code::Module(module) => module.engine(),
                 Code::Component(component) => component.engine(),
             };
             assert_eq!(Engine::same(engine, &pooled), is_pooled, "{text}");
+            fs::remove_file(path).unwrap();
         };
         check("(module (memory 1))", 32 << 20, true);
         check("(module (memory 1))", 33 << 20, false);
@@ -263,14 +272,19 @@ mod tests {
     #[test]
     fn the_oldest_code_goes_where_there_is_too_much() {
         let folder = tempfile::tempdir().unwrap();
-        let engines = Engines::start(PoolOptions {
-            slots: 16,
-            memory_bytes_max: 1 << 20,
-        });
-        let engine = engines.unwrap().on_demand;
-        let artifacts = Artifacts::open(folder.path().to_owned(), &engine, 10).unwrap();
+        let engines = Engines::start(&SLOTS).unwrap();
+        let limits = Limits {
+            build_cache_bytes_max: 10,
+            ..Limits::default()
+        };
+        let compiler = Compiler::new("none".into(), &limits);
+        let path = folder.path().to_owned();
+        let artifacts = Artifacts::open(path, &engines, compiler, &limits).unwrap();
         for name in ["a", "b", "c"] {
-            artifacts.keep(&folder.path().join(name), b"12345").unwrap();
+            let compiled = NamedTempFile::new_in(folder.path()).unwrap();
+            fs::write(compiled.path(), b"12345").unwrap();
+            let path = folder.path().join(name);
+            artifacts.keep(&path, compiled).unwrap();
         }
         assert_eq!(artifacts.files().unwrap().len(), 2);
         assert!(folder.path().join("c").exists());

@@ -1,9 +1,10 @@
 //! The backend: from a package to a ready handler.
 
 use crate::artifact::Artifacts;
+use crate::compiler::Compiler;
 use crate::component::Shared;
 use crate::contract::Contract;
-use crate::engine::{Engines, PoolOptions};
+use crate::engine::Engines;
 use crate::failure::Lines;
 use crate::handler::{Life, WasmHandler};
 use crate::outbound::Outbound;
@@ -29,8 +30,8 @@ pub struct Options {
     pub data_dir: PathBuf,
     /// The bounds of this node.
     pub limits: Arc<Limits>,
-    /// The pool of instances.
-    pub pool: PoolOptions,
+    /// The program that compiles: one that calls [`compiler_main`](crate::compiler_main) first.
+    pub compiler: PathBuf,
 }
 
 /// Why the backend could not be started.
@@ -68,16 +69,13 @@ impl WasmBackend {
         let Options {
             data_dir,
             limits,
-            pool,
+            compiler,
         } = options;
-        let engines =
-            Engines::start(pool).map_err(|error| StartError::Engine(format!("{error:#}")))?;
+        let engines = Engines::start(&limits.wasm)
+            .map_err(|error| StartError::Engine(format!("{error:#}")))?;
         let folder = data_dir.join("wasm");
-        let opened = Artifacts::open(
-            folder.clone(),
-            &engines.on_demand,
-            limits.build_cache_bytes_max,
-        );
+        let compiler = Compiler::new(compiler, &limits);
+        let opened = Artifacts::open(folder.clone(), &engines, compiler, &limits);
         let artifacts = opened.map_err(|source| StartError::Folder { folder, source })?;
         Ok(Arc::new(Self {
             engines: Arc::new(engines),
@@ -155,6 +153,7 @@ impl WasmBackend {
                 handler,
             },
             memory_bytes_max: package.spec.limits.memory_bytes_max,
+            wasm: self.limits.wasm,
             payload_bytes_max: self.limits.payload_bytes_max,
             headers_bytes_max: self.limits.headers_bytes_max,
             outbound: Outbound::new(&package.spec.allow_hosts, &self.limits),
@@ -164,8 +163,9 @@ impl WasmBackend {
 
     async fn try_instance(&self, contract: &Contract) -> Result<(), PrepareError> {
         let _running = self.engines.ticker.run();
-        let Ok(_slot) = self.engines.slots.acquire().await else {
-            return Err(PrepareError::Host("this node is stopping".to_owned()));
+        let Some(_slot) = self.engines.slots.take().await else {
+            let text = "too many calls wait for an instance; try again in a second";
+            return Err(PrepareError::Host(text.to_owned()));
         };
         let load = |output: String| PrepareError::Load {
             message: "an instance could not be made; see the output, and raise the memory limit \
@@ -184,13 +184,13 @@ impl WasmBackend {
     }
 
     fn report_now(&self) -> BackendReport {
-        let pool = self.engines.pool;
+        let limits = self.engines.limits;
         let is_pooled = self.engines.pooled.is_some();
         let detail = if is_pooled {
             format!(
                 "{} instances at once, memories up to {} MiB come from the pool",
-                pool.slots,
-                pool.memory_bytes_max >> 20
+                limits.instances_max,
+                limits.slot_bytes_max >> 20
             )
         } else {
             "off: there are too few addresses (ulimit -v, overcommit); each call allocates".into()

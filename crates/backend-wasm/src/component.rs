@@ -7,7 +7,7 @@ use crate::engine::{self, Bounded, Bounds};
 use crate::failure::Lines;
 use crate::outbound::Outbound;
 use crate::output::{Output, Overflow};
-use faas::LogStream;
+use faas::{LogStream, WasmLimits};
 use std::sync::Arc;
 use wasmtime::component::ResourceTable;
 use wasmtime::{Engine, Store};
@@ -20,6 +20,7 @@ pub(crate) struct Shared {
     pub(crate) envs: Arc<[(String, String)]>,
     pub(crate) lines: Lines,
     pub(crate) memory_bytes_max: u64,
+    pub(crate) wasm: WasmLimits,
     pub(crate) payload_bytes_max: usize,
     pub(crate) headers_bytes_max: usize,
     /// What it may send; none where it may send nothing.
@@ -30,7 +31,7 @@ pub(crate) struct Shared {
 
 impl Shared {
     pub(crate) fn bounds(&self) -> Bounds {
-        Bounds::new(self.memory_bytes_max)
+        Bounds::new(self.memory_bytes_max, self.wasm)
     }
 
     /// What may be copied out of an instance at once, so that it can't make us hold more.

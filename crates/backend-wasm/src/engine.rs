@@ -1,47 +1,22 @@
 //! The engines that compile and run: one with a pool of slots, one that allocates for each call.
 
 use crate::ticker::Ticker;
-use tokio::sync::Semaphore;
+use faas::WasmLimits;
+use tokio::sync::{Semaphore, SemaphorePermit};
 use wasmtime::{
-    Config, Enabled, Engine, InstanceAllocationStrategy, PoolingAllocationConfig, ResourceLimiter,
-    Store, UpdateDeadline,
+    Config, Enabled, Engine, InstanceAllocationStrategy, OptLevel, PoolingAllocationConfig,
+    ResourceLimiter, Store, UpdateDeadline,
 };
 
-/// Tables, core instances and memories that one call may have.
-const TABLES_MAX: u32 = 8;
-const CORE_INSTANCES_MAX: u32 = 16;
-const MEMORIES_MAX: u32 = 4;
-/// Entries of one table.
-const TABLE_ELEMENTS_MAX: usize = 64 << 10;
-/// The stack of an instance, and what a fiber has besides.
-const WASM_STACK_BYTES_MAX: usize = 512 << 10;
-const FIBER_STACK_BYTES: usize = 1 << 20;
+/// What a fiber's stack has besides the instance's own.
+const HOST_STACK_BYTES: usize = 512 << 10;
 /// Addresses behind a memory that trap, so that small offsets need no check of their own.
 const GUARD_BYTES: u64 = 64 << 10;
 /// What a slot keeps mapped between two calls: a page more or less costs a system call.
 const KEEP_BYTES: usize = 256 << 10;
-/// The smallest pool that is worth having.
+/// The pool of a machine with few addresses, and the smallest that is worth having.
+const SLOTS_ENOUGH: u32 = 100;
 const SLOTS_MIN: u32 = 16;
-
-/// How large the pool is that instances come from.
-#[derive(Debug, Clone, Copy)]
-pub struct PoolOptions {
-    /// Instances that can run at once on this node.
-    pub slots: u32,
-    /// The address space of one instance's memory. An instance that may need more runs outside
-    /// the pool.
-    pub memory_bytes_max: usize,
-}
-
-impl Default for PoolOptions {
-    /// As many addresses as any 64-bit machine has to give; none of it is memory until touched.
-    fn default() -> Self {
-        Self {
-            slots: 512,
-            memory_bytes_max: 256 << 20,
-        }
-    }
-}
 
 /// The engines of a node.
 #[derive(Debug)]
@@ -49,45 +24,49 @@ pub(crate) struct Engines {
     /// None where the host has not enough address space.
     pub(crate) pooled: Option<Engine>,
     pub(crate) on_demand: Engine,
-    pub(crate) pool: PoolOptions,
+    pub(crate) limits: WasmLimits,
     /// One permit for each instance that may run.
-    pub(crate) slots: Semaphore,
+    pub(crate) slots: Slots,
     pub(crate) ticker: Ticker,
 }
 
 impl Engines {
     /// Makes the engines. Where the host has no addresses for the pool that is wanted, it gets a
     /// smaller one or none.
-    pub(crate) fn start(wanted: PoolOptions) -> wasmtime::Result<Self> {
-        let mut pool = wanted;
+    pub(crate) fn start(limits: &WasmLimits) -> wasmtime::Result<Self> {
+        let mut limits = *limits;
+        let wanted = limits.instances_max;
         let pooled = loop {
-            let error = match Engine::new(&config(pool, true)) {
+            let error = match Engine::new(&config(&limits, true)) {
                 Ok(engine) => break Some(engine),
                 Err(error) => error,
             };
-            if pool.slots / 2 < SLOTS_MIN {
+            limits.instances_max = match limits.instances_max {
+                more if more > SLOTS_ENOUGH => (more / 2).max(SLOTS_ENOUGH),
+                fewer => fewer / 2,
+            };
+            if limits.instances_max < SLOTS_MIN {
                 tracing::warn!(%error, "no pool for WebAssembly instances; calls take longer");
-                pool.slots = wanted.slots;
+                limits.instances_max = wanted;
                 break None;
             }
-            pool.slots /= 2;
         };
-        let on_demand = Engine::new(&config(pool, false))?;
+        let on_demand = compiler(&limits)?;
         let engines = pooled.iter().chain([&on_demand]).cloned().collect();
         Ok(Self {
             pooled,
             on_demand,
-            pool,
-            slots: Semaphore::new(pool.slots as usize),
+            limits,
+            slots: Slots::new(&limits),
             ticker: Ticker::start(engines)?,
         })
     }
 
     /// The engine for an instance that takes so much. Code that one compiled runs in either.
     pub(crate) fn pick(&self, needs: Needs) -> &Engine {
-        let fits = needs.memory_bytes_max <= self.pool.memory_bytes_max as u64
+        let fits = needs.memory_bytes_max <= self.limits.slot_bytes_max
             && needs.memories <= 1
-            && needs.tables <= TABLES_MAX;
+            && needs.tables <= self.limits.tables_max;
         match &self.pooled {
             Some(pooled) if fits => pooled,
             Some(_) | None => &self.on_demand,
@@ -103,39 +82,72 @@ pub(crate) struct Needs {
     pub(crate) tables: u32,
 }
 
+/// An engine that compiles, and runs outside the pool.
+pub(crate) fn compiler(limits: &WasmLimits) -> wasmtime::Result<Engine> {
+    Engine::new(&config(limits, false))
+}
+
 /// Everything that decides how code is compiled is the same for both engines.
-fn config(pool: PoolOptions, is_pooled: bool) -> Config {
+fn config(limits: &WasmLimits, is_pooled: bool) -> Config {
     let mut config = Config::new();
     config
         .epoch_interruption(true)
-        .max_wasm_stack(WASM_STACK_BYTES_MAX)
-        .async_stack_size(FIBER_STACK_BYTES)
-        .memory_reservation(pool.memory_bytes_max as u64)
+        .max_wasm_stack(limits.stack_bytes_max)
+        .async_stack_size(limits.stack_bytes_max + HOST_STACK_BYTES)
+        .memory_reservation(limits.slot_bytes_max)
         .memory_guard_size(GUARD_BYTES)
         .guard_before_linear_memory(false)
-        .memory_init_cow(true);
+        .memory_init_cow(true)
+        // Only debuggers and unwinders of other languages read it.
+        .native_unwind_info(false)
+        .cranelift_opt_level(OptLevel::SpeedAndSize);
     if is_pooled {
-        let mut slots = PoolingAllocationConfig::new();
-        slots
-            .max_memory_size(pool.memory_bytes_max)
-            .total_memories(pool.slots)
-            .total_stacks(pool.slots)
-            .total_component_instances(pool.slots)
-            .total_core_instances(pool.slots * CORE_INSTANCES_MAX)
-            .max_core_instances_per_component(CORE_INSTANCES_MAX)
+        let slots = limits.instances_max;
+        let mut pool = PoolingAllocationConfig::new();
+        pool.max_memory_size(usize::try_from(limits.slot_bytes_max).unwrap_or(usize::MAX))
+            .total_memories(slots)
+            .total_stacks(slots)
+            .total_component_instances(slots)
+            .total_core_instances(slots * limits.core_instances_max)
+            .max_core_instances_per_component(limits.core_instances_max)
             .max_memories_per_component(1)
             .max_memories_per_module(1)
-            .total_tables(pool.slots * TABLES_MAX)
-            .max_tables_per_component(TABLES_MAX)
-            .max_tables_per_module(TABLES_MAX)
-            .table_elements(TABLE_ELEMENTS_MAX)
-            .total_gc_heaps(pool.slots)
+            .total_tables(slots * limits.tables_max)
+            .max_tables_per_component(limits.tables_max)
+            .max_tables_per_module(limits.tables_max)
+            .table_elements(limits.table_entries_max)
+            .total_gc_heaps(slots)
             .linear_memory_keep_resident(KEEP_BYTES)
             .table_keep_resident(KEEP_BYTES)
             .pagemap_scan(Enabled::Auto);
-        config.allocation_strategy(InstanceAllocationStrategy::Pooling(slots));
+        config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
     }
     config
+}
+
+/// The places of the instances that run, and of the calls that wait for one.
+#[derive(Debug)]
+pub(crate) struct Slots {
+    running: Semaphore,
+    waiting: Semaphore,
+}
+
+impl Slots {
+    fn new(limits: &WasmLimits) -> Self {
+        Self {
+            running: Semaphore::new(limits.instances_max as usize),
+            waiting: Semaphore::new(limits.waiting_max),
+        }
+    }
+
+    /// A place, awaited where all are taken; none where too many wait already.
+    pub(crate) async fn take(&self) -> Option<SemaphorePermit<'_>> {
+        if let Ok(slot) = self.running.try_acquire() {
+            return Some(slot);
+        }
+        let _place = self.waiting.try_acquire().ok()?;
+        self.running.acquire().await.ok()
+    }
 }
 
 /// The bounds of one instance.
@@ -143,13 +155,15 @@ fn config(pool: PoolOptions, is_pooled: bool) -> Config {
 pub(crate) struct Bounds {
     bytes_max: usize,
     bytes: usize,
+    limits: WasmLimits,
     /// Whether memory was asked for in vain, which a later trap is most likely about.
     pub(crate) is_exceeded: bool,
 }
 
 impl Bounds {
-    pub(crate) fn new(memory_bytes_max: u64) -> Self {
+    pub(crate) fn new(memory_bytes_max: u64, limits: WasmLimits) -> Self {
         Self {
+            limits,
             bytes_max: usize::try_from(memory_bytes_max).unwrap_or(usize::MAX),
             bytes: 0,
             is_exceeded: false,
@@ -180,19 +194,19 @@ impl ResourceLimiter for Bounds {
         desired: usize,
         maximum: Option<usize>,
     ) -> wasmtime::Result<bool> {
-        Ok(desired <= TABLE_ELEMENTS_MAX && maximum.is_none_or(|max| desired <= max))
+        Ok(desired <= self.limits.table_entries_max && maximum.is_none_or(|max| desired <= max))
     }
 
     fn instances(&self) -> usize {
-        CORE_INSTANCES_MAX as usize
+        self.limits.core_instances_max as usize
     }
 
     fn tables(&self) -> usize {
-        TABLES_MAX as usize
+        self.limits.tables_max as usize
     }
 
     fn memories(&self) -> usize {
-        MEMORIES_MAX as usize
+        self.limits.memories_max as usize
     }
 }
 

@@ -108,11 +108,13 @@ impl WasmHandler {
         }
     }
 
-    /// A place among the instances of this node. Who waits is bounded by what the functions
-    /// together admit, and by the deadline.
+    /// A place among the instances of this node.
     async fn slot(&self) -> Result<SemaphorePermit<'_>, InvokeError> {
-        let slot = self.engines.slots.acquire().await;
-        slot.map_err(|_closed| InvokeError::Stopping)
+        let slot = self.engines.slots.take().await;
+        slot.ok_or_else(|| InvokeError::Overloaded {
+            name: self.name.clone(),
+            retry_after: Duration::from_secs(1),
+        })
     }
 
     fn tell(&self, failure: Failure) -> InvokeError {

@@ -7,6 +7,7 @@
 mod artifact;
 mod backend;
 mod command;
+mod compiler;
 mod component;
 mod contract;
 mod engine;
@@ -17,4 +18,4 @@ mod output;
 mod ticker;
 
 pub use backend::{Options, StartError, WasmBackend};
-pub use engine::PoolOptions;
+pub use compiler::compiler_main;

@@ -1,7 +1,7 @@
 //! What a function is: its name, its runtime and its settings.
 
 use crate::host::HostPattern;
-use crate::limits::FunctionLimits;
+use crate::limits::{FunctionLimits, Limits};
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -143,6 +143,33 @@ impl FromStr for Runtime {
     fn from_str(text: &str) -> Result<Self, UnknownRuntime> {
         let known = Self::ALL.into_iter().find(|r| r.as_str() == text);
         known.ok_or_else(|| UnknownRuntime(text.to_owned()))
+    }
+}
+
+impl Runtime {
+    /// The handlers of a function whose deployer asked for no number. A handler is a process, of
+    /// which one serves many calls; for WebAssembly it is an instance, which serves one.
+    #[must_use]
+    pub fn default_handlers(self, limits: &Limits) -> u16 {
+        const INSTANCES_PER_CORE: usize = 8;
+        match self {
+            Self::Nodejs | Self::Python3 | Self::Go | Self::Binary => 1,
+            Self::Wasm => {
+                let cores = std::thread::available_parallelism().map_or(1, usize::from);
+                let instances = u16::try_from(cores * INSTANCES_PER_CORE).unwrap_or(u16::MAX);
+                instances.min(limits.handlers_max)
+            }
+        }
+    }
+
+    /// The memory of a handler whose deployer asked for none: `wanted`, and for WebAssembly no
+    /// more than comes from the pool.
+    #[must_use]
+    pub fn default_memory(self, wanted: u64, limits: &Limits) -> u64 {
+        match self {
+            Self::Nodejs | Self::Python3 | Self::Go | Self::Binary => wanted,
+            Self::Wasm => wanted.min(limits.wasm.slot_bytes_max),
+        }
     }
 }
 

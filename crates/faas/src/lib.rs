@@ -21,7 +21,7 @@ pub use function::{Entry, FunctionName, FunctionSpec, NameError, Runtime, Unknow
 pub use headers::{HeaderError, Headers};
 pub use host::{BadHost, HostPattern};
 pub use invocation::{Deadline, Fault, Invocation, InvocationId, InvokeError, Reply};
-pub use limits::{FunctionLimits, Limits};
+pub use limits::{FunctionLimits, Limits, WasmLimits};
 pub use log::{FunctionLog, LogLine, LogStream};
 pub use proxy::Proxy;
 pub use router::{Counters, Deployment, Route, Router};

@@ -72,6 +72,8 @@ pub struct Limits {
 
     /// How long the installation of dependencies or a compilation may take.
     pub build: Duration,
+    /// Those of WebAssembly functions.
+    pub wasm: WasmLimits,
     /// Largest result of a build.
     pub build_bytes_max: u64,
     /// What all kept build results may take together; the least recently used go first.
@@ -161,6 +163,7 @@ impl Default for Limits {
             outbound_connect: Duration::from_secs(10),
             outbound_idle: Duration::from_secs(30),
             build: Duration::from_secs(600),
+            wasm: WasmLimits::default(),
             build_bytes_max: 1024 * MIB,
             build_cache_bytes_max: 4096 * MIB,
             builds_at_once_max: 2,
@@ -185,6 +188,47 @@ impl Default for Limits {
             connections_max: 10_000,
             coap_exchanges_max: 65_536,
             coap_transfer_bytes_max: 64 << 20,
+        }
+    }
+}
+
+/// The bounds of WebAssembly functions, all instances of a node together or one instance.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct WasmLimits {
+    /// Largest module or component.
+    pub module_bytes_max: u64,
+    /// Instances that run at once on this node: the slots of the pool.
+    pub instances_max: u32,
+    /// Calls that wait for one of them; more are refused.
+    pub waiting_max: usize,
+    /// Addresses that a slot reserves for its instance's memory, which is also the memory of a
+    /// function that asks for none. One that asks for more runs outside the pool. A hundred slots
+    /// fit the 4 GiB of a 32-bit address space.
+    pub slot_bytes_max: u64,
+    /// The stack of an instance.
+    pub stack_bytes_max: usize,
+    /// Memories of one instance.
+    pub memories_max: u32,
+    /// Tables of one instance.
+    pub tables_max: u32,
+    /// Entries of one table.
+    pub table_entries_max: usize,
+    /// Core instances that make up one component's instance.
+    pub core_instances_max: u32,
+}
+
+impl Default for WasmLimits {
+    fn default() -> Self {
+        Self {
+            module_bytes_max: 24 << 20,
+            instances_max: 512,
+            waiting_max: 4096,
+            slot_bytes_max: 32 << 20,
+            stack_bytes_max: 512 << 10,
+            memories_max: 4,
+            tables_max: 8,
+            table_entries_max: 64 << 10,
+            core_instances_max: 16,
         }
     }
 }

@@ -51,6 +51,8 @@ pub(crate) struct Undecided {
     pub(crate) has_no_runtime: bool,
     /// The number of handlers is what suits the runtime.
     pub(crate) has_no_handlers: bool,
+    /// The memory is what suits the runtime.
+    pub(crate) has_no_memory: bool,
 }
 
 impl Undecided {
@@ -65,7 +67,11 @@ impl Undecided {
             spec.runtime = detect_runtime(code)?;
         }
         if self.has_no_handlers {
-            spec.handlers = handlers_by_default(spec.runtime, limits);
+            spec.handlers = spec.runtime.default_handlers(limits);
+        }
+        if self.has_no_memory {
+            let memory = &mut spec.limits.memory_bytes_max;
+            *memory = spec.runtime.default_memory(*memory, limits);
         }
         if !spec.allow_hosts.is_empty() && spec.runtime != Runtime::Wasm {
             let reason = format!("the runtime {} can't be bound to hosts", spec.runtime);
@@ -73,20 +79,6 @@ impl Undecided {
             return Err(BadField::new("allow_hosts", reason, fix));
         }
         Ok(())
-    }
-}
-
-/// A handler is a process, of which one serves many calls; for WebAssembly it is an instance,
-/// which serves one.
-fn handlers_by_default(runtime: Runtime, limits: &Limits) -> u16 {
-    const INSTANCES_PER_CORE: usize = 8;
-    match runtime {
-        Runtime::Nodejs | Runtime::Python3 | Runtime::Go | Runtime::Binary => 1,
-        Runtime::Wasm => {
-            let cores = std::thread::available_parallelism().map_or(1, usize::from);
-            let instances = u16::try_from(cores * INSTANCES_PER_CORE).unwrap_or(u16::MAX);
-            instances.min(limits.handlers_max)
-        }
     }
 }
 

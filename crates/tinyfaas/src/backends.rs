@@ -126,7 +126,8 @@ fn wasm(config: &Config, limits: &Arc<Limits>) -> Result<Arc<dyn Backend>, Strin
     let options = backend_wasm::Options {
         data_dir: config.data_dir.clone(),
         limits: Arc::clone(limits),
-        pool: backend_wasm::PoolOptions::default(),
+        // This same program, even where its file was replaced meanwhile.
+        compiler: "/proc/self/exe".into(),
     };
     match backend_wasm::WasmBackend::start(options) {
         Ok(backend) => Ok(backend),

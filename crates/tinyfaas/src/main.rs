@@ -21,6 +21,10 @@ fn main() -> ExitCode {
     if let Some(code) = backend_process::launcher_main() {
         return code;
     }
+    #[cfg(feature = "wasm")]
+    if let Some(code) = backend_wasm::compiler_main() {
+        return code;
+    }
     match run(Cli::parse().command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

@@ -63,7 +63,8 @@ async fn run(config: &Config, is_json: bool) -> Result<()> {
                     banner::example(outcome, &node.addresses);
                 }
             };
-            bundled::deploy(&node.management, &node.router, config, tell).await;
+            let (router, limits) = (&*node.router, &*node.limits);
+            bundled::deploy(&node.management, (router, limits), config, tell).await;
         }
         if is_json {
             banner::json(&node.addresses);

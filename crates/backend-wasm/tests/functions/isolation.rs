@@ -1,7 +1,7 @@
 //! What one call can't do to another, and to the node.
 
 use super::node::{COMMAND_ECHO, LONG, Node, OWN_ECHO, call, command, invocation, own};
-use faas::{HandlerState, InvokeError};
+use faas::{HandlerState, InvokeError, Limits};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio_util::task::TaskTracker;
@@ -102,7 +102,7 @@ async fn memory_without_end_is_refused_and_named() {
 #[tokio::test]
 async fn memory_beyond_a_slot_is_had_where_the_limit_allows_it() {
     let mut node = Node::start();
-    // 80 MiB where a slot has 64.
+    // 80 MiB where a slot has 32.
     let grows = command(
         "(if (i32.eq (memory.grow (i32.const 1280)) (i32.const -1)) (then unreachable))
          (i32.store (i32.const 83886080) (i32.const 1))",
@@ -172,4 +172,34 @@ async fn a_thousand_calls_at_once_share_a_pool_of_fifty() {
         call.await.unwrap();
     }
     assert_eq!(echo.in_flight(), 0);
+}
+
+#[tokio::test]
+async fn calls_beyond_those_that_may_wait_for_an_instance_are_refused() {
+    let mut limits = Limits::default();
+    limits.wasm.waiting_max = 2;
+    let node = Node::with(16, limits);
+    let loops = node
+        .deploy(&own("(loop $on (br $on)) (i32.const 0)"))
+        .await
+        .unwrap();
+    let calls = TaskTracker::new();
+    let sent = |time_left| {
+        let loops = Arc::clone(&loops);
+        calls.spawn(async move { loops.invoke(&invocation(""), time_left).await })
+    };
+    // Every slot, and every place to wait for one.
+    let held: Vec<_> = (0..18).map(|_| sent(LONG)).collect();
+    while loops.in_flight() < 18 {
+        tokio::task::yield_now().await;
+    }
+    let refused = sent(LONG).await.unwrap();
+    assert!(
+        matches!(refused, Err(InvokeError::Overloaded { .. })),
+        "{refused:?}"
+    );
+    loops.stop(Duration::ZERO).await;
+    for call in held {
+        assert!(call.await.unwrap().is_err());
+    }
 }

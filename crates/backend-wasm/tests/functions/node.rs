@@ -1,10 +1,10 @@
 //! A backend in a folder of its own, and modules written as text.
 
-use backend_wasm::{Options, PoolOptions, WasmBackend};
+use backend_wasm::{Options, WasmBackend};
 use bytes::Bytes;
 use faas::{
     Backend, Entry, FunctionLimits, FunctionLog, FunctionSpec, Handler, HostPattern, Invocation,
-    InvokeError, Limits, Package, PrepareError, Reply, Runtime,
+    InvokeError, Limits, Package, PrepareError, Reply, Runtime, WasmLimits,
 };
 use std::path::Path;
 use std::sync::Arc;
@@ -22,9 +22,6 @@ pub(crate) struct Node {
 
 pub(crate) type Deployed = Arc<dyn Handler>;
 
-/// The largest memory that comes from the pool.
-pub(crate) const SLOT_BYTES: usize = 64 << 20;
-
 /// Long enough for any call that ends at all.
 pub(crate) const LONG: Duration = Duration::from_secs(60);
 
@@ -41,15 +38,16 @@ impl Node {
         Self::with(32, limits)
     }
 
-    fn with(slots: u32, limits: Limits) -> Self {
+    pub(crate) fn with(slots: u32, mut limits: Limits) -> Self {
+        limits.wasm.instances_max = slots;
         let folder = tempfile::tempdir().unwrap();
-        let backend = start(folder.path(), slots, limits);
+        let backend = start(folder.path(), limits);
         Self {
             backend,
             log: Arc::new(FunctionLog::new(&Limits::default())),
             // What fits a slot: else these tests were all of instances outside the pool.
             limits: FunctionLimits {
-                memory_bytes_max: SLOT_BYTES as u64,
+                memory_bytes_max: WasmLimits::default().slot_bytes_max,
                 ..FunctionLimits::default()
             },
             allow_hosts: Vec::new(),
@@ -59,7 +57,7 @@ impl Node {
 
     /// The backend of a node that was stopped and started with the same data.
     pub(crate) fn restart(&mut self) {
-        self.backend = start(self.folder.path(), 32, Limits::default());
+        self.backend = start(self.folder.path(), Limits::default());
     }
 
     pub(crate) fn data(&self) -> &Path {
@@ -104,14 +102,11 @@ impl Node {
     }
 }
 
-fn start(folder: &Path, slots: u32, limits: Limits) -> Arc<WasmBackend> {
+fn start(folder: &Path, limits: Limits) -> Arc<WasmBackend> {
     let options = Options {
         data_dir: folder.to_owned(),
         limits: Arc::new(limits),
-        pool: PoolOptions {
-            slots,
-            memory_bytes_max: SLOT_BYTES,
-        },
+        compiler: env!("CARGO_BIN_EXE_compile-webassembly").into(),
     };
     WasmBackend::start(options).unwrap()
 }

@@ -1,7 +1,8 @@
 //! What is refused at deployment, and with which words.
 
 use super::node::{COMMAND_ECHO, Node, OWN_ECHO, command, own};
-use faas::{Backend, PrepareError};
+use faas::{Backend, Limits, PrepareError};
+use std::time::Duration;
 
 async fn refused(node: &Node, binary: &[u8], words: &[&str]) {
     let error = node.deploy(binary).await.expect_err("it is refused");
@@ -91,4 +92,26 @@ async fn the_report_tells_of_the_pool() {
     assert_eq!(report.backend, "wasm");
     assert!(report.isolation[0].is_on, "{report:?}");
     assert!(report.runtimes[0].version.is_some());
+}
+
+#[tokio::test]
+async fn a_module_whose_compilation_takes_too_much_memory_or_time_is_refused() {
+    let limits = |memory_bytes_max, seconds_max| Limits {
+        build_memory_bytes_max: memory_bytes_max,
+        build: Duration::from_secs(seconds_max),
+        ..Limits::default()
+    };
+    // A function of half a megabyte, which compilers keep in memory many times over.
+    let one = "(global.set $g (i32.mul (i32.add (global.get $g) (i32.const 7)) (global.get $g)))";
+    let body = one.repeat(1 << 15);
+    let heavy = wat::parse_str(format!(
+        r#"(module (global $g (mut i32) (i32.const 1)) (func (export "_start") {body}))"#
+    ));
+    let heavy = heavy.unwrap();
+    let node = Node::with_limits(limits(96 << 20, 600));
+    refused(&node, &heavy, &["96 MiB", "split it"]).await;
+    let ordinary = node.deploy(&command(COMMAND_ECHO)).await;
+    assert!(ordinary.is_ok(), "{ordinary:?}");
+    let node = Node::with_limits(limits(4 << 30, 0));
+    refused(&node, &heavy, &["more than 0 s"]).await;
 }

@@ -16,6 +16,7 @@ pub(crate) struct Settings {
     envs: Vec<(String, String)>,
     network: bool,
     allow_hosts: Vec<HostPattern>,
+    has_memory: bool,
     limits: FunctionLimits,
 }
 
@@ -31,6 +32,7 @@ impl Settings {
             envs: Vec::new(),
             network: false,
             allow_hosts: Vec::new(),
+            has_memory: false,
             limits,
         }
     }
@@ -95,6 +97,7 @@ impl Settings {
                 if memory < MEMORY_BYTES_MIN {
                     return Err(bad(name, value, "give a handler at least 4MiB"));
                 }
+                self.has_memory = true;
                 self.limits.memory_bytes_max = memory;
             }
             "tmp" => self.limits.tmp_bytes_max = bytes()?,
@@ -132,6 +135,7 @@ impl Settings {
         let undecided = Undecided {
             has_no_runtime: self.runtime.is_none(),
             has_no_handlers: self.handlers.is_none(),
+            has_no_memory: !self.has_memory,
         };
         let spec = FunctionSpec {
             name,

@@ -2,7 +2,7 @@
 
 use crate::config::Config;
 use crate::examples::{Bundled, EXAMPLES};
-use faas::{Entry, FunctionLimits, FunctionSpec, Router, Runtime};
+use faas::{Entry, FunctionLimits, FunctionSpec, Limits, Router, Runtime};
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use management::{DeployRequest, Management, Source};
 use std::collections::BTreeMap;
@@ -40,7 +40,7 @@ type Kept = BTreeMap<String, (u64, String)>;
 /// fails alone.
 pub(crate) async fn deploy(
     management: &Management,
-    router: &Router,
+    (router, limits): (&Router, &Limits),
     config: &Config,
     tell: impl Fn(&Outcome),
 ) {
@@ -50,7 +50,12 @@ pub(crate) async fn deploy(
     let before = kept.clone();
     let one = |example: &'static Bundled| {
         let kept = before.get(example.name);
-        async move { (example, deploy_one(example, management, router, kept).await) }
+        async move {
+            (
+                example,
+                deploy_one(example, management, router, limits, kept).await,
+            )
+        }
     };
     let mut running: FuturesUnordered<_> = EXAMPLES.iter().map(one).collect();
     while let Some((example, (result, digest))) = running.next().await {
@@ -71,6 +76,7 @@ async fn deploy_one(
     example: &'static Bundled,
     management: &Management,
     router: &Router,
+    node_limits: &Limits,
     kept: Option<&(u64, String)>,
 ) -> (Result, Option<String>) {
     let failed = |reason: String| (Result::Failed(reason), None);
@@ -87,15 +93,17 @@ async fn deploy_one(
     {
         return (Result::Unchanged(runtime), None);
     }
+    let mut limits = FunctionLimits::default();
+    limits.memory_bytes_max = runtime.default_memory(limits.memory_bytes_max, node_limits);
     let spec = FunctionSpec {
         name,
         runtime,
         entry: Entry::Convention,
-        handlers: 1,
+        handlers: runtime.default_handlers(node_limits),
         envs: Vec::new(),
         network: false,
         allow_hosts: Vec::new(),
-        limits: FunctionLimits::default(),
+        limits,
     };
     let source = Source::Files(example.sources());
     match management.deploy(DeployRequest { spec, source }).await {

@@ -1,0 +1,135 @@
+//! Compiling in a process of its own, whose memory and time are bounded and go when it ends.
+
+use crate::engine;
+use faas::{Limits, PrepareError, WasmLimits};
+use rustix::process::{Resource, Rlimit, setrlimit};
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode, ExitStatus, Stdio};
+use wasmtime::Engine;
+
+/// The word that tells the program that it is to compile.
+const WORD: &str = "compile-webassembly";
+/// The longest message of one that failed.
+const MESSAGE_CHARS_MAX: usize = 2000;
+
+/// Starts the compiler.
+#[derive(Debug)]
+pub(crate) struct Compiler {
+    program: PathBuf,
+    slot_bytes_max: u64,
+    memory_bytes_max: u64,
+    seconds_max: u64,
+}
+
+impl Compiler {
+    pub(crate) fn new(program: PathBuf, limits: &Limits) -> Self {
+        Self {
+            program,
+            slot_bytes_max: limits.wasm.slot_bytes_max,
+            memory_bytes_max: limits.build_memory_bytes_max,
+            seconds_max: limits.build.as_secs(),
+        }
+    }
+
+    /// Compiles the module in a file into another. Takes long: not for the event loop.
+    pub(crate) fn compile(&self, module: &Path, into: &File) -> Result<(), PrepareError> {
+        let host = |error: io::Error| {
+            PrepareError::Host(format!("the module could not be compiled: {error}"))
+        };
+        let module = File::open(module).map_err(host)?;
+        let into = into.try_clone().map_err(host)?;
+        let output = Command::new(&self.program)
+            .arg(WORD)
+            .args(
+                [self.slot_bytes_max, self.memory_bytes_max, self.seconds_max]
+                    .map(|n| n.to_string()),
+            )
+            .env_clear()
+            .stdin(module)
+            .stdout(into)
+            .stderr(Stdio::piped())
+            .output()
+            .map_err(host)?;
+        if output.status.success() {
+            return Ok(());
+        }
+        let said = String::from_utf8_lossy(&output.stderr);
+        let said: String = said.trim().chars().take(MESSAGE_CHARS_MAX).collect();
+        Err(PrepareError::Code(self.why(output.status, &said)))
+    }
+
+    fn why(&self, status: ExitStatus, said: &str) -> String {
+        let (mib, seconds) = (self.memory_bytes_max >> 20, self.seconds_max);
+        let fix = "build it with optimisation for size, or split it";
+        match status.signal() {
+            None => said.to_owned(),
+            Some(libc::SIGXCPU | libc::SIGKILL) => {
+                format!("compiling the module takes more than {seconds} s; {fix}")
+            }
+            Some(_) => format!("compiling the module takes more than {mib} MiB of memory; {fix}"),
+        }
+    }
+}
+
+/// Compiles, where this process was started to do that; then it is to end with the result. To be
+/// called first in `main`.
+#[must_use]
+pub fn compiler_main() -> Option<ExitCode> {
+    let mut words = std::env::args_os().skip(1);
+    if words.next().as_deref() != Some(OsStr::new(WORD)) {
+        return None;
+    }
+    let numbers = words.map(|word| word.to_str().and_then(|word| word.parse().ok()));
+    let numbers: Option<Vec<u64>> = numbers.collect();
+    let Some(&[slot_bytes_max, memory_bytes_max, seconds_max]) = numbers.as_deref() else {
+        return Some(ExitCode::from(2));
+    };
+    let bounded = bound(Resource::As, memory_bytes_max).and(bound(Resource::Cpu, seconds_max));
+    let compiled = bounded.map_err(|error| error.to_string());
+    match compiled.and_then(|()| compile(slot_bytes_max)) {
+        Ok(()) => Some(ExitCode::SUCCESS),
+        Err(message) => {
+            // Where nobody reads it there is nobody to tell.
+            drop(io::stderr().write_all(message.as_bytes()));
+            Some(ExitCode::FAILURE)
+        }
+    }
+}
+
+fn bound(resource: Resource, max: u64) -> io::Result<()> {
+    let limit = Rlimit {
+        current: Some(max),
+        maximum: Some(max),
+    };
+    Ok(setrlimit(resource, limit)?)
+}
+
+/// Compiles what is on standard input to standard output.
+fn compile(slot_bytes_max: u64) -> Result<(), String> {
+    let mut binary = Vec::new();
+    let read = io::stdin().lock().read_to_end(&mut binary);
+    read.map_err(|error| format!("the module could not be read: {error}"))?;
+    let limits = WasmLimits {
+        slot_bytes_max,
+        ..WasmLimits::default()
+    };
+    let engine = engine::compiler(&limits);
+    let engine = engine.map_err(|error| format!("the compiler could not be started: {error:#}"))?;
+    let compiled = precompile(&engine, &binary).map_err(|error| {
+        format!("the module is not valid WebAssembly: {error:#}; build it anew and send it whole")
+    })?;
+    let written = io::stdout().lock().write_all(&compiled);
+    written.map_err(|error| format!("the compiled module could not be kept: {error}"))
+}
+
+fn precompile(engine: &Engine, binary: &[u8]) -> wasmtime::Result<Vec<u8>> {
+    // The layer in the header: 0 for a core module, 1 for a component.
+    match binary.get(6) {
+        Some(1) => engine.precompile_component(binary),
+        Some(_) | None => engine.precompile_module(binary),
+    }
+}
