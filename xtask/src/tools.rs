@@ -7,12 +7,14 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// A program that the tests call and Debian's package that brings it.
-const PROGRAMS: [(&str, &str); 8] = [
+const PROGRAMS: [(&str, &str); 10] = [
     ("coap-client-notls", "libcoap3-bin"),
     ("curl", "curl"),
     ("go", "golang-go"),
     ("node", "nodejs"),
     ("npm", "npm"),
+    ("openssl", "openssl"),
+    ("prlimit", "util-linux"),
     ("python3", "python3"),
     ("zip", "zip"),
     ("git", "git"),

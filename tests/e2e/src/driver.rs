@@ -42,7 +42,7 @@ impl Driver {
 }
 
 fn start(script: &str) -> Running {
-    let python = crate::tool("E2E_PYTHON", "venv/bin/python");
+    let python = crate::python();
     let mut child = Command::new(python)
         .arg(crate::folder().join("clients").join(script))
         .env("PYTHONDONTWRITEBYTECODE", "1")

@@ -48,6 +48,12 @@ pub fn program() -> PathBuf {
     program
 }
 
+/// The Python that has the packages of `clients/requirements.txt`; their programs lie beside it.
+#[must_use]
+pub fn python() -> PathBuf {
+    tool("E2E_PYTHON", "venv/bin/python")
+}
+
 /// A tool that `cargo xtask test` installs: the variable that names it, or where it is put.
 fn tool(variable: &str, path: &str) -> PathBuf {
     let installed = target_dir().join("test-tools").join(path);

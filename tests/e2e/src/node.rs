@@ -147,11 +147,19 @@ impl Node {
     /// Where it does not get ready.
     #[must_use]
     pub fn start_at(place: &Place, args: &[&str]) -> Self {
+        Self::start_command(place, &mut place.serve(args))
+    }
+
+    /// Starts a node by a command made from [`Place::serve`].
+    ///
+    /// # Panics
+    /// Where it does not get ready.
+    #[must_use]
+    pub fn start_command(place: &Place, command: &mut Command) -> Self {
         let log = tempfile::NamedTempFile::new_in(place.folder());
         let (file, log) = log
             .and_then(|log| Ok(log.keep()?))
             .expect("a file for the log");
-        let mut command = place.serve(args);
         command.stdout(Stdio::piped()).stderr(file);
         let mut child = command.spawn().expect("the program starts");
         let stdout = child.stdout.take().expect("it is piped");
