@@ -1,5 +1,5 @@
 // Sends back what comes: standard input to standard output. For how it is built see
-// examples/README.md.
+// README.md.
 #include <stdio.h>
 
 int main(void) {

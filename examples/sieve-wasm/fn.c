@@ -1,4 +1,4 @@
-// The primes up to 1000, with commas between them. For how it is built see examples/README.md.
+// The primes up to 1000, with commas between them. For how it is built see README.md.
 #include <stdio.h>
 
 enum { LARGEST = 1000 };
