@@ -1,13 +1,15 @@
-//! Tasks of this repository: `cargo xtask test` and `cargo xtask check`.
+//! Tasks of this repository: `cargo xtask test`, `check` and `bench`.
 #![expect(
     clippy::print_stdout,
     reason = "a task tells the person at the terminal"
 )]
 
 mod arrows;
+mod bench;
 mod check;
 mod command;
 mod count;
+mod instructions;
 mod test;
 mod text_rules;
 mod tools;
@@ -19,7 +21,10 @@ use std::process::ExitCode;
 const USAGE: &str = "\
 usage: cargo xtask test [--long] [FILTER...]   install what the tests need, then run every test
        cargo xtask tools                       only install what the tests need
-       cargo xtask check                       formatting, lints, docs, arrows between crates";
+       cargo xtask check                       formatting, lints, docs, arrows between crates
+       cargo xtask bench [SCENARIO...]         measure, and write docs/performance.md
+       cargo xtask bench --compare REV         measure beside another revision
+       cargo xtask bench --instructions        count the instructions of a call; --bless keeps them";
 
 fn main() -> ExitCode {
     let words: Vec<String> = std::env::args().skip(1).collect();
@@ -28,6 +33,7 @@ fn main() -> ExitCode {
         ["test", rest @ ..] => test::Selection::parse(rest).and_then(|wanted| test::run(&wanted)),
         ["tools"] => tools::install().map(|_tools| ()),
         ["check"] => check::run(),
+        ["bench", rest @ ..] => bench::run(rest),
         ["help" | "--help" | "-h"] => {
             println!("{USAGE}");
             Ok(())

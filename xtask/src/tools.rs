@@ -44,6 +44,41 @@ pub(crate) fn install() -> Result<Tools> {
     })
 }
 
+/// What `cargo xtask bench` calls beside that.
+const BENCH_PROGRAMS: [(&str, &str); 5] = [
+    ("wrk", "wrk"),
+    ("node", "nodejs"),
+    ("npm", "npm"),
+    ("python3", "python3"),
+    ("git", "git"),
+];
+/// What counts instructions.
+const COUNTING_PROGRAMS: [(&str, &str); 1] = [("valgrind", "valgrind")];
+
+/// Installs what is missing for measuring.
+///
+/// # Errors
+/// As [`install`].
+pub(crate) fn install_for_bench() -> Result<()> {
+    install_programs(&BENCH_PROGRAMS)
+}
+
+/// Installs what is missing for counting instructions.
+///
+/// # Errors
+/// As [`install`].
+pub(crate) fn install_for_counting() -> Result<()> {
+    install_programs(&COUNTING_PROGRAMS)
+}
+
+fn install_programs(programs: &[(&'static str, &'static str)]) -> Result<()> {
+    let missing = programs
+        .iter()
+        .filter(|(program, _)| !command::is_there(program));
+    let packages: Vec<_> = missing.map(|(_, package)| *package).collect();
+    install_packages(&packages)
+}
+
 fn missing_packages() -> Vec<&'static str> {
     let missing = PROGRAMS
         .iter()
@@ -62,13 +97,10 @@ fn install_packages(packages: &[&str]) -> Result<()> {
         return Ok(());
     }
     let wanted = packages.join(" ");
-    let programs = PROGRAMS.iter().filter(|(_, p)| packages.contains(p));
-    let programs: Vec<_> = programs.map(|(program, _)| *program).collect();
     if !command::is_there("apt-get") {
         bail!(
-            "the tests need {}, which this machine does not have; install them (Debian's \
-             packages are called {wanted}) and try again",
-            programs.join(", ")
+            "programs are missing on this machine; install them (Debian's packages are called \
+             {wanted}) and try again"
         );
     }
     let prefix: &[&str] = match command::output(Command::new("id").arg("-u"))?.trim() {

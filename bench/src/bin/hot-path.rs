@@ -1,0 +1,271 @@
+//! Runs a part of the hot path a number of times and ends: under `callgrind` the difference of two
+//! such runs is what one call takes in instructions, whatever else the machine does.
+//!
+//! The client is part of the count: the plainest that there can be, blocking, one call at a time.
+#![expect(clippy::print_stderr, reason = "it tells the person at the terminal")]
+
+use anyhow::{Context, Result, bail, ensure};
+use bytes::{Bytes, BytesMut};
+use coap::{Code, Encoder, Kind, Token};
+use faas::{
+    BoxFuture, Deployment, Entry, FunctionLimits, FunctionSpec, Handler, HandlerState,
+    HandlerStatus, Headers, Invocation, InvokeError, Limits, Proxy, Reply, Router, Runtime,
+};
+use handler_protocol::frame::{self, FromProxy};
+use handler_protocol::{Connection, Stream};
+use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::os::unix::net::UnixStream;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio_util::sync::CancellationToken;
+
+const PAYLOAD: [u8; 64] = [b'x'; 64];
+const LONG: Duration = Duration::from_secs(600);
+
+fn main() -> ExitCode {
+    let words: Vec<String> = std::env::args().collect();
+    let [_, driver, count] = &words[..] else {
+        eprintln!("usage: hot-path proxy|http|coap|grpc|frames COUNT");
+        return ExitCode::from(2);
+    };
+    match count
+        .parse()
+        .context("a count")
+        .and_then(|count| run(driver, count))
+    {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(driver: &str, count: usize) -> Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    match driver {
+        "proxy" => runtime.block_on(through_proxy(count)),
+        "frames" => runtime.block_on(through_frames(count)),
+        "http" => {
+            let addr = serve(&runtime, |proxy, listener| {
+                endpoints::http::serve(listener, proxy, CancellationToken::new())
+            })?;
+            on_thread(&runtime, move || {
+                let mut client = bench::load::http::OneByOne::connect(addr, "echo")?;
+                (0..count).try_for_each(|_| {
+                    let reply = client.call(&PAYLOAD)?;
+                    ensure!(reply == PAYLOAD, "{reply:?}");
+                    Ok(())
+                })
+            })
+        }
+        "coap" => {
+            let to = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+            let listener = endpoints::coap::bind(to, 1)?;
+            let addr = listener.local_addr();
+            let serving = listener.serve(proxy()?, CancellationToken::new());
+            let _served = runtime.spawn(serving);
+            on_thread(&runtime, move || over_coap(addr, count))
+        }
+        "grpc" => {
+            let addr = serve(&runtime, |proxy, listener| async {
+                drop(endpoints::grpc::serve(listener, proxy, CancellationToken::new()).await);
+            })?;
+            let payload = "x".repeat(PAYLOAD.len());
+            runtime.block_on(bench::load::grpc::one_by_one(addr, "echo", &payload, count))
+        }
+        _ => bail!("there is no driver {driver}"),
+    }
+}
+
+/// Starts an endpoint and returns where it listens.
+fn serve<F, S>(runtime: &tokio::runtime::Runtime, endpoint: F) -> Result<SocketAddr>
+where
+    F: FnOnce(Arc<Proxy>, tokio::net::TcpListener) -> S,
+    S: Future<Output = ()> + Send + 'static,
+{
+    let _inside = runtime.enter();
+    let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+    listener.set_nonblocking(true)?;
+    let addr = listener.local_addr()?;
+    let listener = tokio::net::TcpListener::from_std(listener)?;
+    let _served = runtime.spawn(endpoint(proxy()?, listener));
+    Ok(addr)
+}
+
+/// Runs a blocking client while the runtime serves.
+fn on_thread(
+    runtime: &tokio::runtime::Runtime,
+    client: impl FnOnce() -> Result<()> + Send + 'static,
+) -> Result<()> {
+    let (tell, told) = tokio::sync::oneshot::channel();
+    let thread = std::thread::spawn(move || {
+        // Whoever waits has gone where this fails.
+        drop(tell.send(client()));
+    });
+    let ended = runtime.block_on(told)?;
+    ensure!(thread.join().is_ok(), "the client's thread panicked");
+    ended
+}
+
+fn over_coap(addr: SocketAddr, count: usize) -> Result<()> {
+    const URI_PATH: u16 = 11;
+    let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
+    socket.connect(addr)?;
+    socket.set_read_timeout(Some(Duration::from_secs(60)))?;
+    let mut buffer = [0; 2048];
+    for number in 0..count {
+        let id = u16::try_from(number)?;
+        let token = Token::new(&id.to_be_bytes()).context("two bytes are a token")?;
+        let mut request = Encoder::new(Kind::Confirmable, Code::POST, id, token);
+        request.option(URI_PATH, b"echo");
+        socket.send(&request.finish(&PAYLOAD))?;
+        let len = socket.recv(&mut buffer)?;
+        ensure!(buffer[..len].ends_with(&PAYLOAD), "{:?}", &buffer[..len]);
+    }
+    Ok(())
+}
+
+async fn through_proxy(count: usize) -> Result<()> {
+    let proxy = proxy()?;
+    for _ in 0..count {
+        let reply = proxy.invoke("echo", invocation()).await?;
+        ensure!(reply.payload == PAYLOAD[..], "{reply:?}");
+    }
+    Ok(())
+}
+
+/// Over a socket pair to a peer that answers each frame.
+async fn through_frames(count: usize) -> Result<()> {
+    let (ours, theirs) = UnixStream::pair()?;
+    let peer = std::thread::spawn(move || answer(theirs));
+    ours.set_nonblocking(true)?;
+    let stream = Stream::Unix(tokio::net::UnixStream::from_std(ours)?);
+    let connection = Connection::open(stream, "echo".parse()?).await?;
+    let timing = handler_protocol::connection::Timing {
+        cancel_grace: LONG,
+        health_interval: LONG,
+        health_timeout: LONG,
+    };
+    let calls = async {
+        for _ in 0..count {
+            let reply = connection.invoke(&invocation(), LONG).await?;
+            ensure!(reply.payload == PAYLOAD[..], "{reply:?}");
+        }
+        Ok(())
+    };
+    let called = tokio::select! {
+        called = calls => called,
+        end = connection.run(timing) => bail!("the connection ended: {end:?}"),
+    };
+    connection.shut_down();
+    drop(connection);
+    ensure!(
+        peer.join().is_ok_and(|ended| ended.is_ok()),
+        "the peer failed"
+    );
+    called
+}
+
+fn answer(mut stream: UnixStream) -> Result<()> {
+    use std::io::{Read, Write};
+
+    let mut out = BytesMut::new();
+    frame::encode_hello(&mut out, 1);
+    stream.write_all(&out)?;
+    let mut received = BytesMut::new();
+    let mut chunk = [0; 4096];
+    loop {
+        let len = stream.read(&mut chunk)?;
+        if len == 0 {
+            return Ok(());
+        }
+        received.extend_from_slice(&chunk[..len]);
+        out.clear();
+        while let Some(frame) = frame::decode_from_proxy(&mut received)? {
+            if let FromProxy::Request { id, payload, .. } = frame {
+                frame::encode_reply(&mut out, id, &reply(payload))?;
+            }
+        }
+        stream.write_all(&out)?;
+    }
+}
+
+fn invocation() -> Invocation {
+    Invocation::new(
+        "POST",
+        Bytes::from_static(b"/echo"),
+        Bytes::from_static(&PAYLOAD),
+    )
+}
+
+fn reply(payload: Bytes) -> Reply {
+    Reply {
+        status: 200,
+        headers: Headers::new(),
+        payload,
+    }
+}
+
+/// A proxy with one function, which answers with what came.
+fn proxy() -> Result<Arc<Proxy>> {
+    let router = Arc::new(Router::default());
+    let spec = FunctionSpec {
+        name: "echo".parse()?,
+        runtime: Runtime::Binary,
+        entry: Entry::Convention,
+        handlers: 1,
+        envs: Vec::new(),
+        network: false,
+        allow_hosts: Vec::new(),
+        limits: FunctionLimits::default(),
+    };
+    let deployment = Deployment::new(Arc::new(spec), "0".to_owned(), vec![Arc::new(Echo)]);
+    router.publish(Arc::new(deployment));
+    Ok(Arc::new(Proxy::new(router, Arc::new(Limits::default()))))
+}
+
+#[derive(Debug)]
+struct Echo;
+
+impl Handler for Echo {
+    fn invoke<'a>(
+        &'a self,
+        invocation: &'a Invocation,
+        _: Duration,
+    ) -> BoxFuture<'a, Result<Reply, InvokeError>> {
+        Box::pin(async { Ok(reply(invocation.payload.clone())) })
+    }
+
+    fn at_once_max(&self) -> usize {
+        1000
+    }
+
+    fn in_flight(&self) -> usize {
+        0
+    }
+
+    fn is_ready(&self) -> bool {
+        true
+    }
+
+    fn settled(&self) -> BoxFuture<'_, ()> {
+        Box::pin(std::future::ready(()))
+    }
+
+    fn status(&self) -> HandlerStatus {
+        HandlerStatus {
+            id: "echo".into(),
+            state: HandlerState::Ready,
+            restarts: 0,
+            in_flight: 0,
+        }
+    }
+
+    fn stop(&self, _: Duration) -> BoxFuture<'_, ()> {
+        Box::pin(std::future::ready(()))
+    }
+}

@@ -1,0 +1,156 @@
+//! HTTP/1.1 calls: one after the other over one connection, or at a rate over many.
+
+use super::Outcome;
+use anyhow::{Context, Result, ensure};
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full};
+use hyper::Request;
+use hyper::client::conn::http1::SendRequest;
+use hyper_util::rt::TokioIo;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::time::{Duration, Instant};
+use tokio::sync::Mutex;
+use tokio_util::task::TaskTracker;
+
+/// One call after the other: the least that a client of ours adds.
+#[derive(Debug)]
+pub struct OneByOne {
+    stream: TcpStream,
+    path: String,
+    received: Vec<u8>,
+}
+
+impl OneByOne {
+    /// Connects; `path` is what is called, without a slash in front.
+    ///
+    /// # Errors
+    /// Where nobody listens.
+    pub fn connect(to: SocketAddr, path: &str) -> Result<Self> {
+        let stream = TcpStream::connect(to).context("connect")?;
+        stream.set_nodelay(true)?;
+        stream.set_read_timeout(Some(Duration::from_secs(30)))?;
+        Ok(Self {
+            stream,
+            path: path.to_owned(),
+            received: Vec::new(),
+        })
+    }
+
+    /// Calls and returns the body.
+    ///
+    /// # Errors
+    /// Where the connection breaks or the answer is no 200 with a length.
+    pub fn call(&mut self, payload: &[u8]) -> Result<&[u8]> {
+        let path = self.path.clone();
+        let (status, body) = self.request("POST", &path, payload)?;
+        ensure!(status == 200, "{path} answered with {status}");
+        Ok(body)
+    }
+
+    /// Sends a request; returns the status and the body.
+    ///
+    /// # Errors
+    /// Where the connection breaks or the answer has no length.
+    pub fn request(&mut self, method: &str, path: &str, payload: &[u8]) -> Result<(u16, &[u8])> {
+        let length = payload.len();
+        let mut sent = Vec::with_capacity(256 + length);
+        write!(
+            sent,
+            "{method} /{path} HTTP/1.1\r\nhost: localhost\r\ncontent-length: {length}\r\n\r\n"
+        )?;
+        sent.extend_from_slice(payload);
+        self.stream.write_all(&sent)?;
+        self.received.clear();
+        let mut chunk = [0; 64 << 10];
+        loop {
+            let len = self.stream.read(&mut chunk)?;
+            ensure!(len > 0, "the server closed the connection");
+            self.received.extend_from_slice(&chunk[..len]);
+            let Some(end) = find(&self.received, b"\r\n\r\n") else {
+                continue;
+            };
+            let head = std::str::from_utf8(&self.received[..end])?.to_ascii_lowercase();
+            let status = head.get(9..12).context("a status")?.parse()?;
+            let length = head.split("content-length:").nth(1).context("no length")?;
+            let length: usize = length.split("\r\n").next().unwrap_or("").trim().parse()?;
+            if self.received.len() >= end + 4 + length {
+                return Ok((status, &self.received[end + 4..]));
+            }
+        }
+    }
+
+    /// Calls for that long.
+    ///
+    /// # Errors
+    /// As [`OneByOne::call`].
+    pub fn run(&mut self, payload: &[u8], time: Duration) -> Result<Outcome> {
+        let mut outcome = Outcome::default();
+        let begin = Instant::now();
+        while begin.elapsed() < time {
+            let sent = Instant::now();
+            let is_right = self.call(payload)? == payload;
+            outcome.reply(sent.elapsed(), is_right);
+        }
+        outcome.time = begin.elapsed();
+        Ok(outcome)
+    }
+}
+
+fn find(text: &[u8], what: &[u8]) -> Option<usize> {
+    text.windows(what.len()).position(|window| window == what)
+}
+
+/// Calls at a rate, over as many connections as are needed: latencies count from when a call was
+/// due.
+#[derive(Debug)]
+pub struct Paced {
+    to: SocketAddr,
+    idle: Mutex<Vec<SendRequest<Full<Bytes>>>>,
+}
+
+impl Paced {
+    /// Calls to one server.
+    #[must_use]
+    pub fn new(to: SocketAddr) -> Self {
+        Self {
+            to,
+            idle: Mutex::default(),
+        }
+    }
+
+    /// One call; whether it was answered with 200, and the body.
+    ///
+    /// # Errors
+    /// Where the connection breaks.
+    pub async fn call(
+        &self,
+        tasks: &TaskTracker,
+        path: &str,
+        payload: Bytes,
+    ) -> Result<(u16, Bytes)> {
+        let kept = self.idle.lock().await.pop();
+        let mut sender = match kept {
+            Some(sender) if !sender.is_closed() => sender,
+            Some(_) | None => {
+                let stream = tokio::net::TcpStream::connect(self.to).await?;
+                stream.set_nodelay(true)?;
+                let (sender, connection) =
+                    hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+                tasks.spawn(async move {
+                    // A connection that broke is seen by the call on it.
+                    drop(connection.await);
+                });
+                sender
+            }
+        };
+        let request = Request::post(format!("/{path}"))
+            .header("host", "bench")
+            .body(Full::new(payload))?;
+        let response = sender.send_request(request).await?;
+        let status = response.status().as_u16();
+        let body = response.into_body().collect().await?.to_bytes();
+        self.idle.lock().await.push(sender);
+        Ok((status, body))
+    }
+}
