@@ -13,12 +13,16 @@ use std::time::{Duration, Instant};
 use tokio::sync::Mutex;
 use tokio_util::task::TaskTracker;
 
+/// What is read at once.
+const CHUNK_BYTES: usize = 64 << 10;
+
 /// One call after the other: the least that a client of ours adds.
 #[derive(Debug)]
 pub struct OneByOne {
     stream: TcpStream,
     path: String,
     received: Vec<u8>,
+    chunk: Box<[u8]>,
 }
 
 impl OneByOne {
@@ -34,6 +38,7 @@ impl OneByOne {
             stream,
             path: path.to_owned(),
             received: Vec::new(),
+            chunk: vec![0; CHUNK_BYTES].into(),
         })
     }
 
@@ -62,11 +67,10 @@ impl OneByOne {
         sent.extend_from_slice(payload);
         self.stream.write_all(&sent)?;
         self.received.clear();
-        let mut chunk = [0; 64 << 10];
         loop {
-            let len = self.stream.read(&mut chunk)?;
+            let len = self.stream.read(&mut self.chunk)?;
             ensure!(len > 0, "the server closed the connection");
-            self.received.extend_from_slice(&chunk[..len]);
+            self.received.extend_from_slice(&self.chunk[..len]);
             let Some(end) = find(&self.received, b"\r\n\r\n") else {
                 continue;
             };

@@ -13,6 +13,8 @@ use wasmtime::Engine;
 
 /// The word that tells the program that it is to compile.
 const WORD: &str = "compile-webassembly";
+/// Threads that compile one module.
+const THREADS_MAX: usize = 4;
 /// The longest message of one that failed.
 const MESSAGE_CHARS_MAX: usize = 2000;
 
@@ -23,6 +25,7 @@ pub(crate) struct Compiler {
     slot_bytes_max: u64,
     memory_bytes_max: u64,
     seconds_max: u64,
+    threads: usize,
 }
 
 impl Compiler {
@@ -32,6 +35,8 @@ impl Compiler {
             slot_bytes_max: limits.wasm.slot_bytes_max,
             memory_bytes_max: limits.build_memory_bytes_max,
             seconds_max: limits.build.as_secs(),
+            threads: std::thread::available_parallelism()
+                .map_or(1, |cores| cores.get().min(THREADS_MAX)),
         }
     }
 
@@ -49,6 +54,9 @@ impl Compiler {
                     .map(|n| n.to_string()),
             )
             .env_clear()
+            // Each thread, and each arena of the allocator, reserves addresses, which are bounded.
+            .env("RAYON_NUM_THREADS", self.threads.to_string())
+            .env("MALLOC_ARENA_MAX", "2")
             .stdin(module)
             .stdout(into)
             .stderr(Stdio::piped())
