@@ -11,16 +11,6 @@ pub mod report;
 pub mod row;
 pub mod scenario;
 
-/// Messages, client and server, generated from the endpoint's proto file.
-#[allow(
-    clippy::all,
-    unreachable_pub,
-    reason = "generated; the proto file has the words"
-)]
-pub(crate) mod proto {
-    tonic::include_proto!("openfogstack.tinyfaas.tinyfaas");
-}
-
 use std::path::{Path, PathBuf};
 
 /// The folder of this crate.

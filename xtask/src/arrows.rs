@@ -21,6 +21,7 @@ const ALLOWED: [(&str, &[&str]); 10] = [
         "tinyfaas",
         &[
             "backend-process",
+            "backend-wasm",
             "coap",
             "endpoints",
             "faas",

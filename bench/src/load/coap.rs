@@ -1,6 +1,6 @@
 //! CoAP calls from many ports of one thread.
 //!
-//! A server remembers the message ids of each peer for 247 s (EXCHANGE_LIFETIME, RFC 7252, section
+//! A server remembers the message ids of each peer for 247 s (`EXCHANGE_LIFETIME`, RFC 7252, section
 //! 4.8.2); a port that sent more than 65,536 messages in that time would be told old replies.
 //! Thousands of ports keep each far below that, and each load comes from another address of the
 //! loopback network, so that no port is met again.
@@ -221,7 +221,7 @@ pub fn wait_for(to: SocketAddr, path: &str) -> Result<()> {
         time: Duration::from_millis(100),
     };
     for _ in 0..100 {
-        if probe.run()?.latencies.len() > 0 {
+        if !probe.run()?.latencies.is_empty() {
             return Ok(());
         }
     }

@@ -1,9 +1,9 @@
 //! gRPC calls: so many at once over a few connections, each task the next when one is answered.
 
 use super::Outcome;
-use crate::proto::Data;
-use crate::proto::tiny_faa_s_client::TinyFaaSClient;
 use anyhow::{Context, Result, ensure};
+use endpoints::grpc::proto::Data;
+use endpoints::grpc::proto::tiny_faa_s_client::TinyFaaSClient;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 use tokio::task::JoinSet;

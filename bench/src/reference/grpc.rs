@@ -1,8 +1,8 @@
 //! The least that a tonic server can be.
 
-use crate::proto::tiny_faa_s_server::{TinyFaaS, TinyFaaSServer};
-use crate::proto::{Data, Response as Reply};
 use anyhow::Result;
+use endpoints::grpc::proto::tiny_faa_s_server::{TinyFaaS, TinyFaaSServer};
+use endpoints::grpc::proto::{Data, Response as Reply};
 use std::net::Ipv4Addr;
 use tokio::net::TcpListener;
 use tokio_stream::wrappers::TcpListenerStream;

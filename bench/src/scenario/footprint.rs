@@ -8,6 +8,8 @@ use anyhow::{Context, Result};
 use std::path::PathBuf;
 
 const MB: f64 = 1e6;
+/// Handlers that share what they can, as those of a node do.
+const HANDLERS: usize = 4;
 /// Functions that are known at a start.
 const KNOWN: usize = 100;
 
@@ -63,7 +65,8 @@ fn handler(setting: &Setting, runtime: &str, name: &str, at_most: f64) -> Result
     let mut rounds = Vec::new();
     for _ in 0..setting.rounds {
         let node = Node::start(&setting.tinyfaas)?;
-        node.deploy(&example(name), "bench", &[])?;
+        let threads = HANDLERS.to_string();
+        node.deploy(&example(name), "bench", &["--threads", &threads])?;
         let mut http = crate::load::http::OneByOne::connect(node.addr("http")?, "bench")?;
         for _ in 0..100 {
             http.call(b"warm")?;
@@ -72,9 +75,10 @@ fn handler(setting: &Setting, runtime: &str, name: &str, at_most: f64) -> Result
         for pid in node.handlers()? {
             kilobytes += proportional_kb(pid)?;
         }
-        rounds.push(kilobytes * 1024.0 / MB);
+        #[expect(clippy::cast_precision_loss, reason = "a few")]
+        rounds.push(kilobytes * 1024.0 / MB / HANDLERS as f64);
     }
-    let what = format!("a {runtime} handler that was called: proportional set size");
+    let what = format!("each of {HANDLERS} {runtime} handlers: proportional set size");
     let name = format!("handler-{}", runtime.to_lowercase());
     Ok(Row::new(
         &name,

@@ -232,38 +232,39 @@ pub fn run_pair(pair: &Pair, setting: &Setting) -> Result<Row> {
         node.pid(),
         setting.time / 4,
     )?;
-    let (mut ratios, mut loads) = (Vec::new(), Vec::new());
-    let (mut shown_ours, mut shown_theirs) = (Vec::new(), Vec::new());
+    let mut rounds = Vec::new();
     for _ in 0..setting.rounds {
         let (ours, theirs) = (ours()?, theirs()?);
         ensure!(ours.numbers.wrong == 0, "{}: {:?}", pair.name, ours.numbers);
-        let value = |served: &Served| match pair.against {
-            Against::Rate(_) | Against::Spawning => served.numbers.rate,
-            Against::RatePerCpu(_) => served.per_cpu(),
-        };
-        ratios.push(value(&ours) / value(&theirs));
-        shown_ours.push(value(&ours));
-        shown_theirs.push(value(&theirs));
-        loads.push((ours.numbers, theirs.numbers));
+        rounds.push((ours, theirs));
     }
+    Ok(row(pair, rounds))
+}
+
+fn row(pair: &Pair, rounds: Vec<(Served, Served)>) -> Row {
+    let (unit, value): (_, fn(&Served) -> f64) = match pair.against {
+        Against::Rate(_) | Against::Spawning => ("a second", |served| served.numbers.rate),
+        Against::RatePerCpu(_) => ("a CPU second", Served::per_cpu),
+    };
+    let each = |of: &dyn Fn(&(Served, Served)) -> f64| rounds.iter().map(of).collect::<Vec<_>>();
+    let ratios = each(&|(ours, theirs)| value(ours) / value(theirs));
+    let median = |values: &[f64]| Row::new("", "", "", values, Target::None).value;
+    let seen = format!(
+        "{:.0} against {:.0} {unit}",
+        median(&each(&|(ours, _)| value(ours))),
+        median(&each(&|(_, theirs)| value(theirs)))
+    );
     let target = if pair.at_least > 0.0 {
         Target::AtLeast(pair.at_least)
     } else {
         Target::None
     };
-    let median = |values: &[f64]| Row::new("", "", "", values, Target::None).value;
-    let unit = match pair.against {
-        Against::Rate(_) | Against::Spawning => "a second",
-        Against::RatePerCpu(_) => "a CPU second",
-    };
-    let seen = format!(
-        "{:.0} against {:.0} {unit}",
-        median(&shown_ours),
-        median(&shown_theirs)
-    );
     let mut row = Row::new(pair.name, pair.what, "times", &ratios, target).seen(seen);
-    row.loads = loads;
-    Ok(row)
+    let loads = rounds.into_iter();
+    row.loads = loads
+        .map(|(ours, theirs)| (ours.numbers, theirs.numbers))
+        .collect();
+    row
 }
 
 fn served(

@@ -1,6 +1,10 @@
 //! What a function that is deployed and was called takes, over a thousand of them.
 
-#![expect(clippy::unwrap_used, reason = "a bench that can't go on ends")]
+#![expect(
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    reason = "a bench that tells what it measured, and ends where it can not go on"
+)]
 
 #[expect(dead_code, reason = "the tests use the rest")]
 #[path = "../tests/functions/node.rs"]

@@ -37,6 +37,12 @@ impl Deadline {
         Self(Instant::now() + time)
     }
 
+    /// The deadline at that moment.
+    #[must_use]
+    pub fn at(moment: Instant) -> Self {
+        Self(moment)
+    }
+
     /// The moment itself.
     #[must_use]
     pub fn instant(self) -> Instant {

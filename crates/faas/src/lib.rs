@@ -6,6 +6,7 @@
 pub mod backend;
 pub mod function;
 pub mod headers;
+pub mod histogram;
 pub mod host;
 pub mod invocation;
 pub mod limits;
@@ -19,6 +20,7 @@ pub use backend::{
 };
 pub use function::{Entry, FunctionName, FunctionSpec, NameError, Runtime, UnknownRuntime};
 pub use headers::{HeaderError, Headers};
+pub use histogram::Histogram;
 pub use host::{BadHost, HostPattern};
 pub use invocation::{Deadline, Fault, Invocation, InvocationId, InvokeError, Reply};
 pub use limits::{FunctionLimits, Limits, WasmLimits};

@@ -6,7 +6,7 @@ use crate::limits::Limits;
 use crate::router::{Busy, Deployment, Inside, Route, Router};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 use tokio_util::task::TaskTracker;
 
@@ -66,8 +66,16 @@ impl Proxy {
             return Err(InvokeError::NotFound(name.to_owned()));
         };
         route.counters.invocations.fetch_add(1, Ordering::Relaxed);
-        let result = run(&route, &invocation, &self.limits).await;
-        count(&route, &result);
+        let begin = Instant::now();
+        let mut handled = Duration::ZERO;
+        let result = run(&route, &invocation, &self.limits, begin, &mut handled).await;
+        match &result {
+            Ok(_) => {
+                let overhead = begin.elapsed().saturating_sub(handled);
+                route.counters.overhead.record(overhead);
+            }
+            Err(error) => count(&route, error),
+        }
         tracing::debug!(
             function = %route.name(),
             invocation = invocation.id.get(),
@@ -164,12 +172,14 @@ async fn run(
     route: &Route,
     invocation: &Invocation,
     limits: &Limits,
+    begin: Instant,
+    handled: &mut Duration,
 ) -> Result<Reply, InvokeError> {
     let deadline = route.deadline();
-    let expires = Deadline::after(deadline);
+    let expires = Deadline::at(begin + deadline);
     let attempts = async {
         loop {
-            match attempt(route, invocation, expires, limits).await {
+            match attempt(route, invocation, expires, limits, handled).await {
                 // The handler or the deployment went away before it took the invocation: the
                 // route's next one will.
                 Err(InvokeError::NotTaken) => tokio::task::yield_now().await,
@@ -191,6 +201,7 @@ async fn attempt(
     invocation: &Invocation,
     expires: Deadline,
     limits: &Limits,
+    handled: &mut Duration,
 ) -> Result<Reply, InvokeError> {
     let deployment = current(route).await?;
     let inside = match deployment.try_enter() {
@@ -202,7 +213,15 @@ async fn attempt(
         drop(inside);
         return wait_for_handler(route, &deployment, limits).await;
     };
-    handler.invoke(invocation, expires.remaining()).await
+    let begin = Instant::now();
+    let result = handler
+        .invoke(
+            invocation,
+            expires.instant().saturating_duration_since(begin),
+        )
+        .await;
+    *handled = begin.elapsed();
+    result
 }
 
 /// The deployment that serves the route, awaited where it is still being prepared.
@@ -277,8 +296,7 @@ fn unavailable(route: &Route, reason: String, retry_after: Duration) -> InvokeEr
     }
 }
 
-fn count(route: &Route, result: &Result<Reply, InvokeError>) {
-    let Err(error) = result else { return };
+fn count(route: &Route, error: &InvokeError) {
     let counter = match error.fault() {
         Fault::Caller => return,
         Fault::Function => &route.counters.function_errors,

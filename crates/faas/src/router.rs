@@ -2,6 +2,7 @@
 
 use crate::backend::{Handler, HandlerState};
 use crate::function::{FunctionName, FunctionSpec};
+use crate::histogram::Histogram;
 use arc_swap::{ArcSwap, ArcSwapOption};
 use futures_util::future::{join_all, select_all};
 use std::collections::HashMap;
@@ -107,6 +108,8 @@ pub struct Counters {
     pub function_errors: AtomicU64,
     /// Those that brought no reply through the platform's fault.
     pub platform_errors: AtomicU64,
+    /// What invocations took from decoded to replied, the handler's time not counted.
+    pub overhead: Histogram,
 }
 
 impl Route {

@@ -170,3 +170,26 @@ fn refused(output: &Output) -> String {
     assert!(output.stdout.is_empty(), "{output:?}");
     stderr
 }
+
+#[test]
+fn metrics_count_calls_errors_and_the_platforms_own_time() {
+    let node = Node::start();
+    let code = "def fn(input):\n    if input == 'x': raise ValueError\n    return input";
+    node.deploy(&Function::python("counted", code));
+    for payload in [&b"a"[..], b"b", b"c", b"x"] {
+        drop(node.post("counted", payload));
+    }
+    let answer = node.manage("GET", "/metrics", b"").expect_success();
+    let text = answer.text();
+    for line in [
+        "# TYPE function_overhead_seconds histogram",
+        "function_invocations_total{function=\"counted\"} 4",
+        "function_errors_total{function=\"counted\",fault=\"function\"} 1",
+        "function_errors_total{function=\"counted\",fault=\"platform\"} 0",
+        "function_waiting{function=\"counted\"} 0",
+        "function_overhead_seconds_count{function=\"counted\"} 3",
+        "function_overhead_seconds_bucket{function=\"counted\",le=\"+Inf\"} 3",
+    ] {
+        assert!(text.lines().any(|l| l == line), "{line} in {text}");
+    }
+}

@@ -1,5 +1,7 @@
 //! WebAssembly functions from their sources, over TLS, and on hosts with few addresses.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use e2e::{Function, Node, Place, folder, until};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};

@@ -4,6 +4,7 @@ pub(crate) mod body;
 mod fields;
 mod guard;
 mod logs;
+mod metrics;
 mod old;
 mod quantity;
 mod settings;
@@ -38,6 +39,7 @@ pub(crate) fn routes(deployer: &Arc<Deployer>) -> Router {
         .route("/v1/functions/{name}/logs", get(logs::of_function))
         .route("/v1/logs", get(logs::of_all))
         .route("/v1/status", get(v1::status))
+        .route("/metrics", get(metrics::show))
         .route("/v1/openapi.json", get(v1::openapi))
         .fallback(unknown_path)
         .method_not_allowed_fallback(wrong_method)
