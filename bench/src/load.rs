@@ -4,6 +4,7 @@ pub mod coap;
 pub mod frames;
 pub mod grpc;
 pub mod http;
+pub mod open;
 pub mod wrk;
 
 use hdrhistogram::Histogram;

@@ -50,6 +50,9 @@ struct Run {
     /// The program under test.
     #[arg(long)]
     tinyfaas: PathBuf,
+    /// The same without WebAssembly, of which the size counts.
+    #[arg(long)]
+    without_wasm: Option<PathBuf>,
     /// The scenarios.
     scenarios: Vec<String>,
 }
@@ -76,6 +79,7 @@ impl Common {
             time: Duration::from_secs(self.seconds),
             rounds: self.rounds,
             fleet: Duration::from_secs(60 * self.minutes),
+            without_wasm: None,
         })
     }
 }
@@ -89,7 +93,8 @@ fn main() -> Result<()> {
 }
 
 fn measure(run: &Run) -> Result<()> {
-    let setting = run.common.setting(&run.tinyfaas)?;
+    let mut setting = run.common.setting(&run.tinyfaas)?;
+    setting.without_wasm.clone_from(&run.without_wasm);
     let is_wanted =
         |name: &str| run.scenarios.is_empty() || run.scenarios.iter().any(|wanted| wanted == name);
     let mut rows = Vec::new();

@@ -4,6 +4,7 @@ mod fleet;
 mod footprint;
 mod functionbench;
 mod growth;
+mod open_loop;
 mod overhead;
 mod throughput;
 
@@ -17,6 +18,8 @@ use std::time::Duration;
 pub struct Setting {
     /// The program under test.
     pub tinyfaas: PathBuf,
+    /// The same without WebAssembly.
+    pub without_wasm: Option<PathBuf>,
     /// Where Express is installed.
     pub tools: PathBuf,
     /// How long one load takes.
@@ -46,7 +49,7 @@ impl Scenario {
 }
 
 /// Every scenario, in the order of the table. Those of `throughput` each have their own name too.
-pub const SCENARIOS: [Scenario; 6] = [
+pub const SCENARIOS: [Scenario; 7] = [
     Scenario {
         name: "throughput",
         run: throughput::run,
@@ -54,6 +57,10 @@ pub const SCENARIOS: [Scenario; 6] = [
     Scenario {
         name: "overhead",
         run: overhead::run,
+    },
+    Scenario {
+        name: "open-loop",
+        run: open_loop::run,
     },
     Scenario {
         name: "growth",

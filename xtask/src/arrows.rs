@@ -5,7 +5,16 @@ use serde_json::Value;
 
 /// A crate and those of ours that it may depend on, also for its tests.
 const ALLOWED: [(&str, &[&str]); 10] = [
-    ("bench", &["coap", "endpoints", "faas", "handler-protocol"]),
+    (
+        "bench",
+        &[
+            "backend-wasm",
+            "coap",
+            "endpoints",
+            "faas",
+            "handler-protocol",
+        ],
+    ),
     ("faas", &[]),
     ("coap", &[]),
     ("handler-protocol", &["faas"]),

@@ -25,8 +25,8 @@ pub(crate) fn run(words: &[&str]) -> Result<()> {
     tools::install_for_bench()?;
     let express = install_express()?;
     let root = crate::root()?;
-    let program = build(&root, "tinyfaas", &crate::target_dir()?)?;
-    let bench = build(&root, "bench", &crate::target_dir()?)?;
+    let program = build(&root, "tinyfaas", &crate::target_dir()?, &[])?;
+    let bench = build(&root, "bench", &crate::target_dir()?, &[])?;
     let mut run = Command::new(bench);
     match words {
         ["--compare", revision, rest @ ..] => {
@@ -35,6 +35,9 @@ pub(crate) fn run(words: &[&str]) -> Result<()> {
         }
         rest => {
             run.arg("run").args(rest);
+            if rest.is_empty() || rest.contains(&"footprint") {
+                run.arg("--without-wasm").arg(build_without_wasm(&root)?);
+            }
         }
     }
     run.arg("--tinyfaas").arg(program);
@@ -42,9 +45,11 @@ pub(crate) fn run(words: &[&str]) -> Result<()> {
     command::run(&mut run)
 }
 
-fn build(root: &Path, package: &str, target: &Path) -> Result<PathBuf> {
+fn build(root: &Path, package: &str, target: &Path, flags: &[&str]) -> Result<PathBuf> {
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or(OsString::from("cargo")));
-    cargo.args(["build", "--release", "-p", package]);
+    cargo
+        .args(["build", "--release", "-p", package])
+        .args(flags);
     cargo.arg("--target-dir").arg(target).current_dir(root);
     command::run(&mut cargo)?;
     Ok(target.join("release").join(package))
@@ -72,7 +77,14 @@ fn build_revision(root: &Path, revision: &str) -> Result<PathBuf> {
     let mut checkout = Command::new("git");
     checkout.args(["checkout", "--quiet", "--detach", commit]);
     command::run(checkout.current_dir(&tree))?;
-    build(&tree, "tinyfaas", &folder.join("target"))
+    build(&tree, "tinyfaas", &folder.join("target"), &[])
+}
+
+/// Beside the other, of which it would take the place.
+fn build_without_wasm(root: &Path) -> Result<PathBuf> {
+    let target = crate::target_dir()?.join("without-wasm");
+    let flags = ["--no-default-features", "--features", "grpc"];
+    build(root, "tinyfaas", &target, &flags)
 }
 
 fn install_express() -> Result<PathBuf> {

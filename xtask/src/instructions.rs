@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// The parts of the hot path, as `hot-path` knows them.
-const DRIVERS: [&str; 5] = ["proxy", "frames", "coap", "http", "grpc"];
+const DRIVERS: [&str; 6] = ["proxy", "frames", "wasm", "coap", "http", "grpc"];
 /// Calls of the shorter and of the longer run.
 const CALLS: (u64, u64) = (1000, 3000);
 /// How many hundredths more than is kept make the check fail.
@@ -92,6 +92,9 @@ fn instructions(program: &Path, driver: &str, calls: u64) -> Result<u64> {
     let mut valgrind = Command::new("valgrind");
     valgrind
         .args(["--tool=callgrind", "--quiet"])
+        // The compiler of WebAssembly must see the processor that runs what it compiled. It writes
+        // to the same file, and before this program does.
+        .arg("--trace-children=yes")
         .arg(format!("--callgrind-out-file={}", file.path().display()))
         .arg(program)
         .args([driver, &calls.to_string()]);

@@ -5,11 +5,13 @@
 #![expect(clippy::print_stderr, reason = "it tells the person at the terminal")]
 
 use anyhow::{Context, Result, bail, ensure};
+use backend_wasm::{Options, WasmBackend};
 use bytes::{Bytes, BytesMut};
 use coap::{Code, Encoder, Kind, Token};
 use faas::{
-    BoxFuture, Deployment, Entry, FunctionLimits, FunctionSpec, Handler, HandlerState,
-    HandlerStatus, Headers, Invocation, InvokeError, Limits, Proxy, Reply, Router, Runtime,
+    Backend, BoxFuture, Deployment, Entry, FunctionLimits, FunctionLog, FunctionSpec, Handler,
+    HandlerState, HandlerStatus, Headers, Invocation, InvokeError, Limits, Package, Proxy, Reply,
+    Router, Runtime,
 };
 use handler_protocol::frame::{self, FromProxy};
 use handler_protocol::{Connection, Stream};
@@ -24,9 +26,13 @@ const PAYLOAD: [u8; 64] = [b'x'; 64];
 const LONG: Duration = Duration::from_secs(600);
 
 fn main() -> ExitCode {
+    // The backend for WebAssembly compiles in a process of its own, which begins as this program.
+    if let Some(code) = backend_wasm::compiler_main() {
+        return code;
+    }
     let words: Vec<String> = std::env::args().collect();
     let [_, driver, count] = &words[..] else {
-        eprintln!("usage: hot-path proxy|http|coap|grpc|frames COUNT");
+        eprintln!("usage: hot-path proxy|http|coap|grpc|frames|wasm COUNT");
         return ExitCode::from(2);
     };
     match count
@@ -49,6 +55,7 @@ fn run(driver: &str, count: usize) -> Result<()> {
     match driver {
         "proxy" => runtime.block_on(through_proxy(count)),
         "frames" => runtime.block_on(through_frames(count)),
+        "wasm" => runtime.block_on(through_wasm(count)),
         "http" => {
             let addr = serve(&runtime, |proxy, listener| {
                 endpoints::http::serve(listener, proxy, CancellationToken::new())
@@ -75,7 +82,13 @@ fn run(driver: &str, count: usize) -> Result<()> {
                 drop(endpoints::grpc::serve(listener, proxy, CancellationToken::new()).await);
             })?;
             let payload = "x".repeat(PAYLOAD.len());
-            runtime.block_on(bench::load::grpc::one_by_one(addr, "echo", &payload, count))
+            runtime.block_on(async {
+                let mut client = bench::load::grpc::Client::connect(addr).await?;
+                for _ in 0..count {
+                    ensure!(client.call("echo", &payload).await, "a wrong reply");
+                }
+                Ok(())
+            })
         }
         _ => bail!("there is no driver {driver}"),
     }
@@ -170,6 +183,34 @@ async fn through_frames(count: usize) -> Result<()> {
     called
 }
 
+/// Each in an instance of its own, of a command in C.
+async fn through_wasm(count: usize) -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let code = folder.path().join("code");
+    std::fs::create_dir(&code)?;
+    let example = bench::folder().join("../examples/echo-wasm/fn.wasm");
+    std::fs::copy(example, code.join("fn.wasm"))?;
+    let limits = Arc::new(Limits::default());
+    let backend = WasmBackend::start(Options {
+        data_dir: folder.path().to_owned(),
+        limits: Arc::clone(&limits),
+        compiler: std::env::current_exe()?,
+    })?;
+    let package = Package {
+        spec: Arc::new(spec(Runtime::Wasm)?),
+        code,
+        digest: "0".to_owned(),
+        log: Arc::new(FunctionLog::new(&limits)),
+    };
+    let handlers = backend.prepare(package).await?;
+    let handler = handlers.first().context("one is prepared")?;
+    for _ in 0..count {
+        let reply = handler.invoke(&invocation(), LONG).await?;
+        ensure!(reply.payload == PAYLOAD[..], "{reply:?}");
+    }
+    Ok(())
+}
+
 fn answer(mut stream: UnixStream) -> Result<()> {
     use std::io::{Read, Write};
 
@@ -210,19 +251,23 @@ fn reply(payload: Bytes) -> Reply {
     }
 }
 
-/// A proxy with one function, which answers with what came.
-fn proxy() -> Result<Arc<Proxy>> {
-    let router = Arc::new(Router::default());
-    let spec = FunctionSpec {
+fn spec(runtime: Runtime) -> Result<FunctionSpec> {
+    Ok(FunctionSpec {
         name: "echo".parse()?,
-        runtime: Runtime::Binary,
+        runtime,
         entry: Entry::Convention,
         handlers: 1,
         envs: Vec::new(),
         network: false,
         allow_hosts: Vec::new(),
         limits: FunctionLimits::default(),
-    };
+    })
+}
+
+/// A proxy with one function, which answers with what came.
+fn proxy() -> Result<Arc<Proxy>> {
+    let router = Arc::new(Router::default());
+    let spec = spec(Runtime::Binary)?;
     let deployment = Deployment::new(Arc::new(spec), "0".to_owned(), vec![Arc::new(Echo)]);
     router.publish(Arc::new(deployment));
     Ok(Arc::new(Proxy::new(router, Arc::new(Limits::default()))))

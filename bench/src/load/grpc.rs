@@ -1,13 +1,13 @@
 //! gRPC calls: so many at once over a few connections, each task the next when one is answered.
 
 use super::Outcome;
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use endpoints::grpc::proto::Data;
 use endpoints::grpc::proto::tiny_faa_s_client::TinyFaaSClient;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 use tokio::task::JoinSet;
-use tonic::transport::Endpoint;
+use tonic::transport::{Channel, Endpoint};
 
 /// Connections that the calls share.
 const CONNECTIONS: usize = 4;
@@ -23,25 +23,20 @@ pub async fn run(
     open: usize,
     time: Duration,
 ) -> Result<Outcome> {
-    let mut channels = Vec::new();
+    let mut clients = Vec::new();
     for _ in 0..CONNECTIONS.min(open) {
-        let endpoint = Endpoint::from_shared(format!("http://{to}"))?;
-        channels.push(endpoint.connect().await.context("connect")?);
+        clients.push(Client::connect(to).await?);
     }
     let begin = Instant::now();
     let mut tasks = JoinSet::new();
     for number in 0..open {
-        let mut client = TinyFaaSClient::new(channels[number % channels.len()].clone());
-        let data = Data {
-            function_identifier: function.to_owned(),
-            data: payload.to_owned(),
-        };
+        let mut client = clients[number % clients.len()].clone();
+        let (function, payload) = (function.to_owned(), payload.to_owned());
         tasks.spawn(async move {
             let mut outcome = Outcome::default();
             while begin.elapsed() < time {
                 let sent = Instant::now();
-                let replied = client.request(data.clone()).await;
-                let is_right = replied.is_ok_and(|reply| reply.get_ref().response == data.data);
+                let is_right = client.call(&function, &payload).await;
                 outcome.reply(sent.elapsed(), is_right);
             }
             outcome
@@ -55,20 +50,28 @@ pub async fn run(
     Ok(all)
 }
 
-/// So many calls, one after the other.
-///
-/// # Errors
-/// Where nobody listens, or a call is answered wrongly.
-pub async fn one_by_one(to: SocketAddr, function: &str, payload: &str, count: usize) -> Result<()> {
-    let endpoint = Endpoint::from_shared(format!("http://{to}"))?;
-    let mut client = TinyFaaSClient::new(endpoint.connect().await.context("connect")?);
-    for _ in 0..count {
+/// Calls one after the other, or, cloned, many at once over one connection.
+#[derive(Debug, Clone)]
+pub struct Client(TinyFaaSClient<Channel>);
+
+impl Client {
+    /// Connects.
+    ///
+    /// # Errors
+    /// Where nobody listens.
+    pub async fn connect(to: SocketAddr) -> Result<Self> {
+        let endpoint = Endpoint::from_shared(format!("http://{to}"))?;
+        let channel = endpoint.connect().await.context("connect")?;
+        Ok(Self(TinyFaaSClient::new(channel)))
+    }
+
+    /// Calls; whether what was sent came back.
+    pub async fn call(&mut self, function: &str, payload: &str) -> bool {
         let data = Data {
             function_identifier: function.to_owned(),
             data: payload.to_owned(),
         };
-        let reply = client.request(data).await?;
-        ensure!(reply.get_ref().response == payload, "a wrong reply");
+        let replied = self.0.request(data).await;
+        replied.is_ok_and(|reply| reply.get_ref().response == payload)
     }
-    Ok(())
 }

@@ -7,6 +7,7 @@
 use super::Setting;
 use crate::load::Outcome;
 use crate::load::http::Paced;
+use crate::load::open::{self, Called};
 use crate::node::Node;
 use crate::process::{proportional_kb, resident_kb};
 use crate::row::{Row, Target};
@@ -14,9 +15,8 @@ use anyhow::Result;
 use bytes::Bytes;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
-use tokio::task::JoinSet;
+use std::sync::Arc;
+use std::time::Duration;
 use tokio_util::task::TaskTracker;
 
 const FUNCTIONS: usize = 50;
@@ -65,11 +65,27 @@ fn members(random: &mut StdRng) -> Vec<Member> {
     members
 }
 
-/// What came of the calls: latencies without the bodies' own time.
-#[derive(Debug, Default)]
-struct Seen {
-    added: Outcome,
-    failed: u64,
+/// When whom is called, in order.
+fn schedule(members: &[Member], time: Duration) -> Vec<(Duration, Member)> {
+    let mut schedule = Vec::new();
+    for (number, member) in members.iter().enumerate() {
+        let mut random = StdRng::seed_from_u64(SEED + number as u64);
+        let mut due = Duration::ZERO;
+        loop {
+            let interval = if member.is_timer {
+                1.0
+            } else {
+                -(1.0 - random.random::<f64>()).ln()
+            };
+            due += Duration::from_secs_f64(interval / member.rate);
+            if due > time {
+                break;
+            }
+            schedule.push((due, member.clone()));
+        }
+    }
+    schedule.sort_by_key(|(due, _)| *due);
+    schedule
 }
 
 pub(super) fn run(setting: &Setting) -> Result<Vec<Row>> {
@@ -84,18 +100,18 @@ pub(super) fn run(setting: &Setting) -> Result<Vec<Row>> {
     let memory_before = memory(&node)?;
     let seen = runtime.block_on(drive(&node, &members, setting.fleet))?;
     let memory_after = memory(&node)?;
-    let numbers = seen.added.numbers();
-    let calls = numbers.replies + seen.failed;
+    let numbers = seen.numbers();
+    let calls = numbers.replies + numbers.wrong;
     let told = format!(
         "{calls} calls in {} s, {} failed, no cold start (handlers stay); p99 {:.0} µs, \
          p99.9 {:.0} µs",
         setting.fleet.as_secs(),
-        seen.failed,
+        numbers.wrong,
         numbers.p99_us,
         numbers.p999_us
     );
     #[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
-    let failed = seen.failed as f64;
+    let failed = numbers.wrong as f64;
     let memory = format!("{memory_before:.0} MB before, {memory_after:.0} MB after");
     let row = |name, what, unit, value, target| Row::new(name, what, unit, &[value], target);
     Ok(vec![
@@ -129,61 +145,26 @@ pub(super) fn run(setting: &Setting) -> Result<Vec<Row>> {
 fn memory(node: &Node) -> Result<f64> {
     let mut kilobytes = resident_kb(node.pid())?;
     for pid in node.handlers()? {
-        kilobytes += proportional_kb(pid)?;
+        kilobytes += proportional_kb(pid).unwrap_or_default();
     }
     Ok(kilobytes * 1024.0 / 1e6)
 }
 
-async fn drive(node: &Node, members: &[Member], time: Duration) -> Result<Seen> {
+/// Latencies without the bodies' own time.
+async fn drive(node: &Node, members: &[Member], time: Duration) -> Result<Outcome> {
     let paced = Arc::new(Paced::new(node.addr("http")?));
-    let seen = Arc::new(Mutex::new(Seen::default()));
     let connections = TaskTracker::new();
-    let calls = TaskTracker::new();
-    let mut drivers = JoinSet::new();
-    for (number, member) in members.iter().cloned().enumerate() {
-        let (paced, seen) = (Arc::clone(&paced), Arc::clone(&seen));
-        let (connections, calls) = (connections.clone(), calls.clone());
-        let mut random = StdRng::seed_from_u64(SEED + number as u64);
-        drivers.spawn(async move {
-            let begin = Instant::now();
-            let mut due = Duration::ZERO;
-            loop {
-                let interval = if member.is_timer {
-                    1.0
-                } else {
-                    -(1.0 - random.random::<f64>()).ln()
-                };
-                due += Duration::from_secs_f64(interval / member.rate);
-                if due > time {
-                    return;
-                }
-                tokio::time::sleep_until((begin + due).into()).await;
-                let (paced, seen) = (Arc::clone(&paced), Arc::clone(&seen));
-                let (connections, member) = (connections.clone(), member.clone());
-                let due = begin + due;
-                calls.spawn(async move {
-                    let is_right = call(&paced, &connections, &member).await;
-                    let added = due.elapsed().saturating_sub(member.body);
-                    let mut seen = seen.lock().unwrap_or_else(PoisonError::into_inner);
-                    seen.added.reply(added, is_right);
-                    seen.failed += u64::from(!is_right);
-                });
+    open::run(schedule(members, time), |member| {
+        let (paced, connections) = (Arc::clone(&paced), connections.clone());
+        async move {
+            let kind = if member.is_busy { "busy" } else { "sleep" };
+            let payload = format!("{kind} {}", member.body.as_secs_f64());
+            let called = paced.call(&connections, &member.name, Bytes::from(payload));
+            Called {
+                is_right: called.await.is_ok_and(|(status, _)| status == 200),
+                own: member.body,
             }
-        });
-    }
-    while let Some(ended) = drivers.join_next().await {
-        ended?;
-    }
-    calls.close();
-    calls.wait().await;
-    let mut seen = seen.lock().unwrap_or_else(PoisonError::into_inner);
-    seen.added.time = time;
-    Ok(std::mem::take(&mut *seen))
-}
-
-async fn call(paced: &Paced, connections: &TaskTracker, member: &Member) -> bool {
-    let kind = if member.is_busy { "busy" } else { "sleep" };
-    let payload = format!("{kind} {}", member.body.as_secs_f64());
-    let called = paced.call(connections, &member.name, Bytes::from(payload));
-    called.await.is_ok_and(|(status, _)| status == 200)
+        }
+    })
+    .await
 }

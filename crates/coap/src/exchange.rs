@@ -12,10 +12,11 @@ use crate::message::{Encoder, Kind, Message, ParseError, Token};
 use crate::request::{Head, Refusal, download_key};
 use crate::transfer::{Direction, Key, Transfers};
 use crate::transmission::{EXCHANGE_LIFETIME, NON_LIFETIME, Spread};
+use ahash::AHashMap;
 use answer::Answer;
 use bytes::Bytes;
 use separate::Separate;
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::hash::Hash;
 use std::time::{Duration, Instant};
 
@@ -130,7 +131,7 @@ struct Running<P> {
 pub struct Server<P> {
     config: Config,
     memory: Memory<P>,
-    running: HashMap<u64, Running<P>>,
+    running: AHashMap<u64, Running<P>>,
     /// When each running request is acknowledged; those that ended earlier are skipped.
     acknowledge: VecDeque<(Instant, u64)>,
     separate: Separate<P>,
@@ -153,7 +154,7 @@ impl<P: Eq + Hash + Clone> Server<P> {
         let message_id_salt = u16::try_from(spread.next() >> 48).unwrap_or_default();
         Self {
             memory: Memory::new(config.exchanges_max, config.transfer_bytes_max),
-            running: HashMap::new(),
+            running: AHashMap::new(),
             acknowledge: VecDeque::new(),
             separate: Separate::new(config.exchanges_max),
             transfers: Transfers::new(config.transfer_bytes_max),

@@ -1,7 +1,8 @@
 //! What was done with each message, so that a duplicate is not run again (RFC 7252 section 4.5).
 
+use ahash::AHashMap;
 use bytes::Bytes;
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::hash::Hash;
 use std::time::Instant;
 
@@ -38,7 +39,7 @@ struct Entry {
 /// too many.
 #[derive(Debug)]
 pub(crate) struct Memory<P> {
-    entries: HashMap<(P, u16), Entry>,
+    entries: AHashMap<(P, u16), Entry>,
     order: VecDeque<(P, u16, u64)>,
     sequence: u64,
     bytes: usize,
@@ -49,7 +50,7 @@ pub(crate) struct Memory<P> {
 impl<P: Eq + Hash + Clone> Memory<P> {
     pub(crate) fn new(entries_max: usize, bytes_max: usize) -> Self {
         Self {
-            entries: HashMap::new(),
+            entries: AHashMap::new(),
             order: VecDeque::new(),
             sequence: 0,
             bytes: 0,

@@ -1,8 +1,9 @@
 //! Bodies that are sent in blocks, while they are sent (RFC 7959).
 
 use crate::code::Code;
+use ahash::AHashMap;
 use bytes::Bytes;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::hash::Hash;
 use std::time::{Duration, Instant};
 
@@ -65,7 +66,7 @@ struct Entry {
 /// The transfers of all peers, within a bound of memory; the least recently used go first.
 #[derive(Debug)]
 pub(crate) struct Transfers<P> {
-    entries: HashMap<Key<P>, Entry>,
+    entries: AHashMap<Key<P>, Entry>,
     order: BTreeMap<u64, Key<P>>,
     used: u64,
     bytes: usize,
@@ -75,7 +76,7 @@ pub(crate) struct Transfers<P> {
 impl<P: Eq + Hash + Clone> Transfers<P> {
     pub(crate) fn new(bytes_max: usize) -> Self {
         Self {
-            entries: HashMap::new(),
+            entries: AHashMap::new(),
             order: BTreeMap::new(),
             used: 0,
             bytes: 0,

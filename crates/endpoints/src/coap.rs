@@ -1,24 +1,24 @@
-//! The CoAP endpoint: sockets that share a port, each with a thread and all its exchanges of its
-//! own, so that no lock is on a request's way.
+//! The CoAP endpoint: sockets that share a port, each with a task and all its exchanges of its own,
+//! so that no lock is on a request's way.
 
 mod format;
 mod reply;
 mod request;
 mod worker;
 
+use crate::wake::polled_again;
 use faas::Proxy;
 use socket2::{Domain, Protocol, Socket, Type};
 use std::io;
 use std::net::{Ipv6Addr, SocketAddr, UdpSocket};
 use std::sync::Arc;
-use std::thread;
-use tokio::sync::oneshot;
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 /// How often another free port is tried where the one that was found is taken meanwhile.
 const PORT_ATTEMPTS: usize = 8;
 
-/// What a socket may hold until its thread reads it.
+/// What a socket may hold until its task reads it.
 const RECEIVE_BUFFER_BYTES: usize = 4 << 20;
 
 /// Sockets that hear one address.
@@ -86,28 +86,18 @@ impl Listener {
     /// answered and their responses have arrived, which the caller bounds: dropping the future
     /// cuts them.
     pub async fn serve(self, proxy: Arc<Proxy>, shutdown: CancellationToken) {
-        let cut = CancellationToken::new();
-        let _cut_when_dropped = cut.clone().drop_guard();
-        let mut workers = Vec::with_capacity(self.sockets.len());
-        for (number, socket) in self.sockets.into_iter().enumerate() {
-            let (end, ended) = oneshot::channel::<()>();
-            let proxy = Arc::clone(&proxy);
-            let (shutdown, cut) = (shutdown.clone(), cut.clone());
-            let thread = thread::Builder::new().name(format!("coap-{number}"));
-            let started = thread.spawn(move || {
-                if let Err(error) = worker::run(socket, &proxy, (&shutdown, &cut)) {
-                    tracing::error!(%error, "a CoAP socket is not served");
-                }
-                drop(end);
-            });
-            match started {
-                Ok(_thread) => workers.push(ended),
-                Err(error) => tracing::error!(%error, "a CoAP thread could not be started"),
-            }
+        // Dropping the set ends the tasks.
+        let mut workers = JoinSet::new();
+        for socket in self.sockets {
+            let (proxy, shutdown) = (Arc::clone(&proxy), shutdown.clone());
+            workers.spawn(polled_again(worker::run(socket, proxy, shutdown)));
         }
-        for ended in workers {
-            // The channel is closed when the thread ends, whatever the way.
-            let _closed = ended.await.is_err();
+        while let Some(ended) = workers.join_next().await {
+            match ended {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => tracing::error!(%error, "a CoAP socket is not served"),
+                Err(error) => tracing::error!(%error, "the task of a CoAP socket failed"),
+            }
         }
     }
 }

@@ -8,6 +8,7 @@ mod request;
 pub(crate) use request::is_hop_by_hop;
 
 use crate::listen::Listener;
+use crate::wake::polled_again;
 use faas::Proxy;
 use http::{Request, Response};
 use http_body_util::Full;
@@ -46,13 +47,13 @@ pub async fn serve(listener: TcpListener, proxy: Arc<Proxy>, shutdown: Cancellat
             accepted = listener.accept() => accepted,
         };
         let (server, cut) = (Arc::clone(&server), cut.clone());
-        tasks.spawn(async move {
+        tasks.spawn(polled_again(async move {
             let _place = place;
             tokio::select! {
                 () = server.serve(stream) => {}
                 () = cut.cancelled() => {}
             }
-        });
+        }));
     }
     drop(listener);
     tasks.close();

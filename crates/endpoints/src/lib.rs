@@ -5,3 +5,4 @@ pub mod coap;
 pub mod grpc;
 pub mod http;
 mod listen;
+mod wake;

@@ -115,7 +115,7 @@ pub struct Connection {
     /// The calls in `state`, to be read without its lock.
     busy: AtomicUsize,
     write_wanted: Notify,
-    /// A call was cancelled or the last one ended.
+    /// A call was cancelled, or the last one ended where no more are taken.
     calls_changed: Notify,
 }
 
@@ -307,7 +307,9 @@ impl Connection {
                 }
             }
             self.busy.store(state.calls.len(), Ordering::Relaxed);
-            if state.calls.is_empty() {
+            // Only who empties the connection waits for that; telling nobody would still make the
+            // event loop look at this task again, for every call.
+            if state.calls.is_empty() && !state.is_open {
                 self.calls_changed.notify_waiters();
             }
         }

@@ -6,34 +6,65 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 
+/// A function of which there are many versions.
+#[derive(Clone, Copy)]
+struct Moving {
+    version: fn(usize) -> Function,
+    asked: &'static str,
+    /// What that version replies to it.
+    said: fn(usize) -> String,
+}
+
+const PYTHON: Moving = Moving {
+    version: |number| {
+        let code = format!("def fn(input): return 'version {number} of ' + input\n");
+        Function::python("moving", &code).set("threads", "2")
+    },
+    asked: "this",
+    said: |number| format!("version {number} of this"),
+};
+
+const WASM: Moving = Moving {
+    version: |number| {
+        let code = e2e::folder().join("functions/wasm");
+        let function = Function::new("moving", "wasm").folder(&code);
+        function.var("VERSION", &number.to_string())
+    },
+    asked: "do:env VERSION",
+    said: |number| number.to_string(),
+};
+
 #[test]
 fn of_ten_thousand_calls_during_twenty_redeployments_none_fails() {
-    no_call_fails(10_000, 20);
+    no_call_fails(10_000, 20, PYTHON);
+}
+
+#[test]
+fn of_ten_thousand_calls_during_twenty_redeployments_of_webassembly_none_fails() {
+    no_call_fails(10_000, 20, WASM);
 }
 
 #[test]
 #[ignore = "takes minutes: cargo xtask test --long"]
 fn of_a_hundred_thousand_calls_during_two_hundred_redeployments_none_fails() {
-    no_call_fails(100_000, 200);
+    no_call_fails(100_000, 200, PYTHON);
 }
 
 /// Calls a function from four connections while it is deployed anew again and again.
-fn no_call_fails(calls: usize, redeployments: usize) {
+fn no_call_fails(calls: usize, redeployments: usize, moving: Moving) {
     let node = Node::start();
-    let version = |number: usize| {
-        let code = format!("def fn(input): return 'version {number} of ' + input\n");
-        Function::python("moving", &code).set("threads", "2")
-    };
-    node.deploy(&version(0));
+    node.deploy(&(moving.version)(0));
     let (called, is_deployed) = (AtomicUsize::new(0), AtomicBool::new(false));
     let failed = Mutex::new(Vec::new());
     let url = node.url("http", "moving");
+    let known: Vec<String> = (0..=redeployments).map(moving.said).collect();
     let call_on = || {
         let agent = agent();
+        let asked = moving.asked.as_bytes();
         while called.fetch_add(1, Ordering::Relaxed) < calls || !is_deployed.load(Ordering::Relaxed)
         {
-            match request_with(&agent, "POST", &url, &[], b"this") {
-                Ok(answer) if answer.status == 200 && answer.text().ends_with(" of this") => {}
+            match request_with(&agent, "POST", &url, &[], asked) {
+                Ok(answer) if answer.status == 200 && known.contains(&answer.text()) => {}
                 other => failed.lock().unwrap().push(format!("{other:?}")),
             }
         }
@@ -43,7 +74,7 @@ fn no_call_fails(calls: usize, redeployments: usize) {
             scope.spawn(call_on);
         }
         for number in 1..=redeployments {
-            node.deploy(&version(number));
+            node.deploy(&(moving.version)(number));
         }
         is_deployed.store(true, Ordering::Relaxed);
     });
@@ -54,8 +85,8 @@ fn no_call_fails(calls: usize, redeployments: usize) {
         failed.len(),
         failed.first()
     );
-    let expected = format!("version {redeployments} of this");
-    assert_eq!(node.post("moving", b"this").text(), expected);
+    let reply = node.post("moving", moving.asked.as_bytes()).text();
+    assert_eq!(reply, (moving.said)(redeployments));
 }
 
 #[test]

@@ -1,8 +1,9 @@
 //! Separate responses until they are acknowledged, RFC 7252 sections 4.2 and 5.2.2.
 
 use crate::transmission::Backoff;
+use ahash::AHashMap;
 use bytes::Bytes;
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::hash::Hash;
 use std::time::{Duration, Instant};
 
@@ -15,7 +16,7 @@ struct Unacknowledged {
 
 #[derive(Debug)]
 pub(super) struct Separate<P> {
-    entries: HashMap<(P, u16), Unacknowledged>,
+    entries: AHashMap<(P, u16), Unacknowledged>,
     due: BTreeMap<(Instant, u64), (P, u16)>,
     sequence: u64,
     entries_max: usize,
@@ -25,7 +26,7 @@ impl<P: Eq + Hash + Clone> Separate<P> {
     pub(super) fn new(entries_max: usize) -> Self {
         Self {
             entries_max,
-            entries: HashMap::new(),
+            entries: AHashMap::new(),
             due: BTreeMap::new(),
             sequence: 0,
         }

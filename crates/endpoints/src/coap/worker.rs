@@ -1,4 +1,4 @@
-//! One socket, its thread, and the exchanges of the peers that the kernel gives it.
+//! One socket, its task, and the exchanges of the peers that the kernel gives it.
 
 use super::{reply, request};
 use bytes::Bytes;
@@ -12,6 +12,7 @@ use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io::{self, IoSliceMut};
 use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::io::Interest;
 use tokio::time::Sleep;
@@ -40,30 +41,22 @@ struct Peer {
     local: Option<IpAddr>,
 }
 
-/// Serves a socket on this thread until the first of `stops` and until all is answered, or until
-/// the second.
+/// Serves a socket until `shutdown` and until all is answered.
 ///
 /// # Errors
-/// Where the thread can't have an event loop or the socket can't join it.
-pub(super) fn run(
+/// Where the socket can't join the event loop.
+pub(super) async fn run(
     socket: std::net::UdpSocket,
-    proxy: &Proxy,
-    (shutdown, cut): (&CancellationToken, &CancellationToken),
+    proxy: Arc<Proxy>,
+    shutdown: CancellationToken,
 ) -> io::Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
-    runtime.block_on(async {
-        let io = Io::new(socket)?;
-        let limits = proxy.limits();
-        let server = Server::new(config(limits), RandomState::new().build_hasher().finish());
-        let mut worker = Worker { io, server, proxy };
-        tokio::select! {
-            () = worker.serve(shutdown) => {}
-            () = cut.cancelled() => {}
-        }
-        Ok(())
-    })
+    let io = Io::new(socket)?;
+    let limits = proxy.limits();
+    let server = Server::new(config(limits), RandomState::new().build_hasher().finish());
+    let proxy = &*proxy;
+    let mut worker = Worker { io, server, proxy };
+    worker.serve(&shutdown).await;
+    Ok(())
 }
 
 fn config(limits: &Limits) -> Config {
