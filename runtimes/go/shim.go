@@ -1,7 +1,7 @@
 // The shim of the go runtime: compiled together with the function, it runs fn for every request.
 //
 // It speaks the handler protocol (docs/reference/handler-protocol.md) on descriptor 0, or over TCP
-// where TINYFAAS_CONNECT asks for it. Each request has a goroutine; one more writes all replies
+// on the port that TINYFAAS_LISTEN names. Each request has a goroutine; one more writes all replies
 // that are ready in one write.
 package main
 
@@ -76,10 +76,16 @@ func main() {
 }
 
 func tinyfaasConnect() (net.Conn, error) {
-	addr := os.Getenv("TINYFAAS_CONNECT")
-	os.Unsetenv("TINYFAAS_CONNECT")
-	if addr != "" {
-		return net.Dial("tcp", addr)
+	port := os.Getenv("TINYFAAS_LISTEN")
+	os.Unsetenv("TINYFAAS_LISTEN")
+	if port != "" {
+		listener, err := net.Listen("tcp", ":"+port)
+		if err != nil {
+			return nil, err
+		}
+		// The first to call is the proxy: the function's network has nobody else on it yet.
+		defer listener.Close()
+		return listener.Accept()
 	}
 	// FileConn makes a descriptor of its own, which no child inherits.
 	conn, err := net.FileConn(os.NewFile(0, "proxy"))

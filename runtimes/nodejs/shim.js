@@ -3,7 +3,7 @@
 // request.
 //
 // It speaks the handler protocol (docs/reference/handler-protocol.md) on descriptor 0, or over TCP
-// where TINYFAAS_CONNECT asks for it.
+// on the port that TINYFAAS_LISTEN names.
 //
 // Quick functions are what this file is shaped for: what a read brings is run at once, and what is
 // ready then goes out in one write.
@@ -87,30 +87,44 @@ class Shim {
     this.start = EMPTY;
     this.partial = undefined;
     this.filled = 0;
-    this.socket = this.connect();
+    this.socket = undefined;
   }
 
-  connect() {
+  /** Takes the stream; `next` runs when it is there. */
+  connect(next) {
+    const port = process.env.TINYFAAS_LISTEN;
+    delete process.env.TINYFAAS_LISTEN;
+    if (!port) {
+      this.takeOver(new net.Socket({ fd: 0, readable: true, writable: true, ...this.reading() }));
+      hideStdin();
+      next();
+      return;
+    }
+    // The first to call is the proxy: the function, which could be another, is not loaded yet.
+    const server = net.createServer({ pauseOnConnect: true, noDelay: true }, (accepted) => {
+      server.close();
+      // Made anew, since only a new socket can read into one buffer again and again.
+      const handle = accepted._handle;
+      const options = { handle, readable: true, writable: true, ...this.reading() };
+      this.takeOver(new net.Socket(options).resume());
+      next();
+    });
+    server.listen(Number(port), '0.0.0.0');
+  }
+
+  reading() {
     const buffer = Buffer.allocUnsafeSlow(READ_BYTES);
     const callback = (count) => {
       this.take(buffer.subarray(0, count));
       return true;
     };
-    const onread = { buffer, callback };
-    const address = process.env.TINYFAAS_CONNECT;
-    delete process.env.TINYFAAS_CONNECT;
-    let socket;
-    if (address) {
-      const colon = address.lastIndexOf(':');
-      const host = address.slice(0, colon).replace(/^\[|\]$/g, '');
-      socket = net.connect({ host, port: Number(address.slice(colon + 1)), noDelay: true, onread });
-    } else {
-      socket = new net.Socket({ fd: 0, readable: true, writable: true, onread });
-      hideStdin();
-    }
+    return { onread: { buffer, callback } };
+  }
+
+  takeOver(socket) {
     // The proxy closes the stream when the handler is to stop.
     const stop = () => process.exit(0);
-    return socket.on('end', stop).on('close', stop).on('error', stop);
+    this.socket = socket.on('end', stop).on('close', stop).on('error', stop);
   }
 
   serve(call) {
@@ -385,10 +399,12 @@ function stackOf(error) {
 }
 
 const shim = new Shim();
-load().then(
-  (call) => shim.serve(call),
-  (error) => {
-    console.error(error);
-    shim.fail(stackOf(error));
-  },
-);
+shim.connect(() => {
+  load().then(
+    (call) => shim.serve(call),
+    (error) => {
+      console.error(error);
+      shim.fail(stackOf(error));
+    },
+  );
+});

@@ -1,7 +1,7 @@
 """The shim of the python3 runtime: loads fn.py and runs it for every request.
 
 It speaks the handler protocol (docs/reference/handler-protocol.md) on descriptor 0, or over TCP
-where TINYFAAS_CONNECT asks for it.
+on the port that TINYFAAS_LISTEN names.
 
 Quick functions are what this file is shaped for: the thread that leads reads all that has come,
 runs it in place and answers in one write. A function that takes longer than PATIENCE_S is left to
@@ -399,10 +399,11 @@ class Shim:
 def connect():
     import socket
 
-    address = os.environ.pop("TINYFAAS_CONNECT", None)
-    if address:
-        host, port = address.rsplit(":", 1)
-        sock = socket.create_connection((host.strip("[]"), int(port)))
+    port = os.environ.pop("TINYFAAS_LISTEN", None)
+    if port:
+        # The first to call is the proxy: the function, which could be another, is not loaded yet.
+        with socket.create_server(("", int(port))) as server:
+            sock, _ = server.accept()
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return sock
     sock = socket.socket(fileno=os.dup(0))

@@ -71,12 +71,11 @@ class Handler:
         envs.update(env)
         self.output = tempfile.TemporaryFile()
         if tcp:
-            listener = socket.create_server(("127.0.0.1", 0))
-            envs["TINYFAAS_CONNECT"] = "127.0.0.1:%d" % listener.getsockname()[1]
+            with socket.create_server(("127.0.0.1", 0)) as free:
+                port = free.getsockname()[1]
+            envs["TINYFAAS_LISTEN"] = str(port)
             self.process = self.start(args, envs, code, subprocess.DEVNULL)
-            listener.settimeout(PATIENCE_S)
-            self.sock, _ = listener.accept()
-            listener.close()
+            self.sock = self.dial(port)
         else:
             self.sock, theirs = socket.socketpair()
             self.process = self.start(args, envs, code, theirs)
@@ -89,6 +88,17 @@ class Handler:
         return subprocess.Popen(
             args, env=envs, cwd=code, stdin=stdin, stdout=self.output, stderr=self.output
         )
+
+    def dial(self, port):
+        """A connection to the shim, as soon as it listens."""
+        end = time.monotonic() + PATIENCE_S
+        while True:
+            try:
+                return socket.create_connection(("127.0.0.1", port))
+            except ConnectionRefusedError:
+                if time.monotonic() > end or self.process.poll() is not None:
+                    raise AssertionError(self.printed())
+                time.sleep(0.005)
 
     def __enter__(self):
         return self

@@ -264,8 +264,6 @@ class Binary(Contract, unittest.TestCase):
     }
     # A script is only read when it is run.
     test_what_does_not_load_is_reported = None
-    # The shim is given its socket by the program that it is part of.
-    test_speaks_over_tcp = None
 
     def check(self, script, expected, payload=b"", **request):
         with Handler(binary, {"fn.sh": script}).hello_on() as handler:

@@ -4,7 +4,7 @@ use anyhow::{Context, Result};
 use serde_json::Value;
 
 /// A crate and those of ours that it may depend on, also for its tests.
-const ALLOWED: [(&str, &[&str]); 10] = [
+const ALLOWED: [(&str, &[&str]); 11] = [
     (
         "bench",
         &[
@@ -24,11 +24,16 @@ const ALLOWED: [(&str, &[&str]); 10] = [
         "backend-process",
         &["faas", "handler-protocol", "runtime-binary"],
     ),
+    (
+        "backend-docker",
+        &["faas", "handler-protocol", "runtime-binary"],
+    ),
     ("backend-wasm", &["faas"]),
     ("management", &["faas"]),
     (
         "tinyfaas",
         &[
+            "backend-docker",
             "backend-process",
             "backend-wasm",
             "coap",

@@ -83,7 +83,7 @@ fn build_revision(root: &Path, revision: &str) -> Result<PathBuf> {
 /// Beside the other, of which it would take the place.
 fn build_without_wasm(root: &Path) -> Result<PathBuf> {
     let target = crate::target_dir()?.join("without-wasm");
-    let flags = ["--no-default-features", "--features", "grpc"];
+    let flags = ["--no-default-features", "--features", "docker,grpc"];
     build(root, "tinyfaas", &target, &flags)
 }
 

@@ -9,6 +9,7 @@ mod bench;
 mod check;
 mod command;
 mod count;
+mod docker;
 mod instructions;
 mod test;
 mod text_rules;

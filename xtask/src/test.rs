@@ -2,6 +2,7 @@
 
 use crate::command::{self, Ended};
 use crate::count::{self, Count};
+use crate::docker;
 use crate::tools::{self, Tools};
 use anyhow::{Context, Result, bail};
 use std::path::Path;
@@ -44,10 +45,12 @@ impl Selection {
 pub(crate) fn run(selection: &Selection) -> Result<()> {
     let tools = tools::install()?;
     let root = crate::root()?;
+    // Stopped when the tests are over.
+    let docker = docker::Engine::start()?;
     // Programs and tests in one build: features of dependencies are the same for both.
     let mut build = cargo(&root, &["build", "--workspace", "--bins", "--tests"]);
     command::run(&mut build)?;
-    let mut total = rust_tests(&root, &tools, selection)?;
+    let mut total = rust_tests(&root, &tools, &docker, selection)?;
     if selection.filters.is_empty() {
         total += doc_tests(&root)?;
         total += shim_tests(&root)?;
@@ -60,7 +63,12 @@ pub(crate) fn run(selection: &Selection) -> Result<()> {
     }
 }
 
-fn rust_tests(root: &Path, tools: &Tools, selection: &Selection) -> Result<Count> {
+fn rust_tests(
+    root: &Path,
+    tools: &Tools,
+    docker: &docker::Engine,
+    selection: &Selection,
+) -> Result<Count> {
     let has_nextest = command::output(&mut cargo(root, &["nextest", "--version"])).is_ok();
     let mut tests = if has_nextest {
         nextest(root, selection)
@@ -70,6 +78,7 @@ fn rust_tests(root: &Path, tools: &Tools, selection: &Selection) -> Result<Count
     };
     tests
         .env("TINYFAAS_BIN", crate::target_dir()?.join("debug/tinyfaas"))
+        .env("DOCKER_HOST", &docker.host)
         .env("E2E_PYTHON", &tools.python)
         .env("E2E_COAP_CLI", &tools.coap_cli);
     let ended = command::watch(&mut tests)?;

@@ -71,6 +71,22 @@ pub(crate) fn install_for_counting() -> Result<()> {
     install_programs(&COUNTING_PROGRAMS)
 }
 
+/// What a Docker engine and its base images are made with.
+const DOCKER_PROGRAMS: [(&str, &str); 4] = [
+    ("dockerd", "docker.io"),
+    ("iptables", "iptables"),
+    ("debootstrap", "debootstrap"),
+    ("go", "golang-go"),
+];
+
+/// Installs what is missing for a Docker engine.
+///
+/// # Errors
+/// As [`install`].
+pub(crate) fn install_for_docker() -> Result<()> {
+    install_programs(&DOCKER_PROGRAMS)
+}
+
 fn install_programs(programs: &[(&'static str, &'static str)]) -> Result<()> {
     let missing = programs
         .iter()

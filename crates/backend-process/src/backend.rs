@@ -10,14 +10,12 @@ use crate::sandbox::SandboxMode;
 use crate::sandbox::cgroup::Cgroups;
 use crate::sandbox::spawner::Spawner;
 use crate::shims::Shims;
-use faas::{
-    Backend, BackendReport, BoxFuture, Entry, Handler, Limits, Package, PrepareError, Runtime,
-};
+use faas::{Backend, BackendReport, BoxFuture, Handler, Limits, Package, PrepareError};
 use futures_util::future::join_all;
 use handler_protocol::Supervised;
 use handler_protocol::supervisor::Identity;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use tokio::sync::Semaphore;
@@ -167,7 +165,7 @@ impl ProcessBackend {
         package: Package,
     ) -> Result<Vec<Arc<dyn Handler>>, PrepareError> {
         let node = &self.node;
-        check_code(&package)?;
+        package.check_code()?;
         let interpreter = node.finder.find(package.spec.runtime).await?;
         let built = dependencies::install(node, &package, interpreter.as_ref()).await?;
         let template = Arc::new(self.template(&package, interpreter, built));
@@ -244,55 +242,4 @@ impl Backend for ProcessBackend {
             self.node.sandbox.cgroups.tear_down();
         })
     }
-}
-
-/// Refuses code that lacks the file which its runtime starts from.
-fn check_code(package: &Package) -> Result<(), PrepareError> {
-    let name = &package.spec.name;
-    let has = |file: &str| package.code.join(file).is_file();
-    let missing = |file: &str, what: &str| {
-        Err(PrepareError::Code(format!(
-            "function \"{name}\": no file {file} in the archive; {what}"
-        )))
-    };
-    match (package.spec.runtime, &package.spec.entry) {
-        (Runtime::Nodejs, Entry::EventHandler(entry)) if !is_inside(entry) => {
-            Err(PrepareError::Code(format!(
-                "function \"{name}\": the entry {entry:?} leaves its folder"
-            )))
-        }
-        (Runtime::Nodejs, Entry::EventHandler(entry)) if !has(entry) => {
-            missing(entry, "name the file that exports eventhandler()")
-        }
-        (Runtime::Nodejs, Entry::Convention)
-            if !["package.json", "index.js", "index.mjs", "index.cjs"]
-                .into_iter()
-                .any(has) =>
-        {
-            missing(
-                "package.json",
-                "a nodejs function is an npm module (package.json or index.js)",
-            )
-        }
-        (Runtime::Python3, _) if !has("fn.py") => {
-            missing("fn.py", "a python3 function is fn(input, headers) in fn.py")
-        }
-        (Runtime::Go, _) if !has("fn.go") => missing(
-            "fn.go",
-            "a go function is func fn(data string, headers map[string]string) (string, error) in fn.go",
-        ),
-        (Runtime::Binary, _) if !has("fn.sh") => {
-            missing("fn.sh", "a binary function is a program or script fn.sh")
-        }
-        (Runtime::Nodejs | Runtime::Python3 | Runtime::Go | Runtime::Binary | Runtime::Wasm, _) => {
-            Ok(())
-        }
-    }
-}
-
-fn is_inside(entry: &str) -> bool {
-    use std::path::Component;
-    Path::new(entry)
-        .components()
-        .all(|part| matches!(part, Component::Normal(_) | Component::CurDir))
 }

@@ -99,7 +99,6 @@ async fn run(
         output: Target {
             log: Arc::clone(&package.log),
             handler: node.next_id("build"),
-            line_bytes_max: node.limits.log_line_bytes_max,
         },
     };
     let id = Arc::clone(&order.output.handler);

@@ -55,7 +55,6 @@ impl Template {
             output: Target {
                 log: Arc::clone(&self.package.log),
                 handler: Arc::clone(id),
-                line_bytes_max: self.node.limits.log_line_bytes_max,
             },
         };
         let process = self.node.sandbox.start(order).await?;

@@ -66,7 +66,6 @@ pub(crate) async fn try_sandbox(node: &Node) -> io::Result<()> {
         output: Target {
             log: Arc::new(FunctionLog::new(&node.limits)),
             handler: "check".into(),
-            line_bytes_max: node.limits.log_line_bytes_max,
         },
     };
     let exit = node.sandbox.start(order).await?.ended().await;

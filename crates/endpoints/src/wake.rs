@@ -118,9 +118,10 @@ mod tests {
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn a_wake_from_elsewhere_is_never_lost() {
+        let tasks = tokio_util::task::TaskTracker::new();
         for _ in 0..2000 {
             let (tell, told) = tokio::sync::oneshot::channel();
-            let waiting = tokio::spawn(polled_again(told));
+            let waiting = tasks.spawn(polled_again(told));
             tell.send(7).expect("it waits");
             assert_eq!(waiting.await.expect("it does not fail"), Ok(7));
         }

@@ -1,26 +1,11 @@
 //! What isolates and runs handlers: the interface that every backend fills.
 
 use crate::BoxFuture;
-use crate::function::{FunctionSpec, Runtime};
+use crate::function::Runtime;
 use crate::invocation::{Invocation, InvokeError, Reply};
-use crate::log::FunctionLog;
-use std::path::PathBuf;
+use crate::package::Package;
 use std::sync::Arc;
 use std::time::Duration;
-
-/// Everything that a backend needs to run a function.
-#[derive(Debug, Clone)]
-pub struct Package {
-    /// What the user asked for.
-    pub spec: Arc<FunctionSpec>,
-    /// The folder with the function's unpacked code. The backend only reads it; it stays until
-    /// every handler that was prepared from it has stopped.
-    pub code: PathBuf,
-    /// The digest of the code, in hexadecimal.
-    pub digest: String,
-    /// Where builds and handlers print to.
-    pub log: Arc<FunctionLog>,
-}
 
 /// Isolates and runs handlers.
 pub trait Backend: Send + Sync + std::fmt::Debug {

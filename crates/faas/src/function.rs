@@ -190,7 +190,7 @@ pub enum Entry {
 }
 
 /// What a user asked for when deploying a function. Code is apart, see
-/// [`Package`](crate::backend::Package).
+/// [`Package`](crate::package::Package).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FunctionSpec {
     /// The route.

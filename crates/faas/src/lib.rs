@@ -1,4 +1,5 @@
-//! The vocabulary of tinyFaaS and the hot path of an invocation: no sockets, no disk, no serde.
+//! The vocabulary of tinyFaaS and the hot path of an invocation: no sockets, no serde, and no disk
+//! but for a look at whether a package has the file that its runtime starts from.
 //!
 //! An invocation walks one way: an endpoint decodes it, [`Proxy::invoke`] admits it,
 //! [`Router::find`] finds the function's deployment, its least busy [`Handler`] runs it.
@@ -11,11 +12,12 @@ pub mod host;
 pub mod invocation;
 pub mod limits;
 pub mod log;
+pub mod package;
 pub mod proxy;
 pub mod router;
 
 pub use backend::{
-    Backend, BackendReport, Handler, HandlerState, HandlerStatus, Isolation, Package, PrepareError,
+    Backend, BackendReport, Handler, HandlerState, HandlerStatus, Isolation, PrepareError,
     RuntimeReport,
 };
 pub use function::{Entry, FunctionName, FunctionSpec, NameError, Runtime, UnknownRuntime};
@@ -24,7 +26,8 @@ pub use histogram::Histogram;
 pub use host::{BadHost, HostPattern};
 pub use invocation::{Deadline, Fault, Invocation, InvocationId, InvokeError, Reply};
 pub use limits::{FunctionLimits, Limits, WasmLimits};
-pub use log::{FunctionLog, LogLine, LogStream};
+pub use log::{FunctionLog, LogLine, LogStream, Printer};
+pub use package::Package;
 pub use proxy::Proxy;
 pub use router::{Counters, Deployment, Route, Router};
 

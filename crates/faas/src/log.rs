@@ -134,6 +134,65 @@ impl FunctionLog {
     }
 }
 
+/// Makes lines of what a handler prints.
+#[derive(Debug)]
+pub struct Printer {
+    log: Arc<FunctionLog>,
+    handler: Arc<str>,
+    stream: LogStream,
+    line: Vec<u8>,
+}
+
+impl Printer {
+    /// Lines of this handler go into `log`.
+    #[must_use]
+    pub fn new(log: Arc<FunctionLog>, handler: Arc<str>, stream: LogStream) -> Self {
+        Self {
+            log,
+            handler,
+            stream,
+            line: Vec::new(),
+        }
+    }
+
+    /// Takes what was printed. A line over [`Limits::log_line_bytes_max`] becomes several.
+    pub fn take(&mut self, mut bytes: &[u8]) {
+        while let Some(end) = bytes.iter().position(|&byte| byte == b'\n') {
+            self.line.extend_from_slice(&bytes[..end]);
+            self.push();
+            bytes = &bytes[end + 1..];
+        }
+        for piece in bytes.chunks(self.log.line_bytes_max) {
+            if self.line.len() + piece.len() > self.log.line_bytes_max {
+                self.push();
+            }
+            self.line.extend_from_slice(piece);
+        }
+    }
+
+    /// What was printed last had no line end.
+    pub fn end(&mut self) {
+        if !self.line.is_empty() {
+            self.push();
+        }
+    }
+
+    fn push(&mut self) {
+        let line = self.line.strip_suffix(b"\r").unwrap_or(&self.line);
+        let text = String::from_utf8_lossy(line);
+        let mut rest = &*text;
+        loop {
+            let (head, tail) = rest.split_at(rest.floor_char_boundary(self.log.line_bytes_max));
+            self.log.push(&self.handler, self.stream, head);
+            rest = tail;
+            if rest.is_empty() || head.is_empty() {
+                break;
+            }
+        }
+        self.line.clear();
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

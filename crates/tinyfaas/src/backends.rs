@@ -1,4 +1,4 @@
-//! The backends of a node: which of them runs a function, told by its runtime.
+//! The backends of a node: which of them runs a function, told by its runtime and the settings.
 
 use crate::config::{BackendName, Config, Sandbox};
 use anyhow::Result;
@@ -6,10 +6,10 @@ use backend_process::{Interpreters, ProcessBackend, SandboxMode};
 use faas::{Backend, BackendReport, BoxFuture, Handler, Limits, Package, PrepareError, Runtime};
 use std::sync::Arc;
 
-/// Processes for every runtime but WebAssembly, which has a backend of its own.
+/// Processes or containers for every runtime but WebAssembly, which has a backend of its own.
 #[derive(Debug)]
 pub(crate) struct Backends {
-    processes: Arc<dyn Backend>,
+    main: Arc<dyn Backend>,
     /// Where it did not start, why.
     wasm: Result<Arc<dyn Backend>, String>,
 }
@@ -20,12 +20,13 @@ pub(crate) struct Backends {
 /// Where this host does not allow the isolation that was asked for. Without WebAssembly the other
 /// runtimes still run.
 pub(crate) async fn start(config: &Config, limits: &Arc<Limits>) -> Result<Arc<dyn Backend>> {
-    let processes = match config.backend {
+    let main = match config.backend {
         BackendName::Process => processes(config, limits).await?,
+        BackendName::Docker => containers(config, limits).await?,
     };
     let wasm = wasm(config, limits)
         .inspect_err(|reason| tracing::warn!(%reason, "WebAssembly functions can't be run"));
-    Ok(Arc::new(Backends { processes, wasm }))
+    Ok(Arc::new(Backends { main, wasm }))
 }
 
 impl Backends {
@@ -36,13 +37,13 @@ impl Backends {
                 Err(reason) => Err(reason),
             },
             Runtime::Nodejs | Runtime::Python3 | Runtime::Go | Runtime::Binary => {
-                Ok(self.processes.as_ref())
+                Ok(self.main.as_ref())
             }
         }
     }
 
     async fn report_all(&self) -> BackendReport {
-        let mut report = self.processes.report().await;
+        let mut report = self.main.report().await;
         match &self.wasm {
             Ok(wasm) => {
                 let wasm = wasm.report().await;
@@ -66,7 +67,7 @@ impl Backends {
 
 impl Backend for Backends {
     fn name(&self) -> &'static str {
-        self.processes.name()
+        self.main.name()
     }
 
     fn prepare(
@@ -91,7 +92,7 @@ impl Backend for Backends {
             if let Ok(wasm) = &self.wasm {
                 wasm.shutdown().await;
             }
-            self.processes.shutdown().await;
+            self.main.shutdown().await;
         })
     }
 }
@@ -119,6 +120,38 @@ async fn processes(config: &Config, limits: &Arc<Limits>) -> Result<Arc<dyn Back
         );
     }
     Ok(backend)
+}
+
+#[cfg(feature = "docker")]
+async fn containers(config: &Config, limits: &Arc<Limits>) -> Result<Arc<dyn Backend>> {
+    use sha2::{Digest, Sha256};
+
+    let mut images = backend_docker::Images::default();
+    let named = config.images.clone();
+    for (image, name) in [
+        (&mut images.nodejs, named.nodejs),
+        (&mut images.python3, named.python3),
+        (&mut images.go, named.go),
+        (&mut images.binary, named.binary),
+    ] {
+        *image = name.unwrap_or(std::mem::take(image));
+    }
+    // A data directory has one node at a time.
+    let digest = Sha256::digest(config.data_dir.as_os_str().as_encoded_bytes());
+    let instance = digest.iter().take(4).map(|byte| format!("{byte:02x}"));
+    let options = backend_docker::Options {
+        socket: backend_docker::default_socket(config.docker_host.as_deref())?,
+        instance: instance.collect(),
+        images,
+        program: "/proc/self/exe".into(),
+        limits: Arc::clone(limits),
+    };
+    Ok(backend_docker::DockerBackend::start(options).await?)
+}
+
+#[cfg(not(feature = "docker"))]
+async fn containers(_: &Config, _: &Arc<Limits>) -> Result<Arc<dyn Backend>> {
+    anyhow::bail!("this tinyfaas was built without Docker; build it with the feature docker")
 }
 
 #[cfg(feature = "wasm")]

@@ -40,6 +40,9 @@ pub(crate) enum Command {
     Status(Node),
     /// Finds out what this machine can run and isolate, and what to do about the rest
     Doctor(Doctor),
+    /// Removes every container, network, volume and image of tinyFaaS from the Docker engine
+    #[cfg(feature = "docker")]
+    Clean,
     /// Prints the completions for a shell
     Completions {
         /// The shell

@@ -57,6 +57,18 @@ pub(crate) struct Settings {
     /// The Go compiler to build functions with [default: the first in PATH]
     #[arg(long, value_name = "PATH")]
     pub(crate) go: Option<PathBuf>,
+    /// The image that nodejs functions run in, with Docker [default: node:20-alpine]
+    #[arg(long, value_name = "IMAGE")]
+    pub(crate) image_nodejs: Option<String>,
+    /// The image that python3 functions run in, with Docker [default: python:3-alpine]
+    #[arg(long, value_name = "IMAGE")]
+    pub(crate) image_python3: Option<String>,
+    /// The image that go functions are built and run in, with Docker [default: golang:alpine]
+    #[arg(long, value_name = "IMAGE")]
+    pub(crate) image_go: Option<String>,
+    /// The image that binary functions run in, with Docker [default: alpine:3]
+    #[arg(long, value_name = "IMAGE")]
+    pub(crate) image_binary: Option<String>,
     /// Deploys the bundled examples
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub(crate) examples: Option<bool>,
@@ -88,6 +100,17 @@ impl Sandbox {
 pub(crate) enum BackendName {
     /// Sandboxed processes of this host
     Process,
+    /// Containers of the Docker engine on this host; `DOCKER_HOST` names its socket
+    Docker,
+}
+
+/// The images that were named; the others are the backend's defaults.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct ImageNames {
+    pub(crate) nodejs: Option<String>,
+    pub(crate) python3: Option<String>,
+    pub(crate) go: Option<String>,
+    pub(crate) binary: Option<String>,
 }
 
 /// What a node is told, complete.
@@ -108,6 +131,8 @@ pub(crate) struct Config {
     pub(crate) nodejs: Option<PathBuf>,
     pub(crate) python3: Option<PathBuf>,
     pub(crate) go: Option<PathBuf>,
+    pub(crate) images: ImageNames,
+    pub(crate) docker_host: Option<String>,
     pub(crate) has_examples: bool,
 }
 
@@ -148,6 +173,10 @@ impl Settings {
             nodejs: self.nodejs.or(other.nodejs),
             python3: self.python3.or(other.python3),
             go: self.go.or(other.go),
+            image_nodejs: self.image_nodejs.or(other.image_nodejs),
+            image_python3: self.image_python3.or(other.image_python3),
+            image_go: self.image_go.or(other.image_go),
+            image_binary: self.image_binary.or(other.image_binary),
             examples: self.examples.or(other.examples),
         }
     }
@@ -184,6 +213,10 @@ impl Settings {
             nodejs: path("nodejs"),
             python3: path("python3"),
             go: path("go"),
+            image_nodejs: text("image-nodejs").1,
+            image_python3: text("image-python3").1,
+            image_go: text("image-go").1,
+            image_binary: text("image-binary").1,
             examples: boolean("examples")?,
         })
     }
@@ -251,6 +284,13 @@ impl Settings {
             nodejs: self.nodejs,
             python3: self.python3,
             go: self.go,
+            images: ImageNames {
+                nodejs: self.image_nodejs,
+                python3: self.image_python3,
+                go: self.image_go,
+                binary: self.image_binary,
+            },
+            docker_host: variable("DOCKER_HOST"),
             has_examples: self.examples.unwrap_or(false),
             data_dir,
         }

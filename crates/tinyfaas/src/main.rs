@@ -21,6 +21,10 @@ fn main() -> ExitCode {
     if let Some(code) = backend_process::launcher_main() {
         return code;
     }
+    #[cfg(feature = "docker")]
+    if let Some(code) = backend_docker::shim_main() {
+        return code;
+    }
     #[cfg(feature = "wasm")]
     if let Some(code) = backend_wasm::compiler_main() {
         return code;
@@ -48,10 +52,23 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Wipe(args) => client::wipe(&args),
         Command::Status(args) => client::status(&args),
         Command::Doctor(args) => doctor::run(&args),
+        #[cfg(feature = "docker")]
+        Command::Clean => clean(),
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "tinyfaas", &mut script);
             output::bytes(&script)
         }
     }
+}
+
+#[cfg(feature = "docker")]
+fn clean() -> anyhow::Result<()> {
+    let host = std::env::var("DOCKER_HOST").ok();
+    let socket = backend_docker::default_socket(host.as_deref())?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let cleaned = runtime.block_on(backend_docker::clean(&socket))?;
+    output::line(format_args!("removed {cleaned}"))
 }

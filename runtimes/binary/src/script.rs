@@ -27,7 +27,7 @@ impl Script {
     /// Finds the `fn.sh` in the folder that `TINYFAAS_CODE` names; the error is for whoever
     /// deployed the function.
     pub(crate) fn find(mut envs: Vec<(String, String)>) -> Result<Self, String> {
-        envs.retain(|(name, _)| name != "TINYFAAS_CONNECT");
+        envs.retain(|(name, _)| name != "TINYFAAS_LISTEN");
         let folder = envs.iter().find(|(name, _)| name == "TINYFAAS_CODE");
         let folder = folder.map(|(_, value)| PathBuf::from(value));
         let folder = folder.ok_or("the variable TINYFAAS_CODE is not set")?;

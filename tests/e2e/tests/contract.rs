@@ -39,6 +39,29 @@ fn wasm_keeps_the_contract_over_every_endpoint() {
     keeps_the_contract("wasm", &[]);
 }
 
+/// Containers instead of processes; the engine is the one that `cargo xtask test` brings.
+const IN_CONTAINERS: &[&str] = &["--backend", "docker"];
+
+#[test]
+fn nodejs_keeps_the_contract_in_containers() {
+    keeps_the_contract("nodejs", IN_CONTAINERS);
+}
+
+#[test]
+fn python3_keeps_the_contract_in_containers() {
+    keeps_the_contract("python3", IN_CONTAINERS);
+}
+
+#[test]
+fn go_keeps_the_contract_in_containers() {
+    keeps_the_contract("go", IN_CONTAINERS);
+}
+
+#[test]
+fn binary_keeps_the_contract_in_containers() {
+    keeps_the_contract("binary", IN_CONTAINERS);
+}
+
 /// Deploys the runtime's function on a node that is started with these arguments, such as another
 /// backend, and calls it in every way.
 fn keeps_the_contract(runtime: &str, args: &[&str]) {

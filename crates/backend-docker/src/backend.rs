@@ -1,0 +1,274 @@
+//! The backend: from a package to handlers in containers.
+
+use crate::build;
+use crate::clean;
+use crate::engine::{Engine, EngineError};
+use crate::handler::Template;
+use crate::image::{self, Images};
+use crate::network::Network;
+use crate::shim;
+use crate::volume::{self, Entry, Filling, Source, Volume};
+use faas::{
+    Backend, BackendReport, BoxFuture, Handler, Isolation, Limits, Package, PrepareError, Runtime,
+    RuntimeReport,
+};
+use futures_util::future::join_all;
+use handler_protocol::Supervised;
+use handler_protocol::supervisor::Identity;
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+use tokio::sync::Mutex;
+
+/// Which engine, and what is started there.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// The engine's Unix socket.
+    pub socket: PathBuf,
+    /// What tells our things from those of another tinyFaaS on the same engine.
+    pub instance: String,
+    /// What handlers are started from.
+    pub images: Images,
+    /// This program, for the shim of the binary runtime. To run in any image it must be linked
+    /// statically.
+    pub program: PathBuf,
+    /// The bounds of this node.
+    pub limits: Arc<Limits>,
+}
+
+/// How long the engine may take to remove the last containers and networks.
+const LAST_REMOVALS: Duration = Duration::from_secs(30);
+
+/// Runs handlers as containers.
+#[derive(Debug)]
+pub struct DockerBackend {
+    engine: Arc<Engine>,
+    images: Images,
+    program: PathBuf,
+    limits: Arc<Limits>,
+    /// The volumes that handlers use, by name. The lock is held while one is filled: code is copied
+    /// and built one at a time.
+    volumes: Mutex<HashMap<String, Weak<Volume>>>,
+}
+
+impl DockerBackend {
+    /// Connects to the engine and removes what an earlier run of this instance left there.
+    ///
+    /// # Errors
+    /// Where there is no engine, or it may not be used.
+    pub async fn start(options: Options) -> Result<Arc<Self>, EngineError> {
+        let engine = Engine::connect(&options.socket, options.instance).await?;
+        let left = clean::leftovers(&engine.docker, Some(&engine.instance)).await?;
+        if !left.is_empty() {
+            tracing::info!(%left, "removed what an earlier run left");
+        }
+        Ok(Arc::new(Self {
+            engine,
+            images: options.images,
+            program: options.program,
+            limits: options.limits,
+            volumes: Mutex::default(),
+        }))
+    }
+
+    async fn prepare_package(
+        &self,
+        package: Package,
+    ) -> Result<Vec<Arc<dyn Handler>>, PrepareError> {
+        package.check_code()?;
+        let image = self.images.of(package.spec.runtime);
+        image::ensure(&self.engine, image, &package).await?;
+        let what = package.spec.name.as_str();
+        let network = Network::create(&self.engine, what, package.spec.network);
+        let (network, volumes) = tokio::join!(network, self.volumes_of(&package, image));
+        let (code, shim, is_built) = volumes?;
+        let template = Arc::new(Template {
+            engine: Arc::clone(&self.engine),
+            limits: Arc::clone(&self.limits),
+            image: image.to_owned(),
+            code,
+            shim,
+            is_built,
+            network: network?,
+            package,
+        });
+        self.start_handlers(&template).await
+    }
+
+    async fn start_handlers(
+        &self,
+        template: &Arc<Template>,
+    ) -> Result<Vec<Arc<dyn Handler>>, PrepareError> {
+        let spec = &template.package.spec;
+        let starting = (0..spec.handlers).map(|_| {
+            let identity = Identity {
+                id: self.engine.id(spec.name.as_str()).into(),
+                name: spec.name.clone(),
+                log: Arc::clone(&template.package.log),
+            };
+            let (template, limits) = (Arc::clone(template), Arc::clone(&self.limits));
+            Supervised::start(template, identity, limits, &self.engine.tracker)
+        });
+        let mut handlers: Vec<Arc<dyn Handler>> = Vec::new();
+        let mut failure = None;
+        for started in join_all(starting).await {
+            match started {
+                Ok(handler) => handlers.push(Arc::new(handler)),
+                Err(error) => failure = Some(error),
+            }
+        }
+        let Some(failure) = failure else {
+            return Ok(handlers);
+        };
+        let stopping = handlers.iter().map(|handler| handler.stop(Duration::ZERO));
+        join_all(stopping).await;
+        Err(failure)
+    }
+
+    /// The volumes with the code and with the shim, and whether something was built.
+    async fn volumes_of(
+        &self,
+        package: &Package,
+        image: &str,
+    ) -> Result<(Arc<Volume>, Arc<Volume>, bool), PrepareError> {
+        let mut volumes = self.volumes.lock().await;
+        let (digest, entries) = match package.spec.runtime {
+            Runtime::Binary => shim::program(&self.program).map_err(|error| {
+                PrepareError::Host(format!("this program could not be read: {error}"))
+            })?,
+            _ => shim::interpreted(),
+        };
+        let name = self.engine.name(&format!("shim-{digest}"));
+        let shim = self
+            .filled(&mut volumes, name, image, entries, None)
+            .await?;
+        let recipe = build::recipe(package)?;
+        let is_built = recipe.is_some();
+        let (runtime, digest) = (package.spec.runtime.as_str(), short(&package.digest));
+        // What is built depends on the image too.
+        let from = if is_built { image } else { "" };
+        let name = self.engine.name(&format!("fn-{digest}-{runtime}-{from}"));
+        let entries = vec![Entry {
+            path: PathBuf::new(),
+            mode: 0o755,
+            source: Source::Folder(package.code.clone()),
+        }];
+        let recipe = recipe.map(|recipe| (recipe, package));
+        let code = self
+            .filled(&mut volumes, name, image, entries, recipe)
+            .await?;
+        volumes.retain(|_, volume| volume.strong_count() > 0);
+        volume::prune(&self.engine, |name| volumes.contains_key(name)).await;
+        Ok((code, shim, is_built))
+    }
+
+    /// The volume of that name, filled where it is not.
+    async fn filled(
+        &self,
+        volumes: &mut HashMap<String, Weak<Volume>>,
+        name: String,
+        image: &str,
+        entries: Vec<Entry>,
+        recipe: Option<(build::Recipe, &Package)>,
+    ) -> Result<Arc<Volume>, PrepareError> {
+        if let Some(volume) = volumes.get(&name).and_then(Weak::upgrade) {
+            return Ok(volume);
+        }
+        let filling = Filling::begin(&self.engine, name.clone(), image).await?;
+        if !filling.is_complete
+            && let Err(error) = self.fill(&filling, image, entries, recipe).await
+        {
+            filling.abandon().await;
+            return Err(error);
+        }
+        let volume = Arc::new(filling.complete().await?);
+        volumes.insert(name, Arc::downgrade(&volume));
+        Ok(volume)
+    }
+
+    async fn fill(
+        &self,
+        filling: &Filling,
+        image: &str,
+        entries: Vec<Entry>,
+        recipe: Option<(build::Recipe, &Package)>,
+    ) -> Result<(), PrepareError> {
+        filling.put(entries).await?;
+        let Some((mut recipe, package)) = recipe else {
+            return Ok(());
+        };
+        filling.put(std::mem::take(&mut recipe.entries)).await?;
+        let what = (recipe, image, &filling.volume);
+        build::run(&self.engine, &self.limits, package, what).await
+    }
+
+    async fn report_on(&self) -> BackendReport {
+        let docker = &self.engine.docker;
+        let version = docker.version().await.ok().and_then(|found| found.version);
+        let version = version.unwrap_or_else(|| "of an unknown version".to_owned());
+        let mut runtimes = Vec::new();
+        for runtime in [
+            Runtime::Nodejs,
+            Runtime::Python3,
+            Runtime::Go,
+            Runtime::Binary,
+        ] {
+            let image = self.images.of(runtime);
+            let is_here = docker.inspect_image(image).await.is_ok();
+            runtimes.push(RuntimeReport {
+                runtime,
+                version: Some(image.to_owned()),
+                detail: if is_here {
+                    "the image is here".to_owned()
+                } else {
+                    "the image is pulled with the first deployment".to_owned()
+                },
+            });
+        }
+        BackendReport {
+            backend: "docker",
+            isolation: vec![Isolation {
+                name: "containers",
+                is_on: true,
+                detail: format!(
+                    "Docker {version}: no capabilities, read-only, limits, a network for each \
+                     function"
+                ),
+            }],
+            runtimes,
+        }
+    }
+}
+
+/// Enough of a digest to tell codes apart.
+fn short(digest: &str) -> &str {
+    digest.get(..24).unwrap_or(digest)
+}
+
+impl Backend for DockerBackend {
+    fn name(&self) -> &'static str {
+        "docker"
+    }
+
+    fn prepare(
+        &self,
+        package: Package,
+    ) -> BoxFuture<'_, Result<Vec<Arc<dyn Handler>>, PrepareError>> {
+        Box::pin(self.prepare_package(package))
+    }
+
+    fn report(&self) -> BoxFuture<'_, BackendReport> {
+        Box::pin(self.report_on())
+    }
+
+    fn shutdown(&self) -> BoxFuture<'_, ()> {
+        Box::pin(async {
+            self.engine.tracker.close();
+            let ended = tokio::time::timeout(LAST_REMOVALS, self.engine.tracker.wait());
+            if ended.await.is_err() {
+                tracing::warn!("the engine did not remove every container; run: tinyfaas clean");
+            }
+        })
+    }
+}

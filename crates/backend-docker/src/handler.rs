@@ -1,0 +1,169 @@
+//! Starts the containers of one function's handlers.
+
+use crate::build::BUILT;
+use crate::container::{self, Bounds, Container, NOBODY, Plan, Target};
+use crate::engine::{Engine, explain};
+use crate::network::Network;
+use crate::shim;
+use crate::volume::Volume;
+use faas::{BoxFuture, Entry, Limits, Package, PrepareError, Runtime};
+use handler_protocol::{Process, Spawn, Spawned, Stream};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::TcpStream;
+
+/// The port that every handler listens on, on its own network.
+const PORT: u16 = 7000;
+
+/// How often a handler that starts is called.
+const DIAL_PAUSE: Duration = Duration::from_millis(5);
+
+/// A small young generation and one helper thread: a handler is one of many on a small machine.
+const NODEJS_FLAGS: [&str; 2] = ["--max-semi-space-size=2", "--v8-pool-size=1"];
+
+/// Everything that the containers of a deployment have in common.
+#[derive(Debug)]
+pub(crate) struct Template {
+    pub(crate) engine: Arc<Engine>,
+    pub(crate) limits: Arc<Limits>,
+    pub(crate) package: Package,
+    pub(crate) image: String,
+    pub(crate) code: Arc<Volume>,
+    pub(crate) shim: Arc<Volume>,
+    /// Whether something was installed for it.
+    pub(crate) is_built: bool,
+    pub(crate) network: Network,
+}
+
+impl Spawn for Template {
+    fn spawn<'a>(&'a self, id: &'a Arc<str>) -> BoxFuture<'a, Result<Spawned, PrepareError>> {
+        Box::pin(async move {
+            let target = Target {
+                log: Arc::clone(&self.package.log),
+                handler: Arc::clone(id),
+            };
+            let mut container = Container::start(&self.engine, self.plan(id), target).await?;
+            let name = container.name().to_owned();
+            let dialled = tokio::time::timeout(self.limits.handler_start, self.dial(&name));
+            let stream = tokio::select! {
+                dialled = dialled => match dialled {
+                    Ok(stream) => stream?,
+                    Err(_elapsed) => return Err(self.not_loaded("it did not listen in time")),
+                },
+                exit = container.wait() => return Err(self.not_loaded(&exit.text)),
+            };
+            Ok(Spawned {
+                stream: Stream::Tcp(stream),
+                process: Box::new(container),
+            })
+        })
+    }
+}
+
+impl Process for Container {
+    fn kill(&mut self) {
+        Container::kill(self);
+    }
+
+    fn wait(&mut self) -> BoxFuture<'_, String> {
+        Box::pin(async { Container::wait(self).await.text })
+    }
+}
+
+impl Template {
+    /// The first connection is the protocol's; the shim takes no other.
+    async fn dial(&self, name: &str) -> Result<TcpStream, PrepareError> {
+        let mut known = None;
+        loop {
+            if known.is_none() {
+                let found = container::addr(&self.engine, name, &self.network.name).await;
+                known = found
+                    .map_err(|error| PrepareError::Host(format!("Docker: {}", explain(&error))))?;
+            }
+            if let Some(addr) = known
+                && let Ok(stream) = TcpStream::connect(SocketAddr::new(addr, PORT)).await
+            {
+                // Where this fails, frames come later, not never.
+                let _nodelay = stream.set_nodelay(true).is_ok();
+                return Ok(stream);
+            }
+            tokio::time::sleep(DIAL_PAUSE).await;
+        }
+    }
+
+    fn not_loaded(&self, how: &str) -> PrepareError {
+        let name = &self.package.spec.name;
+        PrepareError::Load {
+            message: format!("function \"{name}\": its handler ended while loading ({how})"),
+            output: String::new(),
+        }
+    }
+
+    fn plan(&self, id: &Arc<str>) -> Plan {
+        let limits = &self.package.spec.limits;
+        Plan {
+            name: self.engine.unique(id),
+            image: self.image.clone(),
+            command: self.command(),
+            envs: self.envs(id),
+            mounts: vec![
+                self.code.mount("/fn", false),
+                self.shim.mount(shim::FOLDER, false),
+            ],
+            network: self.network.name.clone(),
+            user: Some(NOBODY),
+            is_read_only: true,
+            bounds: Bounds {
+                memory_bytes_max: limits.memory_bytes_max,
+                pids_max: limits.pids_max,
+                cpu_millis_max: limits.cpu_millis_max,
+                tmp_bytes_max: limits.tmp_bytes_max,
+                tmp_files_max: limits.tmp_files_max,
+                open_files_max: limits.open_files_max,
+            },
+        }
+    }
+
+    fn command(&self) -> Vec<String> {
+        let at = |file: &str| format!("{}/{file}", shim::FOLDER);
+        let words = |words: &[&str], last: String| {
+            let words = words.iter().map(|word| (*word).to_owned());
+            words.chain([last]).collect()
+        };
+        match self.package.spec.runtime {
+            Runtime::Nodejs => {
+                let node = [&["node"][..], &NODEJS_FLAGS].concat();
+                words(&node, at("shim.js"))
+            }
+            Runtime::Python3 => words(&["python3", "-B", "-X", "utf8"], at("shim.py")),
+            Runtime::Go => vec![format!("/fn/{BUILT}/fn")],
+            Runtime::Binary | Runtime::Wasm => words(&[shim::PROGRAM], shim::WORD.to_owned()),
+        }
+    }
+
+    fn envs(&self, id: &Arc<str>) -> Vec<String> {
+        let spec = &self.package.spec;
+        let mut envs = vec![
+            "HOME=/tmp".to_owned(),
+            "TMPDIR=/tmp".to_owned(),
+            "LANG=C.UTF-8".to_owned(),
+            format!("TINYFAAS_FUNCTION={}", spec.name),
+            format!("TINYFAAS_HANDLER={id}"),
+            "TINYFAAS_CODE=/fn".to_owned(),
+            format!("TINYFAAS_LISTEN={PORT}"),
+        ];
+        if self.is_built && spec.runtime == Runtime::Python3 {
+            envs.push(format!("TINYFAAS_DEPS=/fn/{BUILT}"));
+        }
+        if let Entry::EventHandler(entry) = &spec.entry {
+            envs.push(format!("TINYFAAS_ENTRY={entry}"));
+        }
+        let own = spec
+            .envs
+            .iter()
+            .map(|(name, value)| format!("{name}={value}"));
+        envs.extend(own);
+        envs
+    }
+}

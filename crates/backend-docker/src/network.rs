@@ -1,0 +1,107 @@
+//! A network for each deployment.
+
+use crate::engine::{Engine, REMOVAL_PAUSE, REMOVALS, explain, is_gone};
+use bollard::models::{Ipam, IpamConfig, NetworkCreateRequest};
+use faas::PrepareError;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+/// The networks' addresses: 10.208.0.0/12 in blocks of 512, so that a function may have as many
+/// handlers as there can be. The engine's own pools have 31 networks in all.
+const FIRST: u32 = u32::from_be_bytes([10, 208, 0, 0]);
+const BLOCK_BITS: u32 = 9;
+const BLOCKS: u32 = 1 << (20 - BLOCK_BITS);
+
+/// Blocks that others have are stepped over, so many at most.
+const ATTEMPTS: u32 = 64;
+
+static NEXT_BLOCK: AtomicU32 = AtomicU32::new(0);
+
+/// A network; dropping it removes it.
+#[derive(Debug)]
+pub(crate) struct Network {
+    engine: Arc<Engine>,
+    pub(crate) name: String,
+}
+
+impl Network {
+    /// Makes a network, with a way out or without.
+    pub(crate) async fn create(
+        engine: &Arc<Engine>,
+        what: &str,
+        is_open: bool,
+    ) -> Result<Self, PrepareError> {
+        let name = engine.unique(what);
+        let mut last = String::new();
+        for _ in 0..ATTEMPTS {
+            let block = NEXT_BLOCK.fetch_add(1, Ordering::Relaxed) % BLOCKS;
+            let request = NetworkCreateRequest {
+                name: name.clone(),
+                driver: Some("bridge".to_owned()),
+                internal: Some(!is_open),
+                ipam: Some(Ipam {
+                    config: Some(vec![IpamConfig {
+                        subnet: Some(subnet(block)),
+                        ..IpamConfig::default()
+                    }]),
+                    ..Ipam::default()
+                }),
+                labels: Some(engine.labels()),
+                ..NetworkCreateRequest::default()
+            };
+            match engine.docker.create_network(request).await {
+                Ok(_) => {
+                    return Ok(Self {
+                        engine: Arc::clone(engine),
+                        name,
+                    });
+                }
+                Err(error) => {
+                    last = explain(&error);
+                    if !last.to_lowercase().contains("overlap") {
+                        break;
+                    }
+                }
+            }
+        }
+        Err(PrepareError::Host(format!(
+            "the network of the function could not be made: {last}"
+        )))
+    }
+}
+
+fn subnet(block: u32) -> String {
+    let addr = std::net::Ipv4Addr::from(FIRST + (block << BLOCK_BITS));
+    format!("{addr}/{}", 32 - BLOCK_BITS)
+}
+
+impl Drop for Network {
+    fn drop(&mut self) {
+        let (engine, name) = (Arc::clone(&self.engine), std::mem::take(&mut self.name));
+        self.engine.tracker.spawn(async move {
+            for _ in 0..REMOVALS {
+                match engine.docker.remove_network(&name).await {
+                    Ok(()) => return,
+                    Err(error) if is_gone(&error) => return,
+                    Err(_in_use) => tokio::time::sleep(REMOVAL_PAUSE).await,
+                }
+            }
+            tracing::warn!(
+                network = name,
+                "a network could not be removed; run: tinyfaas clean"
+            );
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn blocks_stay_within_their_range() {
+        assert_eq!(subnet(0), "10.208.0.0/23");
+        assert_eq!(subnet(1), "10.208.2.0/23");
+        assert_eq!(subnet(BLOCKS - 1), "10.223.254.0/23");
+    }
+}

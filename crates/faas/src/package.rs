@@ -1,0 +1,77 @@
+//! A function's code, unpacked, and what its runtime wants to find there.
+
+use crate::backend::PrepareError;
+use crate::function::{Entry, FunctionSpec, Runtime};
+use crate::log::FunctionLog;
+use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
+
+/// Everything that a backend needs to run a function.
+#[derive(Debug, Clone)]
+pub struct Package {
+    /// What the user asked for.
+    pub spec: Arc<FunctionSpec>,
+    /// The folder with the function's unpacked code. The backend only reads it; it stays until
+    /// every handler that was prepared from it has stopped.
+    pub code: PathBuf,
+    /// The digest of the code, in hexadecimal.
+    pub digest: String,
+    /// Where builds and handlers print to.
+    pub log: Arc<FunctionLog>,
+}
+
+impl Package {
+    /// Refuses code that lacks the file which its runtime starts from.
+    ///
+    /// # Errors
+    /// [`PrepareError::Code`], with what was expected.
+    pub fn check_code(&self) -> Result<(), PrepareError> {
+        let name = &self.spec.name;
+        let has = |file: &str| self.code.join(file).is_file();
+        let missing = |file: &str, what: &str| {
+            Err(PrepareError::Code(format!(
+                "function \"{name}\": no file {file} in the archive; {what}"
+            )))
+        };
+        match (self.spec.runtime, &self.spec.entry) {
+            (Runtime::Nodejs, Entry::EventHandler(entry)) if !is_inside(entry) => {
+                Err(PrepareError::Code(format!(
+                    "function \"{name}\": the entry {entry:?} leaves its folder"
+                )))
+            }
+            (Runtime::Nodejs, Entry::EventHandler(entry)) if !has(entry) => {
+                missing(entry, "name the file that exports eventhandler()")
+            }
+            (Runtime::Nodejs, Entry::Convention)
+                if !["package.json", "index.js", "index.mjs", "index.cjs"]
+                    .into_iter()
+                    .any(has) =>
+            {
+                missing(
+                    "package.json",
+                    "a nodejs function is an npm module (package.json or index.js)",
+                )
+            }
+            (Runtime::Python3, _) if !has("fn.py") => {
+                missing("fn.py", "a python3 function is fn(input, headers) in fn.py")
+            }
+            (Runtime::Go, _) if !has("fn.go") => missing(
+                "fn.go",
+                "a go function is func fn(data string, headers map[string]string) (string, error) in fn.go",
+            ),
+            (Runtime::Binary, _) if !has("fn.sh") => {
+                missing("fn.sh", "a binary function is a program or script fn.sh")
+            }
+            (
+                Runtime::Nodejs | Runtime::Python3 | Runtime::Go | Runtime::Binary | Runtime::Wasm,
+                _,
+            ) => Ok(()),
+        }
+    }
+}
+
+fn is_inside(entry: &str) -> bool {
+    Path::new(entry)
+        .components()
+        .all(|part| matches!(part, Component::Normal(_) | Component::CurDir))
+}

@@ -1,0 +1,246 @@
+//! A Docker engine for the tests, with base images that come from no registry.
+
+use crate::command;
+use crate::tools;
+use anyhow::{Context, Result, bail};
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
+
+/// The names that the product uses where none are given, and whether Go is in the image.
+const IMAGES: [(&str, bool); 4] = [
+    ("node:20-alpine", false),
+    ("python:3-alpine", false),
+    ("alpine:3", false),
+    ("golang:alpine", true),
+];
+
+/// How long an engine may take to answer.
+const START: Duration = Duration::from_secs(60);
+const STEP: Duration = Duration::from_millis(200);
+
+/// What it is started with, the first that works: where packets can't be filtered, containers have
+/// no way out, and the tests need none.
+const FLAGS: [&[&str]; 2] = [
+    &[],
+    &[
+        "--iptables=false",
+        "--ip-masq=false",
+        "--storage-driver=vfs",
+    ],
+];
+
+/// An engine. One that was started here is stopped when it is dropped.
+#[derive(Debug)]
+pub(crate) struct Engine {
+    /// As `DOCKER_HOST` has it.
+    pub(crate) host: String,
+    own: Option<(Child, TempDir)>,
+}
+
+impl Engine {
+    /// Finds the engine of this machine, or installs and starts one, and sees that it has the base
+    /// images; quick where it has.
+    ///
+    /// # Errors
+    /// Where there is none and none can be started.
+    pub(crate) fn start() -> Result<Self> {
+        let usual = Self {
+            host: std::env::var("DOCKER_HOST")
+                .unwrap_or_else(|_| "unix:///var/run/docker.sock".to_owned()),
+            own: None,
+        };
+        let engine = if command::is_there("docker") && usual.answers() {
+            usual
+        } else {
+            Self::start_own()?
+        };
+        engine.make_images()?;
+        Ok(engine)
+    }
+
+    fn start_own() -> Result<Self> {
+        tools::install_for_docker()?;
+        if command::output(Command::new("id").arg("-u"))?.trim() != "0" {
+            bail!(
+                "no Docker engine answers, and only root can start one: start yours (systemctl \
+                 start docker), or run the tests as root"
+            );
+        }
+        let folder = crate::target_dir()?.join("test-tools/docker");
+        fs::create_dir_all(&folder)?;
+        let mut said = String::new();
+        for flags in FLAGS {
+            let run = tempfile::Builder::new()
+                .prefix("tinyfaas-docker-")
+                .tempdir()?;
+            let log = folder.join("dockerd.log");
+            let mut engine = Self::launch(&folder, run, &log, flags)?;
+            if engine.is_up() {
+                return Ok(engine);
+            }
+            said = fs::read_to_string(&log).unwrap_or_default();
+        }
+        let last: Vec<_> = said.lines().rev().take(5).collect();
+        bail!("dockerd could not be started: {}", last.join(" | "))
+    }
+
+    fn launch(folder: &Path, run: TempDir, log: &Path, flags: &[&str]) -> Result<Self> {
+        let socket = run.path().join("docker.sock");
+        let host = format!("unix://{}", socket.display());
+        let (output, errors) = (File::create(log)?, File::options().append(true).open(log)?);
+        let mut dockerd = Command::new("dockerd");
+        dockerd
+            .arg("--data-root")
+            .arg(folder.join("data"))
+            .arg("--exec-root")
+            .arg(run.path().join("exec"))
+            .arg("--pidfile")
+            .arg(run.path().join("pid"))
+            .args(["--host", &host])
+            .args(flags)
+            .stdin(Stdio::null())
+            .stdout(output)
+            .stderr(errors);
+        let child = dockerd.spawn().context("start dockerd")?;
+        Ok(Self {
+            host,
+            own: Some((child, run)),
+        })
+    }
+
+    fn is_up(&mut self) -> bool {
+        let begin = Instant::now();
+        while begin.elapsed() < START {
+            if self.answers() {
+                return true;
+            }
+            let own = self.own.as_mut();
+            let has_ended = own.is_none_or(|(child, _)| !matches!(child.try_wait(), Ok(None)));
+            if has_ended {
+                return false;
+            }
+            // There is no event to wait for: its socket appears some time.
+            std::thread::park_timeout(STEP);
+        }
+        false
+    }
+
+    fn answers(&self) -> bool {
+        let asked = command::output(self.docker().args(["version", "--format", "{{.Server}}"]));
+        asked.is_ok()
+    }
+
+    /// The client's command.
+    fn docker(&self) -> Command {
+        let mut docker = Command::new("docker");
+        docker.env("DOCKER_HOST", &self.host);
+        docker
+    }
+
+    fn has(&self, image: &str) -> bool {
+        command::output(self.docker().args(["image", "inspect", image])).is_ok()
+    }
+
+    /// Makes those of the images that are missing from Debian's packages.
+    fn make_images(&self) -> Result<()> {
+        let missing: Vec<_> = IMAGES.iter().filter(|(name, _)| !self.has(name)).collect();
+        if missing.is_empty() {
+            return Ok(());
+        }
+        tools::install_for_docker()?;
+        let folder = crate::target_dir()?.join("test-tools/docker");
+        fs::create_dir_all(&folder)?;
+        let root = folder.join("root");
+        bootstrap(&root)?;
+        for (name, has_go) in missing {
+            let go = if *has_go { Some(go_root()?) } else { None };
+            self.import(&root, go.as_deref(), name)?;
+        }
+        fs::remove_dir_all(&root).context("remove the root of the base images")
+    }
+
+    /// Makes an image of a folder, and of Go in `/usr/local/go`.
+    fn import(&self, root: &Path, go: Option<&Path>, name: &str) -> Result<()> {
+        let mut tar = Command::new("tar");
+        tar.args(["--create", "--directory"]).arg(root);
+        tar.args(["--exclude=./var/cache", "--exclude=./usr/share/doc"]);
+        tar.args([
+            "--exclude=./usr/share/locale",
+            "--exclude=./usr/share/man",
+            ".",
+        ]);
+        if let Some(go) = go {
+            // Debian's has links to its other half.
+            tar.args(["--dereference", "--hard-dereference"]);
+            tar.args(["--transform", r"s,^\./go[^/]*,./usr/local/go,"]);
+            tar.args(["--exclude=*/testdata", "--exclude=./go*/test"]);
+            tar.arg("--directory").arg(go.parent().context("a folder")?);
+            tar.arg(format!("./{}", go.file_name().context("a name")?.display()));
+        }
+        let mut tar = tar.stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?;
+        let packed = tar.stdout.take().context("it is piped")?;
+        let path = "ENV PATH=/usr/local/go/bin:/usr/local/bin:/usr/bin:/bin";
+        let mut import = self.docker();
+        import.args(["import", "--change", path, "-", name]);
+        let imported = import.stdin(packed).stdout(Stdio::null()).status()?;
+        let is_packed = tar.wait()?.success();
+        if !imported.success() || !is_packed {
+            bail!("the image {name} could not be made");
+        }
+        println!("made the image {name}");
+        Ok(())
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        let Some((child, _)) = &mut self.own else {
+            return;
+        };
+        // It stops its containers and its containerd, which a kill would leave.
+        let pid = child.id().to_string();
+        drop(command::output(Command::new("kill").args(["-TERM", &pid])));
+        drop(child.wait());
+    }
+}
+
+/// A Debian like this machine's, with the interpreters.
+fn bootstrap(root: &Path) -> Result<()> {
+    if root.exists() {
+        fs::remove_dir_all(root)?;
+    }
+    let release = fs::read_to_string("/etc/os-release")?;
+    let codename = release
+        .lines()
+        .find_map(|line| line.strip_prefix("VERSION_CODENAME="))
+        .context("/etc/os-release names no release")?;
+    let mut targets = Command::new("apt-get");
+    targets.args(["indextargets", "--format", "$(REPO_URI) $(RELEASE)"]);
+    let targets = command::output(targets.arg("Created-By: Packages"))?;
+    let mirror = targets
+        .lines()
+        .filter_map(|line| line.rsplit_once(' '))
+        .find_map(|(mirror, release)| (release == codename).then_some(mirror))
+        .context("apt knows no mirror of this release")?;
+    let mut debootstrap = Command::new("debootstrap");
+    debootstrap.args(["--variant=minbase", "--include=nodejs,python3", codename]);
+    debootstrap.arg(root).arg(mirror);
+    // What it prints names the mirror.
+    command::output(&mut debootstrap).context("debootstrap")?;
+    Ok(())
+}
+
+fn go_root() -> Result<PathBuf> {
+    let root = command::output(Command::new("go").args(["env", "GOROOT"]))?;
+    let root = PathBuf::from(root.trim()).canonicalize()?;
+    if root
+        .file_name()
+        .is_some_and(|name| name.display().to_string().starts_with("go"))
+    {
+        return Ok(root);
+    }
+    bail!("Go lies in a folder with another name: {}", root.display())
+}
