@@ -4,7 +4,7 @@ use crate::command;
 use crate::tools;
 use anyhow::{Context, Result, bail};
 use std::fs::{self, File};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
@@ -155,15 +155,18 @@ impl Engine {
         fs::create_dir_all(&folder)?;
         let root = folder.join("root");
         bootstrap(&root)?;
+        // The one with Go is the last.
         for (name, has_go) in missing {
-            let go = if *has_go { Some(go_root()?) } else { None };
-            self.import(&root, go.as_deref(), name)?;
+            if *has_go {
+                copy_go(&root)?;
+            }
+            self.import(&root, name)?;
         }
         fs::remove_dir_all(&root).context("remove the root of the base images")
     }
 
-    /// Makes an image of a folder, and of Go in `/usr/local/go`.
-    fn import(&self, root: &Path, go: Option<&Path>, name: &str) -> Result<()> {
+    /// Makes an image of a folder.
+    fn import(&self, root: &Path, name: &str) -> Result<()> {
         let mut tar = Command::new("tar");
         tar.args(["--create", "--directory"]).arg(root);
         tar.args(["--exclude=./var/cache", "--exclude=./usr/share/doc"]);
@@ -172,14 +175,6 @@ impl Engine {
             "--exclude=./usr/share/man",
             ".",
         ]);
-        if let Some(go) = go {
-            // Debian's has links to its other half.
-            tar.args(["--dereference", "--hard-dereference"]);
-            tar.args(["--transform", r"s,^\./go[^/]*,./usr/local/go,"]);
-            tar.args(["--exclude=*/testdata", "--exclude=./go*/test"]);
-            tar.arg("--directory").arg(go.parent().context("a folder")?);
-            tar.arg(format!("./{}", go.file_name().context("a name")?.display()));
-        }
         let mut tar = tar.stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?;
         let packed = tar.stdout.take().context("it is piped")?;
         let path = "ENV PATH=/usr/local/go/bin:/usr/local/bin:/usr/bin:/bin";
@@ -233,14 +228,20 @@ fn bootstrap(root: &Path) -> Result<()> {
     Ok(())
 }
 
-fn go_root() -> Result<PathBuf> {
-    let root = command::output(Command::new("go").args(["env", "GOROOT"]))?;
-    let root = PathBuf::from(root.trim()).canonicalize()?;
-    if root
-        .file_name()
-        .is_some_and(|name| name.display().to_string().starts_with("go"))
-    {
-        return Ok(root);
+/// This machine's Go, in `/usr/local/go` below `root`.
+fn copy_go(root: &Path) -> Result<()> {
+    let go = command::output(Command::new("go").args(["env", "GOROOT"]))?;
+    let target = root.join("usr/local/go");
+    // Debian's has links to its other half.
+    let mut copy = Command::new("cp");
+    copy.args(["--recursive", "--dereference"]).arg(go.trim());
+    command::output(copy.arg(&target)).context("copy Go")?;
+    // A quarter of it, and of no use for building.
+    for unused in ["test", "src/cmd", "doc", "api"] {
+        let unused = target.join(unused);
+        if unused.exists() {
+            fs::remove_dir_all(unused)?;
+        }
     }
-    bail!("Go lies in a folder with another name: {}", root.display())
+    Ok(())
 }
