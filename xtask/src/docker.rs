@@ -21,17 +21,6 @@ const IMAGES: [(&str, bool); 4] = [
 const START: Duration = Duration::from_secs(60);
 const STEP: Duration = Duration::from_millis(200);
 
-/// What it is started with, the first that works: where packets can't be filtered, containers have
-/// no way out, and the tests need none.
-const FLAGS: [&[&str]; 2] = [
-    &[],
-    &[
-        "--iptables=false",
-        "--ip-masq=false",
-        "--storage-driver=vfs",
-    ],
-];
-
 /// An engine. One that was started here is stopped when it is dropped.
 #[derive(Debug)]
 pub(crate) struct Engine {
@@ -71,23 +60,20 @@ impl Engine {
         }
         let folder = crate::target_dir()?.join("test-tools/docker");
         fs::create_dir_all(&folder)?;
-        let mut said = String::new();
-        for flags in FLAGS {
-            let run = tempfile::Builder::new()
-                .prefix("tinyfaas-docker-")
-                .tempdir()?;
-            let log = folder.join("dockerd.log");
-            let mut engine = Self::launch(&folder, run, &log, flags)?;
-            if engine.is_up() {
-                return Ok(engine);
-            }
-            said = fs::read_to_string(&log).unwrap_or_default();
+        let run = tempfile::Builder::new()
+            .prefix("tinyfaas-docker-")
+            .tempdir()?;
+        let log = folder.join("dockerd.log");
+        let mut engine = Self::launch(&folder, run, &log)?;
+        if engine.is_up() {
+            return Ok(engine);
         }
+        let said = fs::read_to_string(&log).unwrap_or_default();
         let last: Vec<_> = said.lines().rev().take(5).collect();
         bail!("dockerd could not be started: {}", last.join(" | "))
     }
 
-    fn launch(folder: &Path, run: TempDir, log: &Path, flags: &[&str]) -> Result<Self> {
+    fn launch(folder: &Path, run: TempDir, log: &Path) -> Result<Self> {
         let socket = run.path().join("docker.sock");
         let host = format!("unix://{}", socket.display());
         let (output, errors) = (File::create(log)?, File::options().append(true).open(log)?);
@@ -100,7 +86,6 @@ impl Engine {
             .arg("--pidfile")
             .arg(run.path().join("pid"))
             .args(["--host", &host])
-            .args(flags)
             .stdin(Stdio::null())
             .stdout(output)
             .stderr(errors);

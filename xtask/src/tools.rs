@@ -72,8 +72,9 @@ pub(crate) fn install_for_counting() -> Result<()> {
 }
 
 /// What a Docker engine and its base images are made with.
-const DOCKER_PROGRAMS: [(&str, &str); 4] = [
+const DOCKER_PROGRAMS: [(&str, &str); 5] = [
     ("dockerd", "docker.io"),
+    ("ip", "iproute2"),
     ("iptables", "iptables"),
     ("debootstrap", "debootstrap"),
     ("go", "golang-go"),

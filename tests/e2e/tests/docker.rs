@@ -1,0 +1,291 @@
+//! Containers instead of processes: what happens when they, the node or the engine fail, and what a
+//! function can reach. The engine is the one that `cargo xtask test` brings.
+
+use e2e::{Function, Node, Place, request, until};
+use std::process::{Child, Command, Output, Stdio};
+use std::thread;
+
+const DOCKER: &[&str] = &["--backend", "docker"];
+
+/// What the engine's own client prints.
+fn docker(words: &[&str]) -> String {
+    let output = Command::new("docker").args(words).output();
+    let output = output.expect("the docker client is there");
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "docker {words:?}: {errors}");
+    String::from_utf8_lossy(&output.stdout).trim().to_owned()
+}
+
+/// The ids of what the engine has that is ours and has this in its name.
+fn ours(what: &str, name: &str) -> Vec<String> {
+    let (list, has_all) = match what {
+        "container" => (&["ps", "--all"][..], "{{.ID}} {{.Names}}"),
+        _ => (&["network", "ls"][..], "{{.ID}} {{.Name}}"),
+    };
+    let filters = ["--filter", "label=tinyFaaS", "--format", has_all];
+    let found = docker(&[list, &filters].concat());
+    let found = found.lines().filter(|line| line.contains(name));
+    let ids = found.filter_map(|line| line.split(' ').next());
+    ids.map(str::to_owned).collect()
+}
+
+fn echo(name: &str) -> Function {
+    Function::python(name, "def fn(input): return input\n")
+}
+
+#[test]
+fn a_container_that_is_killed_while_calls_run_is_replaced() {
+    let node = Node::start_at(&Place::new(), DOCKER);
+    node.deploy(&echo("mortal").set("threads", "2"));
+    let containers = ours("container", "mortal");
+    assert_eq!(containers.len(), 2);
+    let url = node.url("http", "mortal");
+    let calls = thread::spawn(move || {
+        let replies = (0..2000).map(|_| request("POST", &url, &[], b"x").status);
+        replies.filter(|status| *status != 200).collect::<Vec<_>>()
+    });
+    docker(&["kill", &containers[0]]);
+    let failed = calls.join().expect("the calls end");
+    // Only what it had in flight; one client has one call there.
+    assert!(failed.len() <= 1, "{failed:?}");
+    until("the container is replaced", || {
+        let handlers = node.describe("mortal")["handlers"].clone();
+        (handlers["ready"] == 2 && handlers["restarts"] == 1).then_some(())
+    });
+    let now = ours("container", "mortal");
+    assert!(now.len() == 2 && now.contains(&containers[1]), "{now:?}");
+    node.stop();
+    assert!(ours("container", "mortal").is_empty());
+    assert!(ours("network", "mortal").is_empty());
+}
+
+#[test]
+fn what_a_killed_node_leaves_is_removed_by_the_next() {
+    let place = Place::new();
+    let node = Node::start_at(&place, DOCKER);
+    node.deploy(&echo("orphan"));
+    let before = ours("container", "orphan");
+    assert_eq!(before.len(), 1);
+    node.kill();
+    assert_eq!(ours("container", "orphan"), before);
+    let node = Node::start_at(&place, DOCKER);
+    assert_eq!(node.post("orphan", b"back").text(), "back");
+    let after = ours("container", "orphan");
+    assert!(after.len() == 1 && after != before, "{before:?} {after:?}");
+    assert_eq!(ours("network", "orphan").len(), 1);
+    node.stop();
+    assert!(ours("container", "orphan").is_empty());
+    assert!(ours("network", "orphan").is_empty());
+}
+
+#[test]
+fn a_container_has_no_rights() {
+    let node = Node::start_at(&Place::new(), DOCKER);
+    let script = "#!/bin/sh
+id -u
+grep -E '^(CapEff|CapBnd|NoNewPrivs|Seccomp):' /proc/self/status | tr '\\t' ' '
+touch /fn/x 2>/dev/null || echo no code
+touch /etc/x 2>/dev/null || echo no root
+touch /shim/x 2>/dev/null || echo no shim
+touch /tmp/x && echo tmp
+test -e /var/run/docker.sock || echo no engine
+";
+    node.deploy(&Function::script("confined", script));
+    let said = node.post("confined", b"").expect_success().text();
+    let expected = "65534\nCapEff: 0000000000000000\nCapBnd: 0000000000000000\nNoNewPrivs: 1\n\
+        Seccomp: 2\nno code\nno root\nno shim\ntmp\nno engine\n";
+    assert_eq!(sorted(&said), sorted(expected));
+}
+
+fn sorted(text: &str) -> Vec<&str> {
+    let mut lines: Vec<_> = text.lines().map(str::trim).collect();
+    lines.sort_unstable();
+    lines
+}
+
+/// Says whether it reaches a host and port.
+const NOSY: &str = "import socket
+def fn(input):
+    host, port = input.split()
+    try:
+        socket.create_connection((host, int(port)), 1)
+    except OSError as error:
+        return 'no: %s' % error
+    return 'yes'
+";
+
+#[test]
+fn functions_do_not_reach_each_others_networks() {
+    let node = Node::start_at(&Place::new(), DOCKER);
+    node.deploy(&Function::python("nosy", NOSY));
+    node.deploy(&echo("neighbour"));
+    let container = &ours("container", "neighbour")[0];
+    let addresses = "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}";
+    let addr = docker(&["inspect", "--format", addresses, container]);
+    let said = node.post("nosy", format!("{addr} 7000").as_bytes()).text();
+    assert!(said.starts_with("no: "), "{said}");
+}
+
+/// Another machine, as this one sees it: a network namespace with a server.
+struct Outside {
+    server: Child,
+}
+
+impl Outside {
+    const NAME: &str = "tf-outside";
+
+    fn start() -> Self {
+        for words in [
+            "netns add tf-outside",
+            "link add tf-out0 type veth peer name tf-out1 netns tf-outside",
+            "addr add 10.98.7.1/30 dev tf-out0",
+            "link set tf-out0 up",
+            "-n tf-outside addr add 10.98.7.2/30 dev tf-out1",
+            "-n tf-outside link set tf-out1 up",
+        ] {
+            let done = Command::new("ip").args(words.split(' ')).output();
+            let done = done.expect("ip is there");
+            assert!(done.status.success(), "ip {words}: {done:?}");
+        }
+        let serve = [
+            "netns",
+            "exec",
+            Self::NAME,
+            "python3",
+            "-m",
+            "http.server",
+            "8080",
+        ];
+        let mut server = Command::new("ip");
+        server
+            .args(serve)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
+        Self {
+            server: server.spawn().expect("ip is there"),
+        }
+    }
+}
+
+impl Drop for Outside {
+    fn drop(&mut self) {
+        // `ip netns exec` has become the server.
+        drop(self.server.kill());
+        drop(self.server.wait());
+        drop(Command::new("ip").args(["link", "del", "tf-out0"]).status());
+        drop(
+            Command::new("ip")
+                .args(["netns", "del", Self::NAME])
+                .status(),
+        );
+    }
+}
+
+#[test]
+fn only_a_function_with_network_gets_out() {
+    let node = Node::start_at(&Place::new(), DOCKER);
+    node.deploy(&Function::python("inside", NOSY));
+    node.deploy(&Function::python("outward", NOSY).set("network", "true"));
+    let _outside = Outside::start();
+    until("the function with network reaches it", || {
+        let said = node.post("outward", b"10.98.7.2 8080").text();
+        (said == "yes").then_some(())
+    });
+    let said = node.post("inside", b"10.98.7.2 8080").text();
+    assert!(said.starts_with("no: "), "{said}");
+}
+
+#[test]
+fn a_function_that_does_not_load_leaves_nothing_and_says_why() {
+    let node = Node::start_at(&Place::new(), DOCKER);
+    let broken = Function::python("broken", "print('loading')\nimport no_such_module\n");
+    let answer = node.try_deploy(&broken);
+    assert_eq!(answer.status, 422, "{}", answer.text());
+    assert!(
+        answer.text().contains("no_such_module"),
+        "{}",
+        answer.text()
+    );
+    let broken = Function::new("broken", "go").file("fn.go", "package main\nfunc nonsense( {\n");
+    let answer = node.try_deploy(&broken);
+    assert!(answer.text().contains("fn.go:2"), "{}", answer.text());
+    until("nothing is left", || {
+        let left = ours("container", "broken").len() + ours("network", "broken").len();
+        (left == 0).then_some(())
+    });
+}
+
+#[test]
+fn trouble_with_the_engine_is_told_with_what_to_do() {
+    let place = Place::new();
+    let serve = |host: &str| -> Output {
+        let mut serve = place.serve(DOCKER);
+        let output = serve.env("DOCKER_HOST", host).output();
+        output.expect("the program starts")
+    };
+    for (host, expected) in [
+        ("unix:///nowhere/docker.sock", "systemctl start docker"),
+        ("tcp://127.0.0.1:2375", "unix:///var/run/docker.sock"),
+    ] {
+        let ended = serve(host);
+        let said = String::from_utf8_lossy(&ended.stderr);
+        assert_eq!(ended.status.code(), Some(1), "{said}");
+        assert!(said.contains(expected), "{said}");
+    }
+    let absent = [
+        "--backend",
+        "docker",
+        "--image-python3",
+        "localhost:1/none:1",
+    ];
+    let node = Node::start_at(&place, &absent);
+    let answer = node.try_deploy(&echo("imageless"));
+    assert!(answer.text().contains("docker load"), "{}", answer.text());
+    assert!(
+        answer.text().contains("--image-python3"),
+        "{}",
+        answer.text()
+    );
+}
+
+#[test]
+fn clean_removes_what_carries_the_label_and_nothing_else() {
+    let tag = format!("cleaned-{}", std::process::id());
+    let (mine, theirs) = (format!("tinyfaas-x-{tag}"), format!("theirs-{tag}"));
+    for (name, labels) in [
+        (&mine, &["--label", "tinyFaaS=x"][..]),
+        (&theirs, &["--label", "other=tinyFaaS"][..]),
+    ] {
+        docker(
+            &[
+                &["create", "--name", name][..],
+                labels,
+                &["alpine:3", "true"],
+            ]
+            .concat(),
+        );
+        let subnet = if name == &mine {
+            "10.99.1.0/24"
+        } else {
+            "10.99.2.0/24"
+        };
+        let network = ["network", "create", "--subnet", subnet];
+        docker(&[&network[..], labels, &[name]].concat());
+        docker(&[&["volume", "create"][..], labels, &[name]].concat());
+    }
+    let clean = Command::new(e2e::program()).arg("clean").output();
+    let clean = clean.expect("the program starts");
+    assert!(clean.status.success(), "{clean:?}");
+    for list in [
+        &["ps", "--all", "--format", "{{.Names}}"][..],
+        &["network", "ls", "--format", "{{.Name}}"],
+        &["volume", "ls", "--format", "{{.Name}}"],
+    ] {
+        let left = docker(list);
+        assert!(!left.contains(&mine), "{list:?}: {left}");
+        assert!(left.contains(&theirs), "{list:?}: {left}");
+    }
+    docker(&["rm", &theirs]);
+    docker(&["network", "rm", &theirs]);
+    docker(&["volume", "rm", &theirs]);
+}
