@@ -3,7 +3,7 @@
 
 use anyhow::{Context, Result, ensure};
 use bench::row::{Results, Row, Target};
-use bench::scenario::{COMPARED, PAIRS, SCENARIOS, Setting, run_pair};
+use bench::scenario::{COMPARED, PAIRS, SCENARIOS, Setting, run_alone, run_pair};
 use bench::{reference, report};
 use clap::{Args, Parser, Subcommand};
 use std::path::{Path, PathBuf};
@@ -178,7 +178,7 @@ fn said(program: &str, words: &[&str]) -> Result<String> {
     Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }
 
-/// Ours over the other's, scenario by scenario, each round of both in the same minute.
+/// The one program's over the other's, scenario by scenario, in turns.
 fn beside(compare: &Compare) -> Result<()> {
     let mut wanted: Vec<&str> = compare.scenarios.iter().map(String::as_str).collect();
     if wanted.is_empty() {
@@ -187,12 +187,9 @@ fn beside(compare: &Compare) -> Result<()> {
     for pair in PAIRS.iter().filter(|pair| wanted.contains(&pair.name)) {
         let mut ratios = Vec::new();
         for _ in 0..compare.common.rounds {
-            let mut one = compare.common.setting(&compare.tinyfaas)?;
-            one.rounds = 1;
-            let now = run_pair(pair, &one)?;
-            one.tinyfaas = std::path::absolute(&compare.with)?;
-            let before = run_pair(pair, &one)?;
-            ratios.push(now.value / before.value);
+            let now = run_alone(pair, &compare.common.setting(&compare.tinyfaas)?)?;
+            let before = run_alone(pair, &compare.common.setting(&compare.with)?)?;
+            ratios.push(now / before);
         }
         let row = Row::new(pair.name, pair.what, "times", &ratios, Target::None);
         println!(

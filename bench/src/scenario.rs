@@ -80,4 +80,4 @@ pub const SCENARIOS: [Scenario; 7] = [
     },
 ];
 
-pub use throughput::{COMPARED, PAIRS, Pair, run_pair};
+pub use throughput::{COMPARED, PAIRS, Pair, run_alone, run_pair};

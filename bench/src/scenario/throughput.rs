@@ -9,6 +9,7 @@ use crate::reference::{Kind, Reference};
 use crate::row::{Row, Target};
 use anyhow::{Result, ensure};
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -185,67 +186,88 @@ impl Served {
     }
 }
 
+/// A node with the pair's function, warm.
+fn deployed(pair: &Pair, setting: &Setting) -> Result<Node> {
+    let node = Node::start(&setting.tinyfaas)?;
+    let threads = std::thread::available_parallelism()?.to_string();
+    let flags = ["--threads", &threads];
+    let flags = if pair.against == Against::Spawning {
+        &flags[..]
+    } else {
+        &[]
+    };
+    node.deploy(&example(pair), "bench", flags)?;
+    // Interpreters and caches warm up.
+    ours(pair, &node, setting.time / 4)?;
+    Ok(node)
+}
+
+fn example(pair: &Pair) -> PathBuf {
+    crate::folder().join("../examples").join(pair.example)
+}
+
+fn ours(pair: &Pair, node: &Node, time: Duration) -> Result<Served> {
+    let part = match pair.endpoint {
+        Endpoint::Http => "http",
+        Endpoint::Coap => "coap",
+        Endpoint::Grpc => "grpc",
+    };
+    let served = served(pair.endpoint, node.addr(part)?, "bench", node.pid(), time)?;
+    let numbers = &served.numbers;
+    ensure!(numbers.wrong == 0, "{}: {numbers:?}", pair.name);
+    Ok(served)
+}
+
+/// Measures one program at one pair's load, without the reference.
+///
+/// # Errors
+/// Where it can't be started, or answers wrongly.
+pub fn run_alone(pair: &Pair, setting: &Setting) -> Result<f64> {
+    let node = deployed(pair, setting)?;
+    Ok(pair.value(&ours(pair, &node, setting.time)?))
+}
+
 /// Measures one pair: ours, the reference, ours, the reference, …
 ///
 /// # Errors
 /// Where one of them can't be started, or answers wrongly.
 pub fn run_pair(pair: &Pair, setting: &Setting) -> Result<Row> {
-    let node = Node::start(&setting.tinyfaas)?;
-    let example = crate::folder().join("../examples").join(pair.example);
-    let threads = if pair.against == Against::Spawning {
-        std::thread::available_parallelism()?.to_string()
-    } else {
-        String::new()
-    };
-    let flags = ["--threads", &threads];
-    let flags = if threads.is_empty() { &[][..] } else { &flags };
-    node.deploy(&example, "bench", flags)?;
+    let node = deployed(pair, setting)?;
     let reference = match pair.against {
         Against::Rate(kind) | Against::RatePerCpu(kind) => {
             Some(Reference::start(kind, &setting.tools)?)
         }
         Against::Spawning => None,
     };
-    let part = match pair.endpoint {
-        Endpoint::Http => "http",
-        Endpoint::Coap => "coap",
-        Endpoint::Grpc => "grpc",
-    };
-    let ours = || {
-        served(
-            pair.endpoint,
-            node.addr(part)?,
-            "bench",
-            node.pid(),
-            setting.time,
-        )
-    };
     let theirs = || match &reference {
         Some(server) => served(pair.endpoint, server.addr, "", server.pid(), setting.time),
-        None => spawning(&example.join("fn.sh"), setting.time),
+        None => spawning(&example(pair).join("fn.sh"), setting.time),
     };
-    // Interpreters and caches warm up.
-    served(
-        pair.endpoint,
-        node.addr(part)?,
-        "bench",
-        node.pid(),
-        setting.time / 4,
-    )?;
     let mut rounds = Vec::new();
     for _ in 0..setting.rounds {
-        let (ours, theirs) = (ours()?, theirs()?);
-        ensure!(ours.numbers.wrong == 0, "{}: {:?}", pair.name, ours.numbers);
-        rounds.push((ours, theirs));
+        rounds.push((ours(pair, &node, setting.time)?, theirs()?));
     }
     Ok(row(pair, rounds))
 }
 
+impl Pair {
+    fn value(&self, served: &Served) -> f64 {
+        match self.against {
+            Against::Rate(_) | Against::Spawning => served.numbers.rate,
+            Against::RatePerCpu(_) => served.per_cpu(),
+        }
+    }
+
+    fn unit(&self) -> &'static str {
+        match self.against {
+            Against::Rate(_) | Against::Spawning => "a second",
+            Against::RatePerCpu(_) => "a CPU second",
+        }
+    }
+}
+
 fn row(pair: &Pair, rounds: Vec<(Served, Served)>) -> Row {
-    let (unit, value): (_, fn(&Served) -> f64) = match pair.against {
-        Against::Rate(_) | Against::Spawning => ("a second", |served| served.numbers.rate),
-        Against::RatePerCpu(_) => ("a CPU second", Served::per_cpu),
-    };
+    let (unit, value) = (pair.unit(), |served: &Served| pair.value(served));
     let each = |of: &dyn Fn(&(Served, Served)) -> f64| rounds.iter().map(of).collect::<Vec<_>>();
     let ratios = each(&|(ours, theirs)| value(ours) / value(theirs));
     let median = |values: &[f64]| Row::new("", "", "", values, Target::None).value;

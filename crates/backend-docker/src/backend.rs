@@ -38,7 +38,7 @@ pub struct Options {
 }
 
 /// How long the engine may take to remove the last containers and networks.
-const LAST_REMOVALS: Duration = Duration::from_secs(30);
+const LAST_REMOVALS: Duration = Duration::from_secs(15);
 
 /// Runs handlers as containers.
 #[derive(Debug)]

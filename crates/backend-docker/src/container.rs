@@ -15,7 +15,7 @@ use futures_util::StreamExt;
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::task::JoinHandle;
 
 /// The user and group that functions are: nobody, on every Linux.
@@ -26,6 +26,9 @@ const CPU_PERIOD_US: i64 = 100_000;
 
 /// How long to wait before the engine is asked again, where it does not answer.
 const ENGINE_PAUSE: Duration = Duration::from_millis(500);
+
+/// How long an engine that does not answer is waited for.
+const ENGINE_PATIENCE: Duration = Duration::from_secs(10);
 
 /// What to run, and within which bounds.
 #[derive(Debug)]
@@ -68,6 +71,14 @@ pub(crate) struct Container {
     output: Option<JoinHandle<()>>,
     /// How it ended, once it has and nothing is left of it.
     ended: Option<Exit>,
+}
+
+/// What the engine says of a container.
+enum State {
+    Ended(Exit),
+    Running,
+    /// It does not answer.
+    Unknown,
 }
 
 /// How a container ended.
@@ -117,43 +128,58 @@ impl Container {
         &self.name
     }
 
-    /// Waits until it has ended and all that it printed is in the log, then removes it. Without an
-    /// engine this waits until there is one.
+    /// Waits until it has ended and all that it printed is in the log, then removes it. An engine
+    /// that is away is waited for, but for [`ENGINE_PATIENCE`] only: the container is removed when
+    /// there is one again.
     pub(crate) async fn wait(&mut self) -> Exit {
+        let mut silent = None;
         loop {
             if let Some(ended) = &self.ended {
                 return ended.clone();
             }
-            if let Some(exit) = self.exit().await {
-                if let Some(output) = &mut self.output {
-                    // Whatever came of it, there is no more.
-                    let _printed = output.await.is_ok();
-                    self.output = None;
+            match self.exit().await {
+                State::Ended(exit) => {
+                    if let Some(output) = &mut self.output {
+                        // Whatever came of it, there is no more.
+                        let _printed = output.await.is_ok();
+                        self.output = None;
+                    }
+                    remove(&self.engine, &self.name).await;
+                    self.ended = Some(exit);
                 }
-                remove(&self.engine, &self.name).await;
-                self.ended = Some(exit);
+                State::Running => silent = None,
+                State::Unknown => {
+                    let since = *silent.get_or_insert_with(Instant::now);
+                    if since.elapsed() > ENGINE_PATIENCE {
+                        self.kill();
+                        self.ended = Some(Exit {
+                            is_success: false,
+                            text: "the Docker engine does not answer".to_owned(),
+                        });
+                    }
+                }
             }
         }
     }
 
-    /// How it ended; none where the engine did not say.
-    async fn exit(&self) -> Option<Exit> {
+    async fn exit(&self) -> State {
         let docker = &self.engine.docker;
         let options = WaitContainerOptionsBuilder::default().condition("not-running");
         let mut waiting = Box::pin(docker.wait_container(&self.name, Some(options.build())));
         match waiting.next().await {
             Some(Ok(_) | Err(Error::DockerContainerWaitError { .. })) => {}
-            Some(Err(error)) if is_gone(&error) => return Some(gone()),
+            Some(Err(error)) if is_gone(&error) => return State::Ended(gone()),
             Some(Err(_)) | None => tokio::time::sleep(ENGINE_PAUSE).await,
         }
         let inspected = docker.inspect_container(&self.name, None::<InspectContainerOptions>);
         match inspected.await {
-            Ok(found) => {
-                let state = found.state?;
-                (state.running != Some(true)).then(|| describe(&state))
-            }
-            Err(error) if is_gone(&error) => Some(gone()),
-            Err(_) => None,
+            Ok(found) => match found.state {
+                Some(state) if state.running != Some(true) => State::Ended(describe(&state)),
+                Some(_) => State::Running,
+                None => State::Unknown,
+            },
+            Err(error) if is_gone(&error) => State::Ended(gone()),
+            Err(_) => State::Unknown,
         }
     }
 

@@ -1,11 +1,12 @@
 //! The connection to the engine, what our things are called there, and what its errors mean.
 
+use crate::network::first_block;
 use bollard::errors::Error;
 use bollard::{API_DEFAULT_VERSION, ClientVersion, Docker};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 use tokio_util::task::TaskTracker;
 
@@ -58,6 +59,8 @@ pub(crate) struct Engine {
     /// What has to end before this backend has ended.
     pub(crate) tracker: TaskTracker,
     next_number: AtomicU64,
+    /// The subnet that is tried next.
+    pub(crate) next_block: AtomicU32,
 }
 
 impl Engine {
@@ -89,6 +92,7 @@ impl Engine {
         }
         Ok(Arc::new(Self {
             docker,
+            next_block: first_block(&instance),
             instance,
             tracker: TaskTracker::new(),
             next_number: AtomicU64::new(1),

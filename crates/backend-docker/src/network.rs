@@ -3,6 +3,7 @@
 use crate::engine::{Engine, REMOVAL_PAUSE, REMOVALS, explain, is_gone};
 use bollard::models::{Ipam, IpamConfig, NetworkCreateRequest};
 use faas::PrepareError;
+use sha2::{Digest, Sha256};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -15,7 +16,14 @@ const BLOCKS: u32 = 1 << (20 - BLOCK_BITS);
 /// Blocks that others have are stepped over, so many at most.
 const ATTEMPTS: u32 = 64;
 
-static NEXT_BLOCK: AtomicU32 = AtomicU32::new(0);
+/// Where an instance begins: another on this machine, with another engine, most likely elsewhere.
+/// An engine knows only its own networks.
+pub(crate) fn first_block(instance: &str) -> AtomicU32 {
+    let digest = Sha256::digest(instance);
+    AtomicU32::new(u32::from_be_bytes([
+        digest[0], digest[1], digest[2], digest[3],
+    ]))
+}
 
 /// A network; dropping it removes it.
 #[derive(Debug)]
@@ -34,7 +42,7 @@ impl Network {
         let name = engine.unique(what);
         let mut last = String::new();
         for _ in 0..ATTEMPTS {
-            let block = NEXT_BLOCK.fetch_add(1, Ordering::Relaxed) % BLOCKS;
+            let block = engine.next_block.fetch_add(1, Ordering::Relaxed) % BLOCKS;
             let request = NetworkCreateRequest {
                 name: name.clone(),
                 driver: Some("bridge".to_owned()),

@@ -191,18 +191,22 @@ impl Io {
         let mut buffers = self.buffers.chunks_exact_mut(DATAGRAM_BYTES_MAX);
         let mut buffers: [_; BATCH] =
             std::array::from_fn(|_| IoSliceMut::new(buffers.next().unwrap_or_default()));
+        let mut count = 0;
         let received = self.socket.try_io(Interest::READABLE, || {
             let socket = (&self.socket).into();
-            self.state.recv(socket, &mut buffers, &mut self.received)
-        });
-        self.count = match received {
-            Ok(count) => count,
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
-            Err(error) => {
-                tracing::debug!(%error, "a CoAP socket could not be read");
-                0
+            count = self.state.recv(socket, &mut buffers, &mut self.received)?;
+            if count < BATCH {
+                // That was all there is: said now, it saves a look that would find nothing.
+                return Err(io::ErrorKind::WouldBlock.into());
             }
-        };
+            Ok(())
+        });
+        self.count = count;
+        if let Err(error) = received
+            && error.kind() != io::ErrorKind::WouldBlock
+        {
+            tracing::debug!(%error, "a CoAP socket could not be read");
+        }
     }
 
     /// The datagrams of the last batch.
