@@ -77,7 +77,7 @@ impl Engine {
         let socket = run.path().join("docker.sock");
         let host = format!("unix://{}", socket.display());
         let (output, errors) = (File::create(log)?, File::options().append(true).open(log)?);
-        let mut dockerd = Command::new("dockerd");
+        let mut dockerd = program("dockerd");
         dockerd
             .arg("--data-root")
             .arg(folder.join("data"))
@@ -187,6 +187,13 @@ impl Drop for Engine {
     }
 }
 
+/// A program of the system, which calls others.
+fn program(name: &str) -> Command {
+    let mut program = Command::new(name);
+    program.env("PATH", command::path());
+    program
+}
+
 /// A Debian like this machine's, with the interpreters.
 fn bootstrap(root: &Path) -> Result<()> {
     if root.exists() {
@@ -205,7 +212,7 @@ fn bootstrap(root: &Path) -> Result<()> {
         .filter_map(|line| line.rsplit_once(' '))
         .find_map(|(mirror, release)| (release == codename).then_some(mirror))
         .context("apt knows no mirror of this release")?;
-    let mut debootstrap = Command::new("debootstrap");
+    let mut debootstrap = program("debootstrap");
     debootstrap.args(["--variant=minbase", "--include=nodejs,python3", codename]);
     debootstrap.arg(root).arg(mirror);
     // What it prints names the mirror.

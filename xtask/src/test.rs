@@ -78,6 +78,7 @@ fn rust_tests(
     };
     tests
         .env("TINYFAAS_BIN", crate::target_dir()?.join("debug/tinyfaas"))
+        .env("PATH", command::path())
         .env("DOCKER_HOST", &docker.host)
         .env("E2E_PYTHON", &tools.python)
         .env("E2E_COAP_CLI", &tools.coap_cli);
