@@ -56,6 +56,12 @@ pub struct Numbers {
     pub wrong: u64,
     /// Calls that had no reply in time.
     pub lost: u64,
+    /// CPU seconds of the process that served, its handlers not counted.
+    #[serde(default)]
+    pub cpu_seconds: f64,
+    /// CPU seconds of its handlers.
+    #[serde(default)]
+    pub handlers_cpu_seconds: f64,
 }
 
 impl Outcome {
@@ -91,6 +97,7 @@ impl Outcome {
             p999_us: at(0.999),
             wrong: self.wrong,
             lost: self.lost,
+            ..Numbers::default()
         }
     }
 }

@@ -58,5 +58,6 @@ pub fn run(url: &str, payload: usize, open: usize, time: Duration) -> Result<Num
         p999_us,
         wrong: wrong as u64,
         lost: lost as u64,
+        ..Numbers::default()
     })
 }

@@ -25,6 +25,8 @@ const CORES_BUSY: f64 = 0.5;
 /// The spread of the rates: six decades are three standard deviations either way.
 const DEVIATIONS_IN_DECADES: f64 = 1.0;
 const SEED: u64 = 7;
+/// How often memory is looked at.
+const SAMPLES: Duration = Duration::from_secs(5);
 
 /// A function and when it is called.
 #[derive(Debug, Clone)]
@@ -98,7 +100,17 @@ pub(super) fn run(setting: &Setting) -> Result<Vec<Row>> {
         .enable_all()
         .build()?;
     let memory_before = memory(&node)?;
-    let seen = runtime.block_on(drive(&node, &members, setting.fleet))?;
+    let mut most = memory_before;
+    let seen = runtime.block_on(async {
+        let driving = drive(&node, &members, setting.fleet);
+        tokio::pin!(driving);
+        loop {
+            tokio::select! {
+                driven = &mut driving => return driven,
+                () = tokio::time::sleep(SAMPLES) => most = most.max(memory(&node)?),
+            }
+        }
+    })?;
     let memory_after = memory(&node)?;
     let numbers = seen.numbers();
     let calls = numbers.replies + numbers.wrong;
@@ -112,7 +124,8 @@ pub(super) fn run(setting: &Setting) -> Result<Vec<Row>> {
     );
     #[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
     let failed = numbers.wrong as f64;
-    let memory = format!("{memory_before:.0} MB before, {memory_after:.0} MB after");
+    let memory =
+        format!("{memory_before:.0} MB before, {most:.0} MB at most, {memory_after:.0} MB after");
     let row = |name, what, unit, value, target| Row::new(name, what, unit, &[value], target);
     Ok(vec![
         row(

@@ -4,7 +4,7 @@ use super::Setting;
 use crate::load::coap::{Coap, Pace};
 use crate::load::{Numbers, grpc, wrk};
 use crate::node::Node;
-use crate::process::cpu_seconds;
+use crate::process::{cpu_seconds, cpu_seconds_of_tree};
 use crate::reference::{Kind, Reference};
 use crate::row::{Row, Target};
 use anyhow::{Result, ensure};
@@ -173,19 +173,6 @@ pub(super) fn run(setting: &Setting) -> Result<Vec<Row>> {
     PAIRS.iter().map(|pair| run_pair(pair, setting)).collect()
 }
 
-/// A load with the CPU time of the process that served it.
-struct Served {
-    numbers: Numbers,
-    cpu_seconds: f64,
-}
-
-impl Served {
-    #[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
-    fn per_cpu(&self) -> f64 {
-        self.numbers.replies as f64 / self.cpu_seconds.max(0.01)
-    }
-}
-
 /// A node with the pair's function, warm.
 fn deployed(pair: &Pair, setting: &Setting) -> Result<Node> {
     let node = Node::start(&setting.tinyfaas)?;
@@ -206,16 +193,15 @@ fn example(pair: &Pair) -> PathBuf {
     crate::folder().join("../examples").join(pair.example)
 }
 
-fn ours(pair: &Pair, node: &Node, time: Duration) -> Result<Served> {
+fn ours(pair: &Pair, node: &Node, time: Duration) -> Result<Numbers> {
     let part = match pair.endpoint {
         Endpoint::Http => "http",
         Endpoint::Coap => "coap",
         Endpoint::Grpc => "grpc",
     };
-    let served = served(pair.endpoint, node.addr(part)?, "bench", node.pid(), time)?;
-    let numbers = &served.numbers;
+    let numbers = served(pair.endpoint, node.addr(part)?, "bench", node.pid(), time)?;
     ensure!(numbers.wrong == 0, "{}: {numbers:?}", pair.name);
-    Ok(served)
+    Ok(numbers)
 }
 
 /// Measures one program at one pair's load, without the reference.
@@ -251,10 +237,11 @@ pub fn run_pair(pair: &Pair, setting: &Setting) -> Result<Row> {
 }
 
 impl Pair {
-    fn value(&self, served: &Served) -> f64 {
+    fn value(&self, numbers: &Numbers) -> f64 {
         match self.against {
-            Against::Rate(_) | Against::Spawning => served.numbers.rate,
-            Against::RatePerCpu(_) => served.per_cpu(),
+            Against::Rate(_) | Against::Spawning => numbers.rate,
+            #[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
+            Against::RatePerCpu(_) => numbers.replies as f64 / numbers.cpu_seconds.max(0.01),
         }
     }
 
@@ -266,9 +253,9 @@ impl Pair {
     }
 }
 
-fn row(pair: &Pair, rounds: Vec<(Served, Served)>) -> Row {
-    let (unit, value) = (pair.unit(), |served: &Served| pair.value(served));
-    let each = |of: &dyn Fn(&(Served, Served)) -> f64| rounds.iter().map(of).collect::<Vec<_>>();
+fn row(pair: &Pair, rounds: Vec<(Numbers, Numbers)>) -> Row {
+    let (unit, value) = (pair.unit(), |numbers: &Numbers| pair.value(numbers));
+    let each = |of: &dyn Fn(&(Numbers, Numbers)) -> f64| rounds.iter().map(of).collect::<Vec<_>>();
     let ratios = each(&|(ours, theirs)| value(ours) / value(theirs));
     let median = |values: &[f64]| Row::new("", "", "", values, Target::None).value;
     let seen = format!(
@@ -282,10 +269,7 @@ fn row(pair: &Pair, rounds: Vec<(Served, Served)>) -> Row {
         Target::None
     };
     let mut row = Row::new(pair.name, pair.what, "times", &ratios, target).seen(seen);
-    let loads = rounds.into_iter();
-    row.loads = loads
-        .map(|(ours, theirs)| (ours.numbers, theirs.numbers))
-        .collect();
+    row.loads = rounds;
     row
 }
 
@@ -295,9 +279,9 @@ fn served(
     path: &str,
     pid: u32,
     time: Duration,
-) -> Result<Served> {
-    let before = cpu_seconds(pid)?;
-    let numbers = match endpoint {
+) -> Result<Numbers> {
+    let (before, before_all) = (cpu_seconds(pid)?, cpu_seconds_of_tree(pid)?);
+    let mut numbers = match endpoint {
         Endpoint::Http => wrk::run(&format!("http://{to}/{path}"), PAYLOAD, OPEN, time)?,
         Endpoint::Coap => {
             let load = Coap {
@@ -320,14 +304,14 @@ fn served(
                 .numbers()
         }
     };
-    Ok(Served {
-        numbers,
-        cpu_seconds: cpu_seconds(pid)? - before,
-    })
+    numbers.cpu_seconds = cpu_seconds(pid)? - before;
+    let all = cpu_seconds_of_tree(pid)? - before_all;
+    numbers.handlers_cpu_seconds = (all - numbers.cpu_seconds).max(0.0);
+    Ok(numbers)
 }
 
 /// Starts a script over and over, as many at once as there are cores.
-fn spawning(script: &std::path::Path, time: Duration) -> Result<Served> {
+fn spawning(script: &std::path::Path, time: Duration) -> Result<Numbers> {
     let cores = std::thread::available_parallelism()?.get();
     let begin = Instant::now();
     let counted = std::thread::scope(|scope| {
@@ -358,12 +342,9 @@ fn spawning(script: &std::path::Path, time: Duration) -> Result<Served> {
     })?;
     #[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
     let rate = counted as f64 / begin.elapsed().as_secs_f64();
-    Ok(Served {
-        numbers: Numbers {
-            rate,
-            replies: counted,
-            ..Numbers::default()
-        },
-        cpu_seconds: 0.0,
+    Ok(Numbers {
+        rate,
+        replies: counted,
+        ..Numbers::default()
     })
 }
