@@ -12,9 +12,8 @@ use faas::{
     Backend, BackendReport, BoxFuture, Handler, Isolation, Limits, Package, PrepareError, Runtime,
     RuntimeReport,
 };
-use futures_util::future::join_all;
-use handler_protocol::Supervised;
-use handler_protocol::supervisor::Identity;
+use handler_protocol::Spawn;
+use handler_protocol::supervisor::{Identity, start_all};
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Weak};
@@ -101,29 +100,14 @@ impl DockerBackend {
         template: &Arc<Template>,
     ) -> Result<Vec<Arc<dyn Handler>>, PrepareError> {
         let spec = &template.package.spec;
-        let starting = (0..spec.handlers).map(|_| {
-            let identity = Identity {
-                id: self.engine.id(spec.name.as_str()).into(),
-                name: spec.name.clone(),
-                log: Arc::clone(&template.package.log),
-            };
-            let (template, limits) = (Arc::clone(template), Arc::clone(&self.limits));
-            Supervised::start(template, identity, limits, &self.engine.tracker)
+        let identities = (0..spec.handlers).map(|_| Identity {
+            id: self.engine.id(spec.name.as_str()).into(),
+            name: spec.name.clone(),
+            log: Arc::clone(&template.package.log),
         });
-        let mut handlers: Vec<Arc<dyn Handler>> = Vec::new();
-        let mut failure = None;
-        for started in join_all(starting).await {
-            match started {
-                Ok(handler) => handlers.push(Arc::new(handler)),
-                Err(error) => failure = Some(error),
-            }
-        }
-        let Some(failure) = failure else {
-            return Ok(handlers);
-        };
-        let stopping = handlers.iter().map(|handler| handler.stop(Duration::ZERO));
-        join_all(stopping).await;
-        Err(failure)
+        let spawn: Arc<dyn Spawn> = template.clone();
+        let tracker = &self.engine.tracker;
+        start_all(&spawn, identities.collect(), &self.limits, tracker).await
     }
 
     /// The volumes with the code and with the shim, and whether something was built.

@@ -11,9 +11,8 @@ use crate::sandbox::cgroup::Cgroups;
 use crate::sandbox::spawner::Spawner;
 use crate::shims::Shims;
 use faas::{Backend, BackendReport, BoxFuture, Handler, Limits, Package, PrepareError};
-use futures_util::future::join_all;
-use handler_protocol::Supervised;
-use handler_protocol::supervisor::Identity;
+use handler_protocol::Spawn;
+use handler_protocol::supervisor::{Identity, start_all};
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -168,39 +167,15 @@ impl ProcessBackend {
         package.check_code()?;
         let interpreter = node.finder.find(package.spec.runtime).await?;
         let built = dependencies::install(node, &package, interpreter.as_ref()).await?;
-        let template = Arc::new(self.template(&package, interpreter, built));
-        let starting = (0..package.spec.handlers).map(|_| {
-            let identity = Identity {
-                id: node.next_id(&package.spec.name.as_str().replace('/', "-")),
-                name: package.spec.name.clone(),
-                log: Arc::clone(&package.log),
-            };
-            let template = Arc::clone(&template);
-            Supervised::start(
-                template,
-                identity,
-                Arc::clone(&node.limits),
-                &node.sandbox.tracker,
-            )
+        let spawn: Arc<dyn Spawn> = Arc::new(self.template(&package, interpreter, built));
+        let spec = &package.spec;
+        let identities = (0..spec.handlers).map(|_| Identity {
+            id: node.next_id(&spec.name.as_str().replace('/', "-")),
+            name: spec.name.clone(),
+            log: Arc::clone(&package.log),
         });
-        let mut handlers: Vec<Arc<dyn Handler>> = Vec::new();
-        let mut failure = None;
-        for started in join_all(starting).await {
-            match started {
-                Ok(handler) => handlers.push(Arc::new(handler)),
-                Err(error) => failure = Some(error),
-            }
-        }
-        let Some(failure) = failure else {
-            return Ok(handlers);
-        };
-        join_all(
-            handlers
-                .iter()
-                .map(|handler| handler.stop(std::time::Duration::ZERO)),
-        )
-        .await;
-        Err(failure)
+        let tracker = &node.sandbox.tracker;
+        start_all(&spawn, identities.collect(), &node.limits, tracker).await
     }
 
     fn template(

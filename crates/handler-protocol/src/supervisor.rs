@@ -6,6 +6,7 @@ use faas::{
     BoxFuture, FunctionLog, FunctionName, Handler, HandlerState, HandlerStatus, Invocation,
     InvokeError, Limits, LogStream, PrepareError, Reply,
 };
+use futures_util::future::join_all;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -124,6 +125,34 @@ impl Supervised {
             at_once,
         })
     }
+}
+
+/// Starts handlers together, one for each identity, and returns when all are ready.
+///
+/// # Errors
+/// Where one does not get ready; then none is left running.
+pub async fn start_all(
+    spawn: &Arc<dyn Spawn>,
+    identities: Vec<Identity>,
+    limits: &Arc<Limits>,
+    tracker: &TaskTracker,
+) -> Result<Vec<Arc<dyn Handler>>, PrepareError> {
+    let starting = identities.into_iter().map(|identity| {
+        Supervised::start(Arc::clone(spawn), identity, Arc::clone(limits), tracker)
+    });
+    let mut handlers: Vec<Arc<dyn Handler>> = Vec::new();
+    let mut failure = None;
+    for started in join_all(starting).await {
+        match started {
+            Ok(handler) => handlers.push(Arc::new(handler)),
+            Err(error) => failure = Some(error),
+        }
+    }
+    let Some(failure) = failure else {
+        return Ok(handlers);
+    };
+    join_all(handlers.iter().map(|handler| handler.stop(Duration::ZERO))).await;
+    Err(failure)
 }
 
 impl Shared {

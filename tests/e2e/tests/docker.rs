@@ -263,7 +263,8 @@ impl Engine {
         Self { folder, dockerd }
     }
 
-    /// Beside the one of the other tests, whose bridge and rules it must leave alone.
+    /// Beside the one of the other tests, whose rules it must leave alone. It takes the same bridge:
+    /// one that is told to have none would remove it.
     fn launch(folder: &TempDir) -> Child {
         let path = |name: &str| folder.path().join(name);
         let log = std::fs::File::create(path("log")).expect("a file for the log");
@@ -276,7 +277,7 @@ impl Engine {
         dockerd
             .arg("--host")
             .arg(format!("unix://{}", path("sock").display()));
-        dockerd.args(["--bridge", "none", "--iptables=false"]);
+        dockerd.arg("--iptables=false");
         dockerd
             .stdin(Stdio::null())
             .stdout(Stdio::null())

@@ -2,7 +2,7 @@
 
 use super::bind::Addresses;
 use super::bundled::{Outcome, Result as Deployment};
-use crate::config::Config;
+use crate::config::{BackendName, Config};
 use crate::output;
 use std::net::{IpAddr, SocketAddr};
 
@@ -16,10 +16,11 @@ pub(crate) fn addresses(config: &Config, addresses: &Addresses) {
     for (scheme, addr) in addresses.endpoints() {
         row(title(scheme), &url(scheme, addr));
     }
-    let isolation = format!(
-        "{} (tinyfaas doctor shows its parts)",
-        config.sandbox.as_str()
-    );
+    let isolation = match config.backend {
+        BackendName::Process => config.sandbox.as_str(),
+        BackendName::Docker => "Docker containers",
+    };
+    let isolation = format!("{isolation} (tinyfaas status shows its parts)");
     row("isolation", &isolation);
     row("data", &config.data_dir.display().to_string());
     let is_guarded = addresses.management.is_some_and(|addr| {
