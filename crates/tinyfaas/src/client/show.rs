@@ -157,7 +157,7 @@ pub(crate) fn report(status: &Value) -> Result<()> {
         let version = runtime["version"].as_str().unwrap_or("missing");
         let name = text(&runtime["runtime"]);
         let detail = text(&runtime["detail"]);
-        output::line(format_args!("  {name:<9}{version:<14}{detail}"))?;
+        output::line(format_args!("  {name:<9}{version:<16} {detail}"))?;
     }
     Ok(())
 }
