@@ -15,11 +15,12 @@ use faas::{
 };
 use handler_protocol::frame::{self, FromProxy};
 use handler_protocol::{Connection, Stream};
+use std::io::ErrorKind;
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
-use std::os::unix::net::UnixStream;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::net::UnixStream;
 use tokio_util::sync::CancellationToken;
 
 const PAYLOAD: [u8; 64] = [b'x'; 64];
@@ -151,13 +152,17 @@ async fn through_proxy(count: usize) -> Result<()> {
     Ok(())
 }
 
-/// Over a socket pair to a peer that answers each frame.
+/// Over a socket pair to a peer that answers each frame. Both are tasks of one thread: two threads
+/// would meet in another order every time, and count differently.
 async fn through_frames(count: usize) -> Result<()> {
     let (ours, theirs) = UnixStream::pair()?;
-    let peer = std::thread::spawn(move || answer(theirs));
-    ours.set_nonblocking(true)?;
-    let stream = Stream::Unix(tokio::net::UnixStream::from_std(ours)?);
-    let connection = Connection::open(stream, "echo".parse()?).await?;
+    let peer = answer(theirs);
+    tokio::pin!(peer);
+    let opened = Connection::open(Stream::Unix(ours), "echo".parse()?);
+    let connection = tokio::select! {
+        connection = opened => connection?,
+        answered = &mut peer => bail!("the peer ended: {answered:?}"),
+    };
     let timing = handler_protocol::connection::Timing {
         cancel_grace: LONG,
         health_interval: LONG,
@@ -170,17 +175,11 @@ async fn through_frames(count: usize) -> Result<()> {
         }
         Ok(())
     };
-    let called = tokio::select! {
+    tokio::select! {
         called = calls => called,
         end = connection.run(timing) => bail!("the connection ended: {end:?}"),
-    };
-    connection.shut_down();
-    drop(connection);
-    ensure!(
-        peer.join().is_ok_and(|ended| ended.is_ok()),
-        "the peer failed"
-    );
-    called
+        answered = &mut peer => bail!("the peer ended: {answered:?}"),
+    }
 }
 
 /// Each in an instance of its own, of a command in C.
@@ -211,27 +210,26 @@ async fn through_wasm(count: usize) -> Result<()> {
     Ok(())
 }
 
-fn answer(mut stream: UnixStream) -> Result<()> {
-    use std::io::{Read, Write};
-
+async fn answer(stream: UnixStream) -> Result<()> {
     let mut out = BytesMut::new();
     frame::encode_hello(&mut out, 1);
-    stream.write_all(&out)?;
     let mut received = BytesMut::new();
-    let mut chunk = [0; 4096];
     loop {
-        let len = stream.read(&mut chunk)?;
-        if len == 0 {
-            return Ok(());
+        // The buffer of a socket pair holds many of what is sent here.
+        ensure!(stream.try_write(&out)? == out.len(), "a short write");
+        stream.readable().await?;
+        match stream.try_read_buf(&mut received) {
+            Ok(0) => return Ok(()),
+            Ok(_) => {}
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+            Err(error) => return Err(error.into()),
         }
-        received.extend_from_slice(&chunk[..len]);
         out.clear();
         while let Some(frame) = frame::decode_from_proxy(&mut received)? {
             if let FromProxy::Request { id, payload, .. } = frame {
                 frame::encode_reply(&mut out, id, &reply(payload))?;
             }
         }
-        stream.write_all(&out)?;
     }
 }
 
