@@ -83,7 +83,8 @@ func tinyfaasConnect() (net.Conn, error) {
 		if err != nil {
 			return nil, err
 		}
-		// The first to call is the proxy: the function's network has nobody else on it yet.
+		// The first to call is the proxy: the function's network has nobody else on it but the
+		// function's own handlers.
 		defer listener.Close()
 		return listener.Accept()
 	}
