@@ -7,9 +7,10 @@ pub mod http;
 pub mod open;
 pub mod wrk;
 
+use anyhow::Result;
 use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// The longest latency that is told apart from longer ones.
 const LATENCY_US_MAX: u64 = 60_000_000;
@@ -37,6 +38,19 @@ impl Default for Outcome {
             time: Duration::ZERO,
         }
     }
+}
+
+/// Calls for that long, one after the other; `call` says whether the reply was right.
+fn one_by_one(time: Duration, mut call: impl FnMut() -> Result<bool>) -> Result<Outcome> {
+    let mut outcome = Outcome::default();
+    let begin = Instant::now();
+    while begin.elapsed() < time {
+        let sent = Instant::now();
+        let is_right = call()?;
+        outcome.reply(sent.elapsed(), is_right);
+    }
+    outcome.time = begin.elapsed();
+    Ok(outcome)
 }
 
 /// The numbers of an outcome, as they are kept.

@@ -1,13 +1,13 @@
 //! Calls of a handler over its own socket, with nothing of the platform in between: what the
 //! shim and the function take alone.
 
-use super::Outcome;
+use super::{Outcome, one_by_one};
 use anyhow::{Context, Result, ensure};
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 const HELLO: u8 = 1;
 const REQUEST: u8 = 2;
@@ -92,15 +92,7 @@ impl Handler {
     /// # Errors
     /// As [`Handler::call`].
     pub fn run(&mut self, payload: &[u8], time: Duration) -> Result<Outcome> {
-        let mut outcome = Outcome::default();
-        let begin = Instant::now();
-        while begin.elapsed() < time {
-            let sent = Instant::now();
-            let is_right = self.call(payload)? == payload;
-            outcome.reply(sent.elapsed(), is_right);
-        }
-        outcome.time = begin.elapsed();
-        Ok(outcome)
+        one_by_one(time, || Ok(self.call(payload)? == payload))
     }
 
     /// The kind of the next frame, and what follows its header block.

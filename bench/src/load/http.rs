@@ -1,6 +1,6 @@
 //! HTTP/1.1 calls: one after the other over one connection, or at a rate over many.
 
-use super::Outcome;
+use super::{Outcome, one_by_one};
 use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
@@ -9,7 +9,7 @@ use hyper::client::conn::http1::SendRequest;
 use hyper_util::rt::TokioIo;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::sync::Mutex;
 use tokio_util::task::TaskTracker;
 
@@ -89,15 +89,7 @@ impl OneByOne {
     /// # Errors
     /// As [`OneByOne::call`].
     pub fn run(&mut self, payload: &[u8], time: Duration) -> Result<Outcome> {
-        let mut outcome = Outcome::default();
-        let begin = Instant::now();
-        while begin.elapsed() < time {
-            let sent = Instant::now();
-            let is_right = self.call(payload)? == payload;
-            outcome.reply(sent.elapsed(), is_right);
-        }
-        outcome.time = begin.elapsed();
-        Ok(outcome)
+        one_by_one(time, || Ok(self.call(payload)? == payload))
     }
 }
 

@@ -1,7 +1,7 @@
 //! What has to be installed or compiled before a function runs: in a container of its runtime's
 //! image, into the volume with its code, once for each digest.
 
-use crate::container::{Bounds, Container, Plan, Target};
+use crate::container::{Container, Plan, Target};
 use crate::engine::Engine;
 use crate::shim;
 use crate::volume::{Entry, Source, Volume};
@@ -153,14 +153,7 @@ pub(crate) async fn run(
         network: "bridge".to_owned(),
         user: Some("0:0"),
         is_read_only: true,
-        bounds: Bounds {
-            memory_bytes_max: limits.build_memory_bytes_max,
-            pids_max: limits.build_pids_max,
-            cpu_millis_max: limits.build_cpu_millis_max,
-            tmp_bytes_max: limits.build_tmp_bytes_max,
-            tmp_files_max: limits.build_files_max,
-            open_files_max: limits.build_files_max,
-        },
+        limits: limits.of_build(),
     };
     let target = Target {
         log: Arc::clone(&package.log),
@@ -176,10 +169,8 @@ pub(crate) async fn run(
             format!("it took longer than {} s", limits.build.as_secs())
         }
     };
-    let lines = package.log.last_of(&id, LAST_LINES);
-    let lines: Vec<_> = lines.into_iter().map(|line| line.text).collect();
     Err(PrepareError::Build {
         message: format!("{} ({exit})", recipe.complaint),
-        output: lines.join("\n"),
+        output: package.log.last_text(&id, LAST_LINES),
     })
 }

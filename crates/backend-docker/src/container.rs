@@ -10,7 +10,7 @@ use bollard::query_parameters::{
     AttachContainerOptionsBuilder, CreateContainerOptionsBuilder, InspectContainerOptions,
     RemoveContainerOptionsBuilder, StartContainerOptions, WaitContainerOptionsBuilder,
 };
-use faas::{FunctionLog, LogStream, PrepareError, Printer};
+use faas::{FunctionLimits, FunctionLog, LogStream, PrepareError, Printer};
 use futures_util::StreamExt;
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -30,7 +30,7 @@ const ENGINE_PAUSE: Duration = Duration::from_millis(500);
 /// How long an engine that does not answer is waited for.
 const ENGINE_PATIENCE: Duration = Duration::from_secs(10);
 
-/// What to run, and within which bounds.
+/// What to run, and within which limits.
 #[derive(Debug)]
 pub(crate) struct Plan {
     pub(crate) name: String,
@@ -42,18 +42,7 @@ pub(crate) struct Plan {
     /// `None` is the image's own.
     pub(crate) user: Option<&'static str>,
     pub(crate) is_read_only: bool,
-    pub(crate) bounds: Bounds,
-}
-
-/// What a container may take.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Bounds {
-    pub(crate) memory_bytes_max: u64,
-    pub(crate) pids_max: u32,
-    pub(crate) cpu_millis_max: u32,
-    pub(crate) tmp_bytes_max: u64,
-    pub(crate) tmp_files_max: u64,
-    pub(crate) open_files_max: u64,
+    pub(crate) limits: FunctionLimits,
 }
 
 /// Where it prints to.
@@ -112,6 +101,10 @@ impl Container {
         let body = body(engine, plan);
         let docker = &engine.docker;
         let made = docker.create_container(Some(options.build()), body).await;
+        if let Err(Error::DockerResponseServerError { .. }) = &made {
+            // It was not made: what has its name is another's and stays.
+            container.ended = Some(gone());
+        }
         made.map_err(failed)?;
         let options = AttachContainerOptionsBuilder::default();
         let options = options.stream(true).stdout(true).stderr(true).build();
@@ -283,7 +276,7 @@ fn body(engine: &Engine, plan: Plan) -> ContainerCreateBody {
         attach_stdout: Some(true),
         attach_stderr: Some(true),
         host_config: Some(host_config(
-            plan.bounds,
+            &plan.limits,
             plan.is_read_only,
             plan.network,
             plan.mounts,
@@ -293,27 +286,27 @@ fn body(engine: &Engine, plan: Plan) -> ContainerCreateBody {
 }
 
 fn host_config(
-    bounds: Bounds,
+    limits: &FunctionLimits,
     is_read_only: bool,
     network: String,
     mounts: Vec<Mount>,
 ) -> HostConfig {
     let signed = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
-    let memory = Some(signed(bounds.memory_bytes_max));
-    let (bytes, files) = (bounds.tmp_bytes_max, bounds.tmp_files_max);
+    let memory = Some(signed(limits.memory_bytes_max));
+    let (bytes, files) = (limits.tmp_bytes_max, limits.tmp_files_max);
     let tmp = format!("rw,nosuid,nodev,exec,mode=1777,size={bytes},nr_inodes={files}");
     HostConfig {
         memory,
         // The same number is no swap.
         memory_swap: memory,
-        pids_limit: Some(i64::from(bounds.pids_max)),
+        pids_limit: Some(i64::from(limits.pids_max)),
         // As a quota, which may be more than the machine has; a number of cores may not.
         cpu_period: Some(CPU_PERIOD_US),
-        cpu_quota: Some(i64::from(bounds.cpu_millis_max) * CPU_PERIOD_US / 1000),
+        cpu_quota: Some(i64::from(limits.cpu_millis_max) * CPU_PERIOD_US / 1000),
         ulimits: Some(vec![ResourcesUlimits {
             name: Some("nofile".to_owned()),
-            soft: Some(signed(bounds.open_files_max)),
-            hard: Some(signed(bounds.open_files_max)),
+            soft: Some(signed(limits.open_files_max)),
+            hard: Some(signed(limits.open_files_max)),
         }]),
         cap_drop: Some(vec!["ALL".to_owned()]),
         security_opt: Some(vec!["no-new-privileges:true".to_owned()]),
@@ -336,15 +329,16 @@ mod tests {
 
     #[test]
     fn a_container_has_no_more_than_it_needs() {
-        let bounds = Bounds {
+        let limits = FunctionLimits {
             memory_bytes_max: 1 << 28,
             pids_max: 12,
             cpu_millis_max: 500,
             tmp_bytes_max: 1 << 20,
             tmp_files_max: 100,
             open_files_max: 64,
+            ..FunctionLimits::default()
         };
-        let config = host_config(bounds, true, "net".to_owned(), Vec::new());
+        let config = host_config(&limits, true, "net".to_owned(), Vec::new());
         assert_eq!(config.memory, Some(1 << 28));
         assert_eq!(config.memory_swap, config.memory);
         assert_eq!(config.cpu_quota, Some(CPU_PERIOD_US / 2));

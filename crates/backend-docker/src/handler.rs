@@ -1,7 +1,7 @@
 //! Starts the containers of one function's handlers.
 
 use crate::build::BUILT;
-use crate::container::{self, Bounds, Container, NOBODY, Plan, Target};
+use crate::container::{self, Container, NOBODY, Plan, Target};
 use crate::engine::{Engine, explain};
 use crate::network::Network;
 use crate::shim;
@@ -18,6 +18,9 @@ const PORT: u16 = 7000;
 
 /// How often a handler that starts is called.
 const DIAL_PAUSE: Duration = Duration::from_millis(5);
+
+/// The lines of a handler that did not load which its error shows.
+const LAST_LINES: usize = 20;
 
 /// A small young generation and one helper thread: a handler is one of many on a small machine.
 const NODEJS_FLAGS: [&str; 2] = ["--max-semi-space-size=2", "--v8-pool-size=1"];
@@ -49,9 +52,9 @@ impl Spawn for Template {
             let stream = tokio::select! {
                 dialled = dialled => match dialled {
                     Ok(stream) => stream?,
-                    Err(_elapsed) => return Err(self.not_loaded("it did not listen in time")),
+                    Err(_elapsed) => return Err(self.not_loaded(id, "it did not listen in time")),
                 },
-                exit = container.wait() => return Err(self.not_loaded(&exit.text)),
+                exit = container.wait() => return Err(self.not_loaded(id, &exit.text)),
             };
             Ok(Spawned {
                 stream: Stream::Tcp(stream),
@@ -92,16 +95,15 @@ impl Template {
         }
     }
 
-    fn not_loaded(&self, how: &str) -> PrepareError {
+    fn not_loaded(&self, id: &str, how: &str) -> PrepareError {
         let name = &self.package.spec.name;
         PrepareError::Load {
             message: format!("function \"{name}\": its handler ended while loading ({how})"),
-            output: String::new(),
+            output: self.package.log.last_text(id, LAST_LINES),
         }
     }
 
     fn plan(&self, id: &Arc<str>) -> Plan {
-        let limits = &self.package.spec.limits;
         Plan {
             name: self.engine.unique(id),
             image: self.image.clone(),
@@ -114,14 +116,7 @@ impl Template {
             network: self.network.name.clone(),
             user: Some(NOBODY),
             is_read_only: true,
-            bounds: Bounds {
-                memory_bytes_max: limits.memory_bytes_max,
-                pids_max: limits.pids_max,
-                cpu_millis_max: limits.cpu_millis_max,
-                tmp_bytes_max: limits.tmp_bytes_max,
-                tmp_files_max: limits.tmp_files_max,
-                open_files_max: limits.open_files_max,
-            },
+            limits: self.package.spec.limits.clone(),
         }
     }
 

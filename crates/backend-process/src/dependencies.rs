@@ -8,7 +8,7 @@ use crate::output::Target;
 use crate::process::Order;
 use crate::recipe::{self, Recipe};
 use crate::sandbox::{Bind, Plan, Program, SandboxMode};
-use faas::{FunctionLimits, Package, PrepareError};
+use faas::{Package, PrepareError};
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -90,7 +90,7 @@ async fn run(
         .map_err(|error| host(package, "lay out the build", &error))?;
     let order = Order {
         plan: plan(node, &folder, &go_cache, interpreter, recipe),
-        limits: &build_limits(node),
+        limits: &node.limits.of_build(),
         host_id: node.build_id(),
         scratch: None,
         protocol: File::open("/dev/null")
@@ -104,13 +104,9 @@ async fn run(
     let id = Arc::clone(&order.output.handler);
     let started = node.sandbox.start(order).await;
     let mut process = started.map_err(|error| node.explain(package, &error))?;
-    let failed = |message: String| {
-        let lines = package.log.last_of(&id, LAST_LINES);
-        let texts: Vec<_> = lines.into_iter().map(|line| line.text).collect();
-        PrepareError::Build {
-            message,
-            output: texts.join("\n"),
-        }
+    let failed = |message: String| PrepareError::Build {
+        message,
+        output: package.log.last_text(&id, LAST_LINES),
     };
     let bytes_max = node.limits.build_bytes_max;
     tokio::select! {
@@ -278,19 +274,6 @@ fn is_passed_on(name: &str) -> bool {
         None => name == *listed,
     };
     PASSED_ON.iter().any(matches)
-}
-
-fn build_limits(node: &Node) -> FunctionLimits {
-    FunctionLimits {
-        memory_bytes_max: node.limits.build_memory_bytes_max,
-        pids_max: node.limits.build_pids_max,
-        cpu_millis_max: node.limits.build_cpu_millis_max,
-        tmp_bytes_max: node.limits.build_tmp_bytes_max,
-        tmp_files_max: node.limits.build_files_max,
-        open_files_max: node.limits.build_files_max,
-        deadline: node.limits.build,
-        ..FunctionLimits::default()
-    }
 }
 
 /// Returns when the folder holds more than it may.

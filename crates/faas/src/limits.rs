@@ -128,6 +128,23 @@ pub struct Limits {
     pub coap_transfer_bytes_max: usize,
 }
 
+impl Limits {
+    /// What a build may take, as a handler's bounds are told.
+    #[must_use]
+    pub fn of_build(&self) -> FunctionLimits {
+        FunctionLimits {
+            memory_bytes_max: self.build_memory_bytes_max,
+            pids_max: self.build_pids_max,
+            cpu_millis_max: self.build_cpu_millis_max,
+            tmp_bytes_max: self.build_tmp_bytes_max,
+            tmp_files_max: self.build_files_max,
+            open_files_max: self.build_files_max,
+            deadline: self.build,
+            ..FunctionLimits::default()
+        }
+    }
+}
+
 impl Default for Limits {
     fn default() -> Self {
         const MIB: u64 = 1 << 20;

@@ -127,6 +127,14 @@ impl FunctionLog {
         newest
     }
 
+    /// The newest `count` lines of one handler as one text, for an error.
+    #[must_use]
+    pub fn last_text(&self, handler: &str, count: usize) -> String {
+        let lines = self.last_of(handler, count);
+        let texts: Vec<_> = lines.into_iter().map(|line| line.text).collect();
+        texts.join("\n")
+    }
+
     /// Tells of every new line by its number; [`FunctionLog::after`] then has it.
     #[must_use]
     pub fn follow(&self) -> watch::Receiver<u64> {

@@ -303,9 +303,7 @@ async fn start_instance(spawn: &dyn Spawn, shared: &Shared) -> Result<Live, Prep
 }
 
 fn last_lines(identity: &Identity) -> String {
-    let lines = identity.log.last_of(&identity.id, LAST_LINES);
-    let texts: Vec<_> = lines.into_iter().map(|line| line.text).collect();
-    texts.join("\n")
+    identity.log.last_text(&identity.id, LAST_LINES)
 }
 
 /// Serves with one instance after the other until told to stop.
