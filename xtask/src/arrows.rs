@@ -4,7 +4,7 @@ use anyhow::{Context, Result};
 use serde_json::Value;
 
 /// A crate and those of ours that it may depend on, also for its tests.
-const ALLOWED: [(&str, &[&str]); 11] = [
+const ALLOWED: [(&str, &[&str]); 12] = [
     (
         "bench",
         &[
@@ -29,6 +29,7 @@ const ALLOWED: [(&str, &[&str]); 11] = [
         &["faas", "handler-protocol", "runtime-binary"],
     ),
     ("backend-wasm", &["faas"]),
+    ("control", &["faas", "handler-protocol"]),
     ("management", &["faas"]),
     (
         "tinyfaas",
@@ -37,6 +38,7 @@ const ALLOWED: [(&str, &[&str]); 11] = [
             "backend-process",
             "backend-wasm",
             "coap",
+            "control",
             "endpoints",
             "faas",
             "handler-protocol",

@@ -74,10 +74,15 @@ impl Engine {
     }
 
     fn launch(folder: &Path, run: TempDir, log: &Path) -> Result<Self> {
-        let socket = run.path().join("docker.sock");
-        let host = format!("unix://{}", socket.display());
+        let host = format!("unix://{}", run.path().join("docker.sock").display());
         let (output, errors) = (File::create(log)?, File::options().append(true).open(log)?);
-        let mut dockerd = program("dockerd");
+        // To its containers its socket is the usual one, and nobody else's is in the way: it has a
+        // /var/run of its own, which is `run`.
+        let var_run = fs::canonicalize("/var/run").context("find /var/run")?;
+        let mut dockerd = program("unshare");
+        dockerd.args(["--mount", "--propagation", "slave", "sh", "-c"]);
+        dockerd.arg(r#"mount --bind "$0" "$1" && shift && exec dockerd "$@""#);
+        dockerd.arg(run.path()).arg(&var_run);
         dockerd
             .arg("--data-root")
             .arg(folder.join("data"))
@@ -85,7 +90,8 @@ impl Engine {
             .arg(run.path().join("exec"))
             .arg("--pidfile")
             .arg(run.path().join("pid"))
-            .args(["--host", &host])
+            .arg("--host")
+            .arg(format!("unix://{}", var_run.join("docker.sock").display()))
             .stdin(Stdio::null())
             .stdout(output)
             .stderr(errors);
@@ -123,6 +129,24 @@ impl Engine {
         let mut docker = Command::new("docker");
         docker.env("DOCKER_HOST", &self.host);
         docker
+    }
+
+    /// Makes the images that a test builds the product's image from: what `root` holds is what the
+    /// first stage of the Dockerfile would have made.
+    ///
+    /// # Errors
+    /// Where the engine refuses.
+    pub(crate) fn make_build_stage(&self, root: &Path) -> Result<()> {
+        let stage = root.with_file_name("stage");
+        if stage.exists() {
+            fs::remove_dir_all(&stage)?;
+        }
+        fs::create_dir_all(&stage)?;
+        let mut copy = Command::new("cp");
+        command::output(copy.arg("--recursive").arg(root).arg(stage.join("out")))?;
+        self.import(&stage, "build")?;
+        fs::remove_dir_all(stage)?;
+        Ok(())
     }
 
     fn has(&self, image: &str) -> bool {

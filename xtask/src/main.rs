@@ -1,4 +1,4 @@
-//! Tasks of this repository: `cargo xtask test`, `check` and `bench`.
+//! Tasks of this repository: `cargo xtask test`, `check`, `dist` and `bench`.
 #![expect(
     clippy::print_stdout,
     reason = "a task tells the person at the terminal"
@@ -9,6 +9,7 @@ mod bench;
 mod check;
 mod command;
 mod count;
+mod dist;
 mod docker;
 mod instructions;
 mod test;
@@ -16,12 +17,14 @@ mod text_rules;
 mod tools;
 
 use anyhow::{Context, Result};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 const USAGE: &str = "\
 usage: cargo xtask test [--long] [FILTER...]   install what the tests need, then run every test
        cargo xtask tools                       only install what the tests need
+       cargo xtask dist                        the program as one static file, and a Docker image
+       cargo xtask dist FOLDER                 what the image holds
        cargo xtask check                       formatting, lints, docs, arrows between crates
        cargo xtask bench [SCENARIO...]         measure, and write docs/performance.md
        cargo xtask bench --compare REV         measure beside another revision
@@ -34,6 +37,8 @@ fn main() -> ExitCode {
         ["test", rest @ ..] => test::Selection::parse(rest).and_then(|wanted| test::run(&wanted)),
         ["tools"] => tools::install().map(|_tools| ()),
         ["check"] => check::run(),
+        ["dist"] => dist::run(),
+        ["dist", folder] => dist::root_into(Path::new(folder)),
         ["bench", rest @ ..] => bench::run(rest),
         ["help" | "--help" | "-h"] => {
             println!("{USAGE}");

@@ -2,10 +2,11 @@
 
 use crate::command::{self, Ended};
 use crate::count::{self, Count};
-use crate::docker;
 use crate::tools::{self, Tools};
+use crate::{dist, docker};
 use anyhow::{Context, Result, bail};
-use std::path::Path;
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// Which tests to run.
@@ -50,7 +51,8 @@ pub(crate) fn run(selection: &Selection) -> Result<()> {
     // Programs and tests in one build: features of dependencies are the same for both.
     let mut build = cargo(&root, &["build", "--workspace", "--bins", "--tests"]);
     command::run(&mut build)?;
-    let mut total = rust_tests(&root, &tools, &docker, selection)?;
+    let image = product_image(&docker, selection)?;
+    let mut total = rust_tests(&root, &tools, (&docker, &image), selection)?;
     if selection.filters.is_empty() {
         total += doc_tests(&root)?;
         total += shim_tests(&root)?;
@@ -63,10 +65,27 @@ pub(crate) fn run(selection: &Selection) -> Result<()> {
     }
 }
 
+/// The folder that `docker build -t tinyfaas-mgmt .` builds the product's image from: the last stage
+/// of the Dockerfile, around a static program. Other tests than those of the image can be picked
+/// without building that.
+fn product_image(docker: &docker::Engine, selection: &Selection) -> Result<PathBuf> {
+    let dist = crate::target_dir()?.join("dist");
+    let context = dist.join("context");
+    let filters = &selection.filters;
+    if filters.is_empty() || filters.iter().any(|filter| filter.contains("image")) {
+        let root = dist.join("root");
+        dist::root_into(&root)?;
+        docker.make_build_stage(&root)?;
+        fs::create_dir_all(&context)?;
+        fs::write(context.join("Dockerfile"), dist::last_stage()?)?;
+    }
+    Ok(context)
+}
+
 fn rust_tests(
     root: &Path,
     tools: &Tools,
-    docker: &docker::Engine,
+    (docker, image): (&docker::Engine, &Path),
     selection: &Selection,
 ) -> Result<Count> {
     let has_nextest = command::output(&mut cargo(root, &["nextest", "--version"])).is_ok();
@@ -80,6 +99,8 @@ fn rust_tests(
         .env("TINYFAAS_BIN", crate::target_dir()?.join("debug/tinyfaas"))
         .env("PATH", command::path())
         .env("DOCKER_HOST", &docker.host)
+        .env("E2E_IMAGE", image)
+        .env("E2E_REPOSITORY", root)
         .env("E2E_PYTHON", &tools.python)
         .env("E2E_COAP_CLI", &tools.coap_cli);
     let ended = command::watch(&mut tests)?;

@@ -1,22 +1,22 @@
 //! The backend: from a package to handlers in containers.
 
 use crate::build;
-use crate::clean;
+use crate::clean::{self, Leftovers};
 use crate::engine::{Engine, EngineError};
 use crate::handler::Template;
 use crate::image::{self, Images};
 use crate::network::Network;
+use crate::reverse_proxy::ReverseProxy;
 use crate::shim;
 use crate::volume::{self, Entry, Filling, Source, Volume};
 use faas::{
     Backend, BackendReport, BoxFuture, Handler, Isolation, Limits, Package, PrepareError, Runtime,
     RuntimeReport,
 };
-use handler_protocol::Spawn;
-use handler_protocol::supervisor::{Identity, start_all};
+use handler_protocol::{Caller, Direct, Group, Launch};
 use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, PoisonError, Weak};
 use std::time::Duration;
 use tokio::sync::Mutex;
 
@@ -34,6 +34,17 @@ pub struct Options {
     pub program: PathBuf,
     /// The bounds of this node.
     pub limits: Arc<Limits>,
+    /// Who calls the handlers, where it is not this process.
+    pub elsewhere: Option<Elsewhere>,
+}
+
+/// A reverse proxy in a container of its own.
+#[derive(Debug, Clone)]
+pub struct Elsewhere {
+    /// The container.
+    pub proxy: Arc<ReverseProxy>,
+    /// The way to it.
+    pub caller: Arc<dyn Caller>,
 }
 
 /// How long the engine may take to remove the last containers and networks.
@@ -46,6 +57,10 @@ pub struct DockerBackend {
     images: Images,
     program: PathBuf,
     limits: Arc<Limits>,
+    caller: Arc<dyn Caller>,
+    proxy: Option<Arc<ReverseProxy>>,
+    /// What an earlier run left and the reverse proxy may be calling.
+    leftovers: std::sync::Mutex<Option<Leftovers>>,
     /// The volumes that handlers use, by name. The lock is held while one is filled: code is copied
     /// and built one at a time.
     volumes: Mutex<HashMap<String, Weak<Volume>>>,
@@ -58,17 +73,44 @@ impl DockerBackend {
     /// Where there is no engine, or it may not be used.
     pub async fn start(options: Options) -> Result<Arc<Self>, EngineError> {
         let engine = Engine::connect(&options.socket, options.instance).await?;
-        let left = clean::leftovers(&engine.docker, Some(&engine.instance)).await?;
-        if !left.is_empty() {
-            tracing::info!(%left, "removed what an earlier run left");
-        }
+        let (caller, proxy, leftovers): (Arc<dyn Caller>, _, _) = match options.elsewhere {
+            Some(Elsewhere { proxy, caller }) => {
+                let leftovers = Leftovers::find(&engine, &proxy).await?;
+                (caller, Some(proxy), Some(leftovers))
+            }
+            None => {
+                let left = clean::leftovers(&engine.docker, Some(&engine.instance)).await?;
+                if !left.is_empty() {
+                    tracing::info!(%left, "removed what an earlier run left");
+                }
+                let direct = Direct {
+                    limits: Arc::clone(&options.limits),
+                    tracker: engine.tracker.clone(),
+                };
+                (Arc::new(direct), None, None)
+            }
+        };
         Ok(Arc::new(Self {
             engine,
             images: options.images,
             program: options.program,
             limits: options.limits,
+            caller,
+            proxy,
+            leftovers: std::sync::Mutex::new(leftovers),
             volumes: Mutex::default(),
         }))
+    }
+
+    /// What an earlier run left and the reverse proxy may still be calling; to be taken once, and
+    /// removed as its functions come back.
+    #[must_use]
+    pub fn leftovers(&self) -> Option<Leftovers> {
+        let mut leftovers = self
+            .leftovers
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        leftovers.take()
     }
 
     async fn prepare_package(
@@ -79,12 +121,12 @@ impl DockerBackend {
         let image = self.images.of(package.spec.runtime);
         image::ensure(&self.engine, image, &package).await?;
         let what = package.spec.name.as_str();
-        let network = Network::create(&self.engine, what, package.spec.network);
+        let proxy = self.proxy.clone();
+        let network = Network::create(&self.engine, what, package.spec.network, proxy);
         let (network, volumes) = tokio::join!(network, self.volumes_of(&package, image));
         let (code, shim, is_built) = volumes?;
         let template = Arc::new(Template {
             engine: Arc::clone(&self.engine),
-            limits: Arc::clone(&self.limits),
             image: image.to_owned(),
             code,
             shim,
@@ -100,14 +142,14 @@ impl DockerBackend {
         template: &Arc<Template>,
     ) -> Result<Vec<Arc<dyn Handler>>, PrepareError> {
         let spec = &template.package.spec;
-        let identities = (0..spec.handlers).map(|_| Identity {
-            id: self.engine.id(spec.name.as_str()).into(),
-            name: spec.name.clone(),
+        let ids = (0..spec.handlers).map(|_| self.engine.id(spec.name.as_str()).into());
+        let group = Group {
+            spec: Arc::clone(spec),
+            ids: ids.collect(),
             log: Arc::clone(&template.package.log),
-        });
-        let spawn: Arc<dyn Spawn> = template.clone();
-        let tracker = &self.engine.tracker;
-        start_all(&spawn, identities.collect(), &self.limits, tracker).await
+            launch: Arc::clone(template) as Arc<dyn Launch>,
+        };
+        self.caller.start(group).await
     }
 
     /// The volumes with the code and with the shim, and whether something was built.

@@ -144,7 +144,7 @@ pub(crate) async fn run(
     let mut envs = words(&["HOME=/tmp", "TMPDIR=/tmp", "LANG=C.UTF-8"]);
     envs.extend(recipe.envs);
     let plan = Plan {
-        name: engine.name(&id),
+        name: engine.unique(&id),
         image: image.to_owned(),
         command: recipe.command,
         envs,
@@ -154,6 +154,7 @@ pub(crate) async fn run(
         user: Some("0:0"),
         is_read_only: true,
         limits: limits.of_build(),
+        labels: engine.labels(),
     };
     let target = Target {
         log: Arc::clone(&package.log),

@@ -43,6 +43,7 @@ pub(crate) struct Plan {
     pub(crate) user: Option<&'static str>,
     pub(crate) is_read_only: bool,
     pub(crate) limits: FunctionLimits,
+    pub(crate) labels: HashMap<String, String>,
 }
 
 /// Where it prints to.
@@ -98,7 +99,7 @@ impl Container {
             ended: None,
         };
         let options = CreateContainerOptionsBuilder::default().name(&plan.name);
-        let body = body(engine, plan);
+        let body = body(plan);
         let docker = &engine.docker;
         let made = docker.create_container(Some(options.build()), body).await;
         if let Err(Error::DockerResponseServerError { .. }) = &made {
@@ -200,7 +201,7 @@ fn gone() -> Exit {
     }
 }
 
-fn describe(state: &ContainerState) -> Exit {
+pub(crate) fn describe(state: &ContainerState) -> Exit {
     let code = state.exit_code.unwrap_or(-1);
     let text = match (state.oom_killed, code) {
         (Some(true), _) => "it used up its memory".to_owned(),
@@ -263,7 +264,7 @@ async fn print(
     stderr.end();
 }
 
-fn body(engine: &Engine, plan: Plan) -> ContainerCreateBody {
+fn body(plan: Plan) -> ContainerCreateBody {
     ContainerCreateBody {
         image: Some(plan.image),
         user: plan.user.map(str::to_owned),
@@ -272,7 +273,7 @@ fn body(engine: &Engine, plan: Plan) -> ContainerCreateBody {
         cmd: Some(Vec::new()),
         env: Some(plan.envs),
         working_dir: Some("/fn".to_owned()),
-        labels: Some(engine.labels()),
+        labels: Some(plan.labels),
         attach_stdout: Some(true),
         attach_stderr: Some(true),
         host_config: Some(host_config(

@@ -7,11 +7,15 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio_util::task::TaskTracker;
 
 /// The label of everything that is ours; its value is the instance.
 pub(crate) const LABEL: &str = "tinyFaaS";
+/// The label of what belongs to a function; its value is the function.
+pub(crate) const FUNCTION_LABEL: &str = "tinyFaaS.function";
+/// The label of what outlives a run: the reverse proxy and its networks.
+pub(crate) const ROLE_LABEL: &str = "tinyFaaS.role";
 
 /// The oldest API that has what is used here: Docker 19.03.
 const API_OLDEST: ClientVersion = ClientVersion {
@@ -58,6 +62,8 @@ pub(crate) struct Engine {
     pub(crate) instance: String,
     /// What has to end before this backend has ended.
     pub(crate) tracker: TaskTracker,
+    /// Tells this run's names from those of an earlier one.
+    run: String,
     next_number: AtomicU64,
     /// The subnet that is tried next.
     pub(crate) next_block: AtomicU32,
@@ -95,6 +101,7 @@ impl Engine {
             next_block: first_block(&instance),
             instance,
             tracker: TaskTracker::new(),
+            run: run_name(),
             next_number: AtomicU64::new(1),
         }))
     }
@@ -107,7 +114,7 @@ impl Engine {
 
     /// A name that nothing else on this engine has.
     pub(crate) fn unique(&self, what: &str) -> String {
-        self.name(&self.id(what))
+        self.name(&format!("{}-{}", self.run, self.id(what)))
     }
 
     /// A name as the engine allows it.
@@ -125,6 +132,20 @@ impl Engine {
         HashMap::from([(LABEL.to_owned(), self.instance.clone())])
     }
 
+    /// The labels of what belongs to a function.
+    pub(crate) fn labels_of(&self, function: &str) -> HashMap<String, String> {
+        let mut labels = self.labels();
+        labels.insert(FUNCTION_LABEL.to_owned(), function.to_owned());
+        labels
+    }
+
+    /// The labels of what outlives a run.
+    pub(crate) fn labels_for(&self, role: &str) -> HashMap<String, String> {
+        let mut labels = self.labels();
+        labels.insert(ROLE_LABEL.to_owned(), role.to_owned());
+        labels
+    }
+
     /// Picks what carries our label: of this instance, or of any.
     pub(crate) fn filter(instance: Option<&str>) -> HashMap<String, Vec<String>> {
         let label = match instance {
@@ -133,6 +154,13 @@ impl Engine {
         };
         HashMap::from([("label".to_owned(), vec![label])])
     }
+}
+
+/// Differs from one start to the next.
+fn run_name() -> String {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    let ms = since.map_or(0, |since| since.as_millis());
+    format!("{:x}", ms & 0xffff_ffff)
 }
 
 /// Whether the engine does not know the thing, which for removing it is as good.
@@ -157,6 +185,8 @@ pub(crate) fn explain(error: &Error) -> String {
          DOCKER_HOST=unix:///…"
     } else if lower.contains("permission denied") {
         "this user may not use the engine; run tinyFaaS as root or as a member of the group docker"
+    } else if lower.contains("already allocated") || lower.contains("address already in use") {
+        "another program of this machine has that port; stop it, or choose another port"
     } else if lower.contains("no space left") {
         "the engine's disk is full; make room, such as by docker system prune"
     } else if lower.contains("is already in use") {

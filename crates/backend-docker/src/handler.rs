@@ -6,18 +6,17 @@ use crate::engine::{Engine, explain};
 use crate::network::Network;
 use crate::shim;
 use crate::volume::Volume;
-use faas::{BoxFuture, Entry, Limits, Package, PrepareError, Runtime};
-use handler_protocol::{Process, Spawn, Spawned, Stream};
-use std::net::SocketAddr;
+use faas::{BoxFuture, Entry, Package, PrepareError, Runtime};
+use handler_protocol::{Launch, Launched, Process};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::net::TcpStream;
 
 /// The port that every handler listens on, on its own network.
 const PORT: u16 = 7000;
 
-/// How often a handler that starts is called.
-const DIAL_PAUSE: Duration = Duration::from_millis(5);
+/// How often the engine is asked for the address of a container that starts.
+const ADDR_PAUSE: Duration = Duration::from_millis(5);
 
 /// The lines of a handler that did not load which its error shows.
 const LAST_LINES: usize = 20;
@@ -29,7 +28,6 @@ const NODEJS_FLAGS: [&str; 2] = ["--max-semi-space-size=2", "--v8-pool-size=1"];
 #[derive(Debug)]
 pub(crate) struct Template {
     pub(crate) engine: Arc<Engine>,
-    pub(crate) limits: Arc<Limits>,
     pub(crate) package: Package,
     pub(crate) image: String,
     pub(crate) code: Arc<Volume>,
@@ -39,8 +37,8 @@ pub(crate) struct Template {
     pub(crate) network: Network,
 }
 
-impl Spawn for Template {
-    fn spawn<'a>(&'a self, id: &'a Arc<str>) -> BoxFuture<'a, Result<Spawned, PrepareError>> {
+impl Launch for Template {
+    fn launch<'a>(&'a self, id: &'a Arc<str>) -> BoxFuture<'a, Result<Launched, PrepareError>> {
         Box::pin(async move {
             let target = Target {
                 log: Arc::clone(&self.package.log),
@@ -48,16 +46,12 @@ impl Spawn for Template {
             };
             let mut container = Container::start(&self.engine, self.plan(id), target).await?;
             let name = container.name().to_owned();
-            let dialled = tokio::time::timeout(self.limits.handler_start, self.dial(&name));
-            let stream = tokio::select! {
-                dialled = dialled => match dialled {
-                    Ok(stream) => stream?,
-                    Err(_elapsed) => return Err(self.not_loaded(id, "it did not listen in time")),
-                },
+            let addr = tokio::select! {
+                addr = self.addr(&name) => addr?,
                 exit = container.wait() => return Err(self.not_loaded(id, &exit.text)),
             };
-            Ok(Spawned {
-                stream: Stream::Tcp(stream),
+            Ok(Launched {
+                addr: SocketAddr::new(addr, PORT),
                 process: Box::new(container),
             })
         })
@@ -75,23 +69,16 @@ impl Process for Container {
 }
 
 impl Template {
-    /// The first connection is the protocol's; the shim takes no other.
-    async fn dial(&self, name: &str) -> Result<TcpStream, PrepareError> {
-        let mut known = None;
+    /// Its address on the network of the deployment, which it has once it has started.
+    async fn addr(&self, name: &str) -> Result<IpAddr, PrepareError> {
         loop {
-            if known.is_none() {
-                let found = container::addr(&self.engine, name, &self.network.name).await;
-                known = found
-                    .map_err(|error| PrepareError::Host(format!("Docker: {}", explain(&error))))?;
+            let found = container::addr(&self.engine, name, &self.network.name).await;
+            let found = found
+                .map_err(|error| PrepareError::Host(format!("Docker: {}", explain(&error))))?;
+            match found {
+                Some(addr) => return Ok(addr),
+                None => tokio::time::sleep(ADDR_PAUSE).await,
             }
-            if let Some(addr) = known
-                && let Ok(stream) = TcpStream::connect(SocketAddr::new(addr, PORT)).await
-            {
-                // Where this fails, frames come later, not never.
-                let _nodelay = stream.set_nodelay(true).is_ok();
-                return Ok(stream);
-            }
-            tokio::time::sleep(DIAL_PAUSE).await;
         }
     }
 
@@ -117,6 +104,7 @@ impl Template {
             user: Some(NOBODY),
             is_read_only: true,
             limits: self.package.spec.limits.clone(),
+            labels: self.engine.labels_of(self.package.spec.name.as_str()),
         }
     }
 

@@ -14,11 +14,15 @@ mod engine;
 mod handler;
 mod image;
 mod network;
+mod reverse_proxy;
 mod shim;
+mod site;
 mod volume;
 
-pub use backend::{DockerBackend, Options};
-pub use clean::{Cleaned, clean};
+pub use backend::{DockerBackend, Elsewhere, Options};
+pub use clean::{Cleaned, Leftovers, clean};
 pub use engine::{EngineError, default_socket};
 pub use image::Images;
+pub use reverse_proxy::{CONTROL_VARIABLE, Plan, Published, ReverseProxy, SECRET_VARIABLE};
 pub use shim::shim_main;
+pub use site::Site;

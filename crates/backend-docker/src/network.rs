@@ -1,9 +1,12 @@
-//! A network for each deployment.
+//! Networks: one for each deployment, and those of the reverse proxy.
 
-use crate::engine::{Engine, REMOVAL_PAUSE, REMOVALS, explain, is_gone};
+use crate::engine::{Engine, EngineError, REMOVAL_PAUSE, REMOVALS, explain, is_gone};
+use crate::reverse_proxy::ReverseProxy;
 use bollard::models::{Ipam, IpamConfig, NetworkCreateRequest};
+use bollard::query_parameters::InspectNetworkOptions;
 use faas::PrepareError;
 use sha2::{Digest, Sha256};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -25,57 +28,108 @@ pub(crate) fn first_block(instance: &str) -> AtomicU32 {
     ]))
 }
 
-/// A network; dropping it removes it.
+/// The network of a deployment; dropping it removes it.
 #[derive(Debug)]
 pub(crate) struct Network {
     engine: Arc<Engine>,
     pub(crate) name: String,
+    /// Who calls the handlers on it, where that is another container.
+    proxy: Option<Arc<ReverseProxy>>,
 }
 
 impl Network {
-    /// Makes a network, with a way out or without.
+    /// Makes a network, with a way out or without, and lets the reverse proxy onto it.
     pub(crate) async fn create(
         engine: &Arc<Engine>,
-        what: &str,
+        function: &str,
         is_open: bool,
+        proxy: Option<Arc<ReverseProxy>>,
     ) -> Result<Self, PrepareError> {
-        let name = engine.unique(what);
-        let mut last = String::new();
-        for _ in 0..ATTEMPTS {
-            let block = engine.next_block.fetch_add(1, Ordering::Relaxed) % BLOCKS;
-            let request = NetworkCreateRequest {
-                name: name.clone(),
-                driver: Some("bridge".to_owned()),
-                internal: Some(!is_open),
-                ipam: Some(Ipam {
-                    config: Some(vec![IpamConfig {
-                        subnet: Some(subnet(block)),
-                        ..IpamConfig::default()
-                    }]),
-                    ..Ipam::default()
-                }),
-                labels: Some(engine.labels()),
-                ..NetworkCreateRequest::default()
-            };
-            match engine.docker.create_network(request).await {
-                Ok(_) => {
-                    return Ok(Self {
-                        engine: Arc::clone(engine),
-                        name,
-                    });
-                }
-                Err(error) => {
-                    last = explain(&error);
-                    if !last.to_lowercase().contains("overlap") {
-                        break;
-                    }
+        let failed = |error: EngineError| {
+            PrepareError::Host(format!(
+                "the network of the function could not be made: {error}"
+            ))
+        };
+        let name = engine.unique(function);
+        let labels = engine.labels_of(function);
+        make(engine, &name, !is_open, labels)
+            .await
+            .map_err(failed)?;
+        let network = Self {
+            engine: Arc::clone(engine),
+            name,
+            proxy,
+        };
+        if let Some(proxy) = &network.proxy {
+            proxy.join(&network.name).await.map_err(failed)?;
+        }
+        Ok(network)
+    }
+}
+
+/// Whether the engine has a network of that name; it would make any number of them.
+pub(crate) async fn is_there(engine: &Engine, name: &str) -> Result<bool, EngineError> {
+    match engine
+        .docker
+        .inspect_network(name, None::<InspectNetworkOptions>)
+        .await
+    {
+        Ok(_) => Ok(true),
+        Err(error) if is_gone(&error) => Ok(false),
+        Err(error) => Err(EngineError(format!("Docker: {}", explain(&error)))),
+    }
+}
+
+/// Makes a network with a subnet that nothing else on this engine has.
+pub(crate) async fn make(
+    engine: &Engine,
+    name: &str,
+    is_internal: bool,
+    labels: HashMap<String, String>,
+) -> Result<(), EngineError> {
+    let mut last = String::new();
+    for _ in 0..ATTEMPTS {
+        let block = engine.next_block.fetch_add(1, Ordering::Relaxed) % BLOCKS;
+        let request = NetworkCreateRequest {
+            name: name.to_owned(),
+            driver: Some("bridge".to_owned()),
+            internal: Some(is_internal),
+            ipam: Some(Ipam {
+                config: Some(vec![IpamConfig {
+                    subnet: Some(subnet(block)),
+                    ..IpamConfig::default()
+                }]),
+                ..Ipam::default()
+            }),
+            labels: Some(labels.clone()),
+            ..NetworkCreateRequest::default()
+        };
+        match engine.docker.create_network(request).await {
+            Ok(_) => return Ok(()),
+            Err(error) => {
+                last = explain(&error);
+                if !last.to_lowercase().contains("overlap") {
+                    break;
                 }
             }
         }
-        Err(PrepareError::Host(format!(
-            "the network of the function could not be made: {last}"
-        )))
     }
+    Err(EngineError(last))
+}
+
+/// Removes a network, in a while: a container on it may just be going.
+pub(crate) async fn remove(engine: &Engine, name: &str) {
+    for _ in 0..REMOVALS {
+        match engine.docker.remove_network(name).await {
+            Ok(()) => return,
+            Err(error) if is_gone(&error) => return,
+            Err(_in_use) => tokio::time::sleep(REMOVAL_PAUSE).await,
+        }
+    }
+    tracing::warn!(
+        network = name,
+        "a network could not be removed; run: tinyfaas clean"
+    );
 }
 
 fn subnet(block: u32) -> String {
@@ -86,18 +140,12 @@ fn subnet(block: u32) -> String {
 impl Drop for Network {
     fn drop(&mut self) {
         let (engine, name) = (Arc::clone(&self.engine), std::mem::take(&mut self.name));
+        let proxy = self.proxy.take();
         self.engine.tracker.spawn(async move {
-            for _ in 0..REMOVALS {
-                match engine.docker.remove_network(&name).await {
-                    Ok(()) => return,
-                    Err(error) if is_gone(&error) => return,
-                    Err(_in_use) => tokio::time::sleep(REMOVAL_PAUSE).await,
-                }
+            if let Some(proxy) = proxy {
+                proxy.leave(&name).await;
             }
-            tracing::warn!(
-                network = name,
-                "a network could not be removed; run: tinyfaas clean"
-            );
+            remove(&engine, &name).await;
         });
     }
 }

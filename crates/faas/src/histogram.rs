@@ -39,6 +39,23 @@ impl Histogram {
         self.sum_ns.fetch_add(ns, Ordering::Relaxed);
     }
 
+    /// The count of each bucket, then the sum in nanoseconds.
+    #[must_use]
+    pub fn raw(&self) -> Vec<u64> {
+        let numbers = self.counts.iter().chain([&self.sum_ns]);
+        numbers
+            .map(|number| number.load(Ordering::Relaxed))
+            .collect()
+    }
+
+    /// Sets what [`Histogram::raw`] of another told.
+    pub fn set_raw(&self, raw: &[u64]) {
+        let numbers = self.counts.iter().chain([&self.sum_ns]);
+        for (number, value) in numbers.zip(raw) {
+            number.store(*value, Ordering::Relaxed);
+        }
+    }
+
     /// What was counted so far; one that is counted meanwhile may be in some of the numbers.
     #[must_use]
     pub fn counted(&self) -> Counted {

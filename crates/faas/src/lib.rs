@@ -5,6 +5,7 @@
 //! [`Router::find`] finds the function's deployment, its least busy [`Handler`] runs it.
 
 pub mod backend;
+mod changes;
 pub mod function;
 pub mod headers;
 pub mod histogram;
@@ -20,6 +21,7 @@ pub use backend::{
     Backend, BackendReport, Handler, HandlerState, HandlerStatus, Isolation, PrepareError,
     RuntimeReport,
 };
+pub use changes::Follower;
 pub use function::{Entry, FunctionName, FunctionSpec, NameError, Runtime, UnknownRuntime};
 pub use headers::{HeaderError, Headers};
 pub use histogram::Histogram;
@@ -29,7 +31,7 @@ pub use limits::{FunctionLimits, Limits, WasmLimits};
 pub use log::{FunctionLog, LogLine, LogStream, Printer};
 pub use package::Package;
 pub use proxy::Proxy;
-pub use router::{Counters, Deployment, Route, Router};
+pub use router::{Counters, Deployment, Route, Router, Tally};
 
 /// A future that owns its state on the heap, for the traits that are used as objects.
 pub type BoxFuture<'a, T> = std::pin::Pin<Box<dyn Future<Output = T> + Send + 'a>>;

@@ -1,6 +1,7 @@
 //! From a name to the deployment that serves it: reads take no lock.
 
 use crate::backend::{Handler, HandlerState};
+use crate::changes::{Changes, Follower};
 use crate::function::{FunctionName, FunctionSpec};
 use crate::histogram::Histogram;
 use arc_swap::{ArcSwap, ArcSwapOption};
@@ -17,6 +18,7 @@ pub struct Router {
     routes: ArcSwap<HashMap<FunctionName, Arc<Route>>>,
     /// Held while the snapshot is replaced.
     writing: Mutex<()>,
+    changes: Arc<Changes>,
 }
 
 impl Router {
@@ -40,9 +42,10 @@ impl Router {
             let name = spec.name.clone();
             routes
                 .entry(name)
-                .or_insert_with(|| Arc::new(Route::new(&spec)));
+                .or_insert_with(|| Arc::new(Route::new(&spec, &self.changes)));
         }
         self.routes.store(Arc::new(routes));
+        self.changes.count();
     }
 
     /// Lets the deployment serve its function's name from now on. Returns the one that it
@@ -61,6 +64,7 @@ impl Router {
         let replaced = route.deployment.swap(Some(deployment));
         route.failure.store(None);
         route.changed.notify_waiters();
+        self.changes.count();
         replaced
     }
 
@@ -79,7 +83,19 @@ impl Router {
         };
         route.withdrawn.store(true, Ordering::SeqCst);
         route.changed.notify_waiters();
+        self.changes.count();
         (true, route.deployment.swap(None))
+    }
+
+    /// Follows the changes, for a process elsewhere whose table must be the same. One at a time.
+    #[must_use]
+    pub fn follow(&self) -> Follower {
+        self.changes.follow()
+    }
+
+    /// Returns when every change made so far is in force at the follower; at once without one.
+    pub async fn applied(&self) {
+        self.changes.applied().await;
     }
 }
 
@@ -95,8 +111,24 @@ pub struct Route {
     queue_max: AtomicUsize,
     deadline_ms: AtomicU64,
     waiting: AtomicUsize,
+    changes: Arc<Changes>,
     /// What is counted of this function, whatever deployment serves it.
     pub counters: Counters,
+}
+
+/// What was counted of a function at one moment, to be told to another process.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// As in [`Counters`].
+    pub invocations: u64,
+    /// As in [`Counters`].
+    pub function_errors: u64,
+    /// As in [`Counters`].
+    pub platform_errors: u64,
+    /// Invocations that wait for a handler.
+    pub waiting: usize,
+    /// As [`Histogram::raw`] has it.
+    pub overhead: Vec<u64>,
 }
 
 /// What is counted of a function since this process started.
@@ -113,7 +145,7 @@ pub struct Counters {
 }
 
 impl Route {
-    fn new(spec: &FunctionSpec) -> Self {
+    fn new(spec: &FunctionSpec, changes: &Arc<Changes>) -> Self {
         Self {
             name: spec.name.clone(),
             deployment: ArcSwapOption::empty(),
@@ -123,6 +155,7 @@ impl Route {
             queue_max: AtomicUsize::new(spec.limits.queue_max),
             deadline_ms: AtomicU64::new(millis(spec.limits.deadline)),
             waiting: AtomicUsize::new(0),
+            changes: Arc::clone(changes),
             counters: Counters::default(),
         }
     }
@@ -149,6 +182,7 @@ impl Route {
     pub fn set_failure(&self, reason: String) {
         self.failure.store(Some(Arc::new(reason)));
         self.changed.notify_waiters();
+        self.changes.count();
     }
 
     /// Whether the name was taken out of service.
@@ -159,14 +193,43 @@ impl Route {
 
     /// How long an invocation may take.
     #[must_use]
-    pub(crate) fn deadline(&self) -> Duration {
+    pub fn deadline(&self) -> Duration {
         Duration::from_millis(self.deadline_ms.load(Ordering::Relaxed))
+    }
+
+    /// How many invocations may wait for a handler.
+    #[must_use]
+    pub fn queue_max(&self) -> usize {
+        self.queue_max.load(Ordering::Relaxed)
     }
 
     /// Invocations that wait for a handler.
     #[must_use]
     pub fn waiting(&self) -> usize {
         self.waiting.load(Ordering::Relaxed)
+    }
+
+    /// What was counted of this function so far.
+    #[must_use]
+    pub fn tally(&self) -> Tally {
+        let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        Tally {
+            invocations: load(&self.counters.invocations),
+            function_errors: load(&self.counters.function_errors),
+            platform_errors: load(&self.counters.platform_errors),
+            waiting: self.waiting(),
+            overhead: self.counters.overhead.raw(),
+        }
+    }
+
+    /// Makes what another process counted the counts of this route, which itself counts nothing.
+    pub fn take_over(&self, tally: &Tally) {
+        let store = |counter: &AtomicU64, count| counter.store(count, Ordering::Relaxed);
+        store(&self.counters.invocations, tally.invocations);
+        store(&self.counters.function_errors, tally.function_errors);
+        store(&self.counters.platform_errors, tally.platform_errors);
+        self.waiting.store(tally.waiting, Ordering::Relaxed);
+        self.counters.overhead.set_raw(&tally.overhead);
     }
 
     /// Takes a place among those that wait; none where all are taken.

@@ -3,7 +3,9 @@
 
 pub mod connection;
 pub mod frame;
+pub mod launch;
 pub mod supervisor;
 
 pub use connection::{Connection, Stream};
+pub use launch::{Caller, Direct, Group, Launch, Launched};
 pub use supervisor::{Process, Spawn, Spawned, Supervised};

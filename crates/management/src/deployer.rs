@@ -154,6 +154,7 @@ impl Deployer {
             deployer.store.delete(name.clone()).await?;
             let (_, served) = deployer.options.router.withdraw(&name);
             let function = deployer.functions.remove(&name);
+            deployer.applied().await;
             deployer.retire(served, function);
             tracing::info!(function = %name, "deleted");
             Ok(true)
@@ -338,10 +339,21 @@ impl Deployer {
         // Known before it is routed: whoever sees the route finds the function.
         let before = self.functions.put(Arc::new(function));
         let served = self.options.router.publish(deployment);
+        self.applied().await;
         self.retire(served, before);
         let name = &record.spec.name;
         tracing::info!(function = %name, handlers, digest = record.digest, "deployed");
         Ok(())
+    }
+
+    /// Waits until a reverse proxy elsewhere has the router's table too, but not for ever: one that
+    /// is away gets it when it is back.
+    async fn applied(&self) {
+        let patience = self.options.limits.handler_start;
+        let applied = tokio::time::timeout(patience, self.options.router.applied());
+        if applied.await.is_err() {
+            tracing::warn!("the reverse proxy does not answer; it gets its routes when it is back");
+        }
     }
 
     /// Lets a deployment that serves no more finish, in the background, then lets its code go.

@@ -122,10 +122,19 @@ async fn processes(config: &Config, limits: &Arc<Limits>) -> Result<Arc<dyn Back
     Ok(backend)
 }
 
+/// Containers that a reverse proxy in another container calls.
 #[cfg(feature = "docker")]
-async fn containers(config: &Config, limits: &Arc<Limits>) -> Result<Arc<dyn Backend>> {
-    use sha2::{Digest, Sha256};
+pub(crate) fn elsewhere(containers: Arc<backend_docker::DockerBackend>) -> Arc<dyn Backend> {
+    let reason = "WebAssembly functions run inside the reverse proxy, which has no code where it is \
+                  a container of its own; use tinyfaas serve --backend docker";
+    Arc::new(Backends {
+        main: containers,
+        wasm: Err(reason.to_owned()),
+    })
+}
 
+#[cfg(feature = "docker")]
+pub(crate) fn images(config: &Config) -> backend_docker::Images {
     let mut images = backend_docker::Images::default();
     let named = config.images.clone();
     for (image, name) in [
@@ -136,15 +145,23 @@ async fn containers(config: &Config, limits: &Arc<Limits>) -> Result<Arc<dyn Bac
     ] {
         *image = name.unwrap_or(std::mem::take(image));
     }
+    images
+}
+
+#[cfg(feature = "docker")]
+async fn containers(config: &Config, limits: &Arc<Limits>) -> Result<Arc<dyn Backend>> {
+    use sha2::{Digest, Sha256};
+
     // A data directory has one node at a time.
     let digest = Sha256::digest(config.data_dir.as_os_str().as_encoded_bytes());
     let instance = digest.iter().take(4).map(|byte| format!("{byte:02x}"));
     let options = backend_docker::Options {
         socket: backend_docker::default_socket(config.docker_host.as_deref())?,
         instance: instance.collect(),
-        images,
+        images: images(config),
         program: "/proc/self/exe".into(),
         limits: Arc::clone(limits),
+        elsewhere: None,
     };
     Ok(backend_docker::DockerBackend::start(options).await?)
 }

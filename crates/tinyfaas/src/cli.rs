@@ -43,6 +43,16 @@ pub(crate) enum Command {
     /// Removes every container, network, volume and image of tinyFaaS from the Docker engine
     #[cfg(feature = "docker")]
     Clean,
+    /// Runs the management service in a container, with the reverse proxy in another one
+    #[cfg(feature = "docker")]
+    Mgmt(Mgmt),
+    /// Runs the reverse proxy that `mgmt` starts in its container
+    #[cfg(feature = "docker")]
+    ReverseProxy {
+        /// How the log on standard error looks
+        #[arg(long, value_enum, default_value_t, env = "TINYFAAS_LOG_FORMAT")]
+        log_format: LogFormat,
+    },
     /// Prints the completions for a shell
     Completions {
         /// The shell
@@ -61,6 +71,25 @@ pub(crate) struct Serve {
     /// Prints one line of JSON with the addresses when the node is ready, and nothing else
     #[arg(long)]
     pub(crate) json: bool,
+    /// How the log on standard error looks
+    #[arg(long, value_enum, default_value_t, env = "TINYFAAS_LOG_FORMAT")]
+    pub(crate) log_format: LogFormat,
+}
+
+/// Runs the management service in a container.
+#[cfg(feature = "docker")]
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Settings come from TINYFAAS_* variables, as for serve.\n\nExample:\n  \
+    docker run -v /var/run/docker.sock:/var/run/docker.sock -p 5000:8080 \\\n    \
+    --name tinyfaas-mgmt -d tinyfaas-mgmt tinyfaas-mgmt"
+)]
+pub(crate) struct Mgmt {
+    /// The name of this container, as docker run --name gave it
+    pub(crate) name: String,
+    /// UDP port of the machine for CoAP [default: 5683]
+    #[arg(value_parser = clap::value_parser!(u16).range(1..))]
+    pub(crate) port: Option<u16>,
     /// How the log on standard error looks
     #[arg(long, value_enum, default_value_t, env = "TINYFAAS_LOG_FORMAT")]
     pub(crate) log_format: LogFormat,

@@ -4,7 +4,7 @@ mod address;
 mod token;
 
 pub(crate) use address::{Host, ListenAddr, Place};
-pub(crate) use token::obtain as obtain_token;
+pub(crate) use token::{obtain as obtain_token, random as random_secret};
 
 use anyhow::{Context, Result, bail};
 use serde::Deserialize;

@@ -54,6 +54,10 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Doctor(args) => doctor::run(&args),
         #[cfg(feature = "docker")]
         Command::Clean => clean(),
+        #[cfg(feature = "docker")]
+        Command::Mgmt(args) => node::management_service(&args),
+        #[cfg(feature = "docker")]
+        Command::ReverseProxy { log_format } => node::reverse_proxy(log_format),
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "tinyfaas", &mut script);

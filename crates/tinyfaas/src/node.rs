@@ -3,13 +3,20 @@
 mod banner;
 mod bind;
 mod bundled;
+mod front;
+#[cfg(feature = "docker")]
+mod split;
+
+#[cfg(feature = "docker")]
+pub(crate) use split::{management_service, reverse_proxy};
 
 use crate::cli::Serve;
 use crate::config::{Config, obtain_token};
 use crate::{backends, examples, telemetry};
 use anyhow::{Context, Result};
 use bind::{Addresses, Listeners};
-use faas::{Backend, FunctionLimits, Limits, Proxy, Router};
+use faas::{Backend, FunctionLimits, Limits, Router};
+use front::Front;
 use management::{EndpointUrl, Management};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -29,12 +36,16 @@ pub(crate) fn serve(args: Serve) -> Result<()> {
     telemetry::start(args.log_format);
     let variable = |name: &str| std::env::var(name).ok();
     let config = Config::load(args.settings, args.config.as_deref(), &variable)?;
+    on_event_loop(run(&config, args.json))
+}
+
+fn on_event_loop(running: impl Future<Output = Result<()>>) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .context("start the event loop")?;
     raise_open_files();
-    let result = runtime.block_on(run(&config, args.json));
+    let result = runtime.block_on(running);
     runtime.shutdown_timeout(LAST_WORK);
     result
 }
@@ -110,11 +121,8 @@ struct Node {
     addresses: Addresses,
     backend: Arc<dyn Backend>,
     router: Arc<Router>,
-    proxy: Arc<Proxy>,
+    front: Front,
     management: Management,
-    /// The endpoints' tasks, which `accepting` ends.
-    endpoints: TaskTracker,
-    accepting: CancellationToken,
     /// The management service's task, which `managing` ends.
     service: TaskTracker,
     managing: CancellationToken,
@@ -125,13 +133,22 @@ impl Node {
         let limits = Arc::new(Limits::default());
         let listeners = Listeners::bind(config).await?;
         let addresses = listeners.addresses()?;
-        let token = token(config, &addresses)?;
         let lock = bind::lock_data_dir(&config.data_dir)?;
         let backend = backends::start(config, &limits).await?;
-        let router = Arc::new(Router::default());
-        let proxy = Arc::new(Proxy::new(Arc::clone(&router), Arc::clone(&limits)));
         // The management service takes the lock itself.
         drop(lock);
+        Self::assemble(config, limits, (listeners, addresses), backend).await
+    }
+
+    /// Puts a node together around a backend. The addresses are those that users are told.
+    async fn assemble(
+        config: &Config,
+        limits: Arc<Limits>,
+        (mut listeners, addresses): (Listeners, Addresses),
+        backend: Arc<dyn Backend>,
+    ) -> Result<Self> {
+        let token = token(config, &addresses)?;
+        let router = Arc::new(Router::default());
         let management = Management::open(management::Options {
             data_dir: config.data_dir.clone(),
             handlers_dir: handlers_dir(config)?,
@@ -145,75 +162,35 @@ impl Node {
         })
         .await?;
         management.restore();
-        let node = Self {
-            limits,
-            addresses,
-            backend,
-            router,
-            proxy,
-            management,
-            endpoints: TaskTracker::new(),
-            accepting: CancellationToken::new(),
-            service: TaskTracker::new(),
-            managing: CancellationToken::new(),
-        };
-        node.open(listeners);
-        Ok(node)
-    }
-
-    /// Lets clients in.
-    fn open(&self, listeners: Listeners) {
-        let (proxy, accepting) = (&self.proxy, &self.accepting);
-        if let Some(coap) = listeners.coap {
-            let serving = coap.serve(Arc::clone(proxy), accepting.clone());
-            let (accepting, drain) = (accepting.clone(), self.limits.drain);
-            self.endpoints.spawn(async move {
-                let cut = async {
-                    accepting.cancelled().await;
-                    tokio::time::sleep(drain).await;
-                };
-                tokio::select! {
-                    () = serving => {}
-                    () = cut => tracing::warn!("CoAP exchanges are cut"),
-                }
-            });
-        }
-        if let Some(http) = listeners.http {
-            let serving = endpoints::http::serve(http, Arc::clone(proxy), accepting.clone());
-            self.endpoints.spawn(serving);
-        }
-        #[cfg(feature = "grpc")]
-        if let Some(grpc) = listeners.grpc {
-            let serving = endpoints::grpc::serve(grpc, Arc::clone(proxy), accepting.clone());
-            self.endpoints.spawn(async move {
-                if let Err(error) = serving.await {
-                    tracing::error!(%error, "the gRPC endpoint ended; restart tinyfaas");
-                }
-            });
-        }
-        if let Some(listener) = listeners.management {
-            let (management, managing) = (self.management.clone(), self.managing.clone());
-            self.service.spawn(async move {
+        let service = TaskTracker::new();
+        let managing = CancellationToken::new();
+        if let Some(listener) = listeners.management.take() {
+            let (management, managing) = (management.clone(), managing.clone());
+            service.spawn(async move {
                 if let Err(error) = management.serve(listener, managing).await {
                     tracing::error!(%error, "the management service ended; restart tinyfaas");
                 }
             });
         }
-        self.endpoints.close();
-        self.service.close();
+        service.close();
+        Ok(Self {
+            front: Front::open(listeners, &router, &limits),
+            limits,
+            addresses,
+            backend,
+            router,
+            management,
+            service,
+            managing,
+        })
     }
 
     /// Lets calls in flight finish, bounded, then stops every handler and leaves nothing behind.
     async fn stop(&self) {
         tracing::info!("stopping; a second signal ends at once");
-        let drain = self.limits.drain;
-        self.accepting.cancel();
-        let (left, ()) = tokio::join!(self.proxy.stop(drain), self.endpoints.wait());
-        if left > 0 {
-            tracing::warn!(calls = left, "calls were cut");
-        }
+        self.front.stop().await;
         self.managing.cancel();
-        self.management.stop(drain).await;
+        self.management.stop(self.limits.drain).await;
         self.service.wait().await;
         self.backend.shutdown().await;
         tracing::info!("stopped");

@@ -42,10 +42,18 @@ fn check(path: &Path, token: &str) -> Result<String> {
     Ok(token.to_owned())
 }
 
-fn make(path: &Path) -> Result<String> {
+/// 64 hexadecimal digits that nobody can guess.
+///
+/// # Errors
+/// Where the system has no random bytes.
+pub(crate) fn random() -> Result<String> {
     let mut bytes = [0; BYTES];
     getrandom::fill(&mut bytes).context("get random bytes for a token")?;
-    let token: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+fn make(path: &Path) -> Result<String> {
+    let token = random()?;
     if let Some(folder) = path.parent() {
         std::fs::create_dir_all(folder)
             .with_context(|| format!("make the folder {}", folder.display()))?;

@@ -1,0 +1,273 @@
+//! The messages, as lines of JSON.
+
+use faas::{
+    Entry, FunctionLimits, FunctionName, FunctionSpec, HandlerState, HandlerStatus, NameError,
+    PrepareError, Runtime, Tally,
+};
+use serde::{Deserialize, Serialize};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// What the reverse proxy says.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum ToManagement {
+    /// The first line: who it is and what it has.
+    Hello {
+        secret: String,
+        /// Those that are ready here.
+        revisions: Vec<u64>,
+        /// Those that are in use here.
+        instances: Vec<u64>,
+    },
+    /// Asks for an instance of a handler.
+    Launch { call: u64, handler: String },
+    /// Asks for the end of an instance.
+    Kill { instance: u64 },
+    /// Every handler of a revision said hello.
+    Ready { revision: u64 },
+    /// A revision can't be made ready, and nothing is left of it.
+    Refused { revision: u64, failure: Failure },
+    /// Nothing is left of a revision.
+    Retired { revision: u64 },
+    /// The table of that number is in force.
+    Applied { table: u64 },
+    /// How handlers and functions do; comes now and then.
+    Report {
+        handlers: Vec<HandlerRow>,
+        functions: Vec<TallyRow>,
+    },
+}
+
+/// What the management service says.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum ToProxy {
+    /// The first line: what of the proxy's things is known here.
+    Welcome {
+        revisions: Vec<u64>,
+        instances: Vec<u64>,
+    },
+    /// Asks to make a revision ready.
+    Start {
+        revision: u64,
+        function: Function,
+        handlers: Vec<String>,
+        /// Whether it was ready before: then the proxy tries until it is again.
+        is_live: bool,
+    },
+    /// Asks to let a revision finish and end.
+    Retire { revision: u64, grace_ms: u64 },
+    /// The whole table; what is not in it is no function any more.
+    Table { number: u64, rows: Vec<Row> },
+    /// Answers `Launch`.
+    Launched {
+        call: u64,
+        instance: u64,
+        addr: SocketAddr,
+    },
+    /// Answers `Launch`.
+    NotLaunched { call: u64, failure: Failure },
+    /// Nothing of an instance is left.
+    Ended { instance: u64, how: String },
+    /// Comes now and then, so that silence tells.
+    Alive,
+}
+
+/// What the proxy has to know of a function.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Function {
+    pub(crate) name: String,
+    pub(crate) deadline_ms: u64,
+    pub(crate) queue_max: usize,
+}
+
+/// A name of the table and what serves it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Row {
+    pub(crate) function: Function,
+    /// None while it is being prepared.
+    pub(crate) revision: Option<u64>,
+    /// Why it has none.
+    pub(crate) failure: Option<String>,
+}
+
+/// A [`PrepareError`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Failure {
+    kind: FailureKind,
+    message: String,
+    pub(crate) output: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum FailureKind {
+    Runtime,
+    Code,
+    Build,
+    Load,
+    Host,
+}
+
+/// A [`HandlerStatus`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct HandlerRow {
+    pub(crate) id: String,
+    state: State,
+    restarts: u64,
+    in_flight: usize,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum State {
+    Starting,
+    Ready,
+    Pausing { reason: String, retry_after_ms: u64 },
+    Stopped,
+}
+
+/// A [`Tally`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct TallyRow {
+    pub(crate) name: String,
+    invocations: u64,
+    function_errors: u64,
+    platform_errors: u64,
+    waiting: usize,
+    overhead: Vec<u64>,
+}
+
+impl Function {
+    pub(crate) fn of(spec: &FunctionSpec) -> Self {
+        Self {
+            name: spec.name.to_string(),
+            deadline_ms: millis(spec.limits.deadline),
+            queue_max: spec.limits.queue_max,
+        }
+    }
+
+    /// The function as the proxy's parts want it; how it runs does not concern them.
+    pub(crate) fn spec(&self, handlers: usize) -> Result<Arc<FunctionSpec>, NameError> {
+        let name: FunctionName = self.name.parse()?;
+        Ok(Arc::new(FunctionSpec {
+            name,
+            runtime: Runtime::Binary,
+            entry: Entry::Convention,
+            handlers: u16::try_from(handlers).unwrap_or(u16::MAX),
+            envs: Vec::new(),
+            network: false,
+            allow_hosts: Vec::new(),
+            limits: FunctionLimits {
+                deadline: Duration::from_millis(self.deadline_ms),
+                queue_max: self.queue_max,
+                ..FunctionLimits::default()
+            },
+        }))
+    }
+}
+
+impl From<&PrepareError> for Failure {
+    fn from(error: &PrepareError) -> Self {
+        let kind = match error {
+            PrepareError::Runtime(_) => FailureKind::Runtime,
+            PrepareError::Code(_) => FailureKind::Code,
+            PrepareError::Build { .. } => FailureKind::Build,
+            PrepareError::Load { .. } => FailureKind::Load,
+            PrepareError::Host(_) => FailureKind::Host,
+        };
+        Self {
+            kind,
+            message: error.to_string(),
+            output: error.output().to_owned(),
+        }
+    }
+}
+
+impl From<Failure> for PrepareError {
+    fn from(failure: Failure) -> Self {
+        let (message, output) = (failure.message, failure.output);
+        match failure.kind {
+            FailureKind::Runtime => Self::Runtime(message),
+            FailureKind::Code => Self::Code(message),
+            FailureKind::Build => Self::Build { message, output },
+            FailureKind::Load => Self::Load { message, output },
+            FailureKind::Host => Self::Host(message),
+        }
+    }
+}
+
+impl From<HandlerStatus> for HandlerRow {
+    fn from(status: HandlerStatus) -> Self {
+        let state = match status.state {
+            HandlerState::Starting => State::Starting,
+            HandlerState::Ready => State::Ready,
+            HandlerState::Pausing {
+                reason,
+                retry_after,
+            } => State::Pausing {
+                reason,
+                retry_after_ms: millis(retry_after),
+            },
+            HandlerState::Stopped => State::Stopped,
+        };
+        Self {
+            id: status.id.to_string(),
+            state,
+            restarts: status.restarts,
+            in_flight: status.in_flight,
+        }
+    }
+}
+
+impl From<HandlerRow> for HandlerStatus {
+    fn from(row: HandlerRow) -> Self {
+        let state = match row.state {
+            State::Starting => HandlerState::Starting,
+            State::Ready => HandlerState::Ready,
+            State::Pausing {
+                reason,
+                retry_after_ms,
+            } => HandlerState::Pausing {
+                reason,
+                retry_after: Duration::from_millis(retry_after_ms),
+            },
+            State::Stopped => HandlerState::Stopped,
+        };
+        Self {
+            id: row.id.into(),
+            state,
+            restarts: row.restarts,
+            in_flight: row.in_flight,
+        }
+    }
+}
+
+impl TallyRow {
+    pub(crate) fn new(name: &FunctionName, tally: Tally) -> Self {
+        Self {
+            name: name.to_string(),
+            invocations: tally.invocations,
+            function_errors: tally.function_errors,
+            platform_errors: tally.platform_errors,
+            waiting: tally.waiting,
+            overhead: tally.overhead,
+        }
+    }
+
+    pub(crate) fn tally(self) -> Tally {
+        Tally {
+            invocations: self.invocations,
+            function_errors: self.function_errors,
+            platform_errors: self.platform_errors,
+            waiting: self.waiting,
+            overhead: self.overhead,
+        }
+    }
+}
+
+pub(crate) fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}

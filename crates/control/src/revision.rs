@@ -1,0 +1,238 @@
+//! A revision: the handlers of one deployment, as the management service sees them.
+
+use crate::management_end::Shared;
+use crate::message::{Failure, Function, HandlerRow, ToProxy, millis};
+use faas::{BoxFuture, Handler, HandlerState, HandlerStatus, Invocation, InvokeError, Reply};
+use faas::{FunctionLog, FunctionSpec, LogStream, PrepareError};
+use handler_protocol::{Group, Launch};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio::sync::watch;
+use tokio_util::task::TaskTracker;
+
+/// The lines of a handler that did not load which its error shows.
+const LAST_LINES: usize = 20;
+
+/// How far the reverse proxy is with a revision.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Progress {
+    Starting,
+    Ready,
+    Refused(Failure),
+    /// Nothing of it is left there.
+    Retired,
+}
+
+/// The handlers of one deployment.
+#[derive(Debug)]
+pub(crate) struct Revision {
+    pub(crate) number: u64,
+    pub(crate) spec: Arc<FunctionSpec>,
+    pub(crate) ids: Vec<Arc<str>>,
+    log: Arc<FunctionLog>,
+    /// None once it is forgotten, though its handlers may still be looked at.
+    launch: Mutex<Option<Arc<dyn Launch>>>,
+    pub(crate) progress: watch::Sender<Progress>,
+    /// Has a task for each of its instances.
+    pub(crate) instances: TaskTracker,
+    statuses: Mutex<HashMap<Arc<str>, watch::Sender<HandlerStatus>>>,
+    /// How the last instance of a handler ended.
+    ends: Mutex<HashMap<Arc<str>, String>>,
+}
+
+impl Revision {
+    pub(crate) fn new(number: u64, group: Group) -> Self {
+        let status = |id: &Arc<str>| HandlerStatus {
+            id: Arc::clone(id),
+            state: HandlerState::Starting,
+            restarts: 0,
+            in_flight: 0,
+        };
+        let statuses = group
+            .ids
+            .iter()
+            .map(|id| (Arc::clone(id), watch::Sender::new(status(id))));
+        Self {
+            number,
+            progress: watch::Sender::new(Progress::Starting),
+            instances: TaskTracker::new(),
+            statuses: Mutex::new(statuses.collect()),
+            ends: Mutex::default(),
+            spec: group.spec,
+            ids: group.ids,
+            log: group.log,
+            launch: Mutex::new(Some(group.launch)),
+        }
+    }
+
+    /// What starts its instances; none where it was forgotten.
+    pub(crate) fn launch(&self) -> Option<Arc<dyn Launch>> {
+        lock(&self.launch).clone()
+    }
+
+    /// Lets go of what belongs to it: its network.
+    pub(crate) fn let_go(&self) {
+        *lock(&self.launch) = None;
+    }
+
+    /// The message that has the proxy start it.
+    pub(crate) fn start(&self) -> ToProxy {
+        ToProxy::Start {
+            revision: self.number,
+            function: Function::of(&self.spec),
+            handlers: self.ids.iter().map(|id| id.to_string()).collect(),
+            is_live: *self.progress.borrow() == Progress::Ready,
+        }
+    }
+
+    /// Every handler said hello.
+    pub(crate) fn made_ready(&self) {
+        for status in lock(&self.statuses).values() {
+            status.send_modify(|status| status.state = HandlerState::Ready);
+        }
+        self.progress.send_replace(Progress::Ready);
+    }
+
+    /// Takes what the proxy tells of one of its handlers.
+    pub(crate) fn report(&self, row: HandlerRow) {
+        let status = HandlerStatus::from(row);
+        if let Some(known) = lock(&self.statuses).get(&status.id) {
+            known.send_if_modified(|known| {
+                let is_new = *known != status;
+                *known = status;
+                is_new
+            });
+        }
+    }
+
+    /// Notes how an instance ended, for the log when the next one is asked for.
+    pub(crate) fn note_end(&self, handler: &Arc<str>, how: &str) {
+        lock(&self.ends).insert(Arc::clone(handler), how.to_owned());
+    }
+
+    /// Tells the function's log why a handler is started again, where it is.
+    pub(crate) fn tell_restart(&self, handler: &Arc<str>) {
+        if let Some(how) = lock(&self.ends).remove(handler) {
+            let note = format!("handler ended ({how}); it is started anew");
+            self.log.push(handler, LogStream::Platform, &note);
+        }
+    }
+
+    /// The error of a revision that was refused, with what its handlers printed.
+    pub(crate) fn error(&self, mut failure: Failure) -> PrepareError {
+        let printed = || {
+            let last = |id: &Arc<str>| self.log.last_text(id, LAST_LINES);
+            let mut texts = self.ids.iter().map(last);
+            texts.find(|text| !text.is_empty()).unwrap_or_default()
+        };
+        if failure.output.is_empty() {
+            failure.output = printed();
+        }
+        failure.into()
+    }
+
+    fn status(&self, id: &Arc<str>) -> Option<HandlerStatus> {
+        let statuses = lock(&self.statuses);
+        statuses.get(id).map(|status| status.borrow().clone())
+    }
+
+    fn follow(&self, id: &Arc<str>) -> Option<watch::Receiver<HandlerStatus>> {
+        let statuses = lock(&self.statuses);
+        statuses.get(id).map(watch::Sender::subscribe)
+    }
+}
+
+/// Keeps a revision at the proxy. Dropping it ends the revision at once.
+#[derive(Debug)]
+pub(crate) struct Held {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) revision: Arc<Revision>,
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.shared.forget(&self.revision);
+    }
+}
+
+/// A handler that the reverse proxy calls.
+#[derive(Debug)]
+pub(crate) struct RemoteHandler {
+    pub(crate) id: Arc<str>,
+    pub(crate) held: Arc<Held>,
+}
+
+impl Handler for RemoteHandler {
+    fn invoke<'a>(
+        &'a self,
+        _invocation: &'a Invocation,
+        _time_left: Duration,
+    ) -> BoxFuture<'a, Result<Reply, InvokeError>> {
+        let name = self.held.revision.spec.name.clone();
+        Box::pin(async {
+            Err(InvokeError::Unavailable {
+                name,
+                reason: "it is called through the reverse proxy".to_owned(),
+                retry_after: Duration::from_secs(1),
+            })
+        })
+    }
+
+    fn at_once_max(&self) -> usize {
+        1
+    }
+
+    fn in_flight(&self) -> usize {
+        self.status().in_flight
+    }
+
+    fn is_ready(&self) -> bool {
+        self.status().state == HandlerState::Ready
+    }
+
+    fn settled(&self) -> BoxFuture<'_, ()> {
+        Box::pin(async {
+            let Some(mut status) = self.held.revision.follow(&self.id) else {
+                return;
+            };
+            let is_settled = |status: &HandlerStatus| status.state != HandlerState::Starting;
+            // The sender lives as long as the revision.
+            drop(status.wait_for(is_settled).await);
+        })
+    }
+
+    fn status(&self) -> HandlerStatus {
+        let status = self.held.revision.status(&self.id);
+        status.unwrap_or_else(|| HandlerStatus {
+            id: Arc::clone(&self.id),
+            state: HandlerState::Stopped,
+            restarts: 0,
+            in_flight: 0,
+        })
+    }
+
+    fn stop(&self, grace: Duration) -> BoxFuture<'_, ()> {
+        Box::pin(async move {
+            let (shared, revision) = (&self.held.shared, &self.held.revision);
+            let retire = ToProxy::Retire {
+                revision: revision.number,
+                grace_ms: millis(grace),
+            };
+            if shared.tell(retire).await {
+                let patience = grace + shared.limits.stop_grace * 4;
+                let mut progress = revision.progress.subscribe();
+                let retired = progress.wait_for(|progress| *progress == Progress::Retired);
+                // One that does not answer loses its handlers all the same.
+                let _in_time = tokio::time::timeout(patience, retired).await.is_ok();
+            }
+            shared.forget(revision);
+            revision.instances.close();
+            revision.instances.wait().await;
+        })
+    }
+}
+
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

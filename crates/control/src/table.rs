@@ -1,0 +1,46 @@
+//! The table of routes on its way to the reverse proxy.
+
+use crate::management_end::Shared;
+use crate::message::{Function, Row, ToProxy, millis};
+use faas::{Route, Router};
+use std::sync::Arc;
+
+/// Sends the table with every change, and to every proxy that comes.
+pub(crate) async fn push(shared: Arc<Shared>, router: Arc<Router>) {
+    let mut follower = router.follow();
+    let mut link = shared.link.subscribe();
+    let mut applied = shared.applied.subscribe();
+    loop {
+        // What is seen here is not waited for below.
+        let number = follower.made();
+        if link.borrow_and_update().is_some() {
+            let routes = router.routes();
+            let rows = routes.iter().map(|route| row(&shared, route)).collect();
+            shared.tell(ToProxy::Table { number, rows }).await;
+        }
+        loop {
+            tokio::select! {
+                () = follower.changed() => break,
+                _ = link.changed() => break,
+                _ = applied.changed() => follower.applied(*applied.borrow_and_update()),
+            }
+        }
+    }
+}
+
+fn row(shared: &Shared, route: &Route) -> Row {
+    let function = Function {
+        name: route.name().to_string(),
+        deadline_ms: millis(route.deadline()),
+        queue_max: route.queue_max(),
+    };
+    let deployment = route.deployment();
+    let first = deployment.as_ref().and_then(|it| it.handlers().first());
+    let revision = first.and_then(|handler| shared.of_handler(&handler.status().id));
+    let failure = route.failure();
+    Row {
+        function,
+        revision: revision.map(|revision| revision.number),
+        failure: failure.map(|failure| failure.to_string()),
+    }
+}

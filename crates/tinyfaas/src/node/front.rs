@@ -1,0 +1,72 @@
+//! The reverse proxy with its endpoints: in a node, or alone in a process of its own.
+
+use super::bind::Listeners;
+use faas::{Limits, Proxy, Router};
+use std::sync::Arc;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// The reverse proxy with its endpoints.
+pub(super) struct Front {
+    limits: Arc<Limits>,
+    proxy: Arc<Proxy>,
+    /// The endpoints' tasks, which `accepting` ends.
+    endpoints: TaskTracker,
+    accepting: CancellationToken,
+}
+
+impl Front {
+    /// Lets clients in.
+    pub(super) fn open(listeners: Listeners, router: &Arc<Router>, limits: &Arc<Limits>) -> Self {
+        let front = Self {
+            limits: Arc::clone(limits),
+            proxy: Arc::new(Proxy::new(Arc::clone(router), Arc::clone(limits))),
+            endpoints: TaskTracker::new(),
+            accepting: CancellationToken::new(),
+        };
+        front.serve(listeners);
+        front
+    }
+
+    fn serve(&self, listeners: Listeners) {
+        let (proxy, accepting) = (&self.proxy, &self.accepting);
+        if let Some(coap) = listeners.coap {
+            let serving = coap.serve(Arc::clone(proxy), accepting.clone());
+            let (accepting, drain) = (accepting.clone(), self.limits.drain);
+            self.endpoints.spawn(async move {
+                let cut = async {
+                    accepting.cancelled().await;
+                    tokio::time::sleep(drain).await;
+                };
+                tokio::select! {
+                    () = serving => {}
+                    () = cut => tracing::warn!("CoAP exchanges are cut"),
+                }
+            });
+        }
+        if let Some(http) = listeners.http {
+            let serving = endpoints::http::serve(http, Arc::clone(proxy), accepting.clone());
+            self.endpoints.spawn(serving);
+        }
+        #[cfg(feature = "grpc")]
+        if let Some(grpc) = listeners.grpc {
+            let serving = endpoints::grpc::serve(grpc, Arc::clone(proxy), accepting.clone());
+            self.endpoints.spawn(async move {
+                if let Err(error) = serving.await {
+                    tracing::error!(%error, "the gRPC endpoint ended; restart tinyfaas");
+                }
+            });
+        }
+        self.endpoints.close();
+    }
+
+    /// Takes no more calls and lets those in flight finish, bounded.
+    pub(super) async fn stop(&self) {
+        self.accepting.cancel();
+        let drain = self.limits.drain;
+        let (left, ()) = tokio::join!(self.proxy.stop(drain), self.endpoints.wait());
+        if left > 0 {
+            tracing::warn!(calls = left, "calls were cut");
+        }
+    }
+}

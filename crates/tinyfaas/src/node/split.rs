@@ -1,0 +1,325 @@
+//! The original's set-up: the management service in one container, which starts the reverse proxy
+//! in another, and each handler in one of its own.
+
+use super::bind::{Addresses, Listeners};
+use super::front::Front;
+use super::{Node, Signals, banner, on_event_loop};
+use crate::backends;
+use crate::cli::Mgmt;
+use crate::config::{BackendName, Config, Host, Place, Settings, random_secret};
+use crate::telemetry::{self, LogFormat};
+use anyhow::{Context, Result, bail};
+use backend_docker::{
+    CONTROL_VARIABLE, DockerBackend, Elsewhere, Leftovers, Plan, Published, ReverseProxy,
+    SECRET_VARIABLE, Site,
+};
+use control::ManagementEnd;
+use faas::{Limits, Router};
+use std::collections::HashSet;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// Where the management service listens, in its container.
+const MANAGEMENT_PORT: u16 = 8080;
+
+/// Where it listens for the reverse proxy, on a network that has only these two.
+const CONTROL_PORT: u16 = 7001;
+
+/// Where the reverse proxy listens, in its container.
+const COAP_PORT: u16 = 5683;
+const HTTP_PORT: u16 = 8000;
+const GRPC_PORT: u16 = 9000;
+
+/// How long a reverse proxy may take to start.
+const PROXY_START: Duration = Duration::from_secs(30);
+
+/// How long calls may finish when the set-up is stopped: `docker stop` gives 10 s for everything.
+const DRAIN: Duration = Duration::from_secs(4);
+
+/// An address that is nowhere (RFC 5737): the way to it is the way to everywhere.
+const ELSEWHERE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)), 9);
+
+/// Runs the management service until a signal ends it.
+///
+/// # Errors
+/// Where this is not the container of that name, there is no engine, or a port is taken.
+pub(crate) fn management_service(args: &Mgmt) -> Result<()> {
+    telemetry::start(args.log_format);
+    let mut config = load()?;
+    config.backend = BackendName::Docker;
+    config.management = Place::everywhere(MANAGEMENT_PORT);
+    config.is_management_insecure = !config.is_token_wanted;
+    if let Some(port) = args.port {
+        config.coap = Place::everywhere(port);
+    }
+    on_event_loop(manage(&config, &args.name))
+}
+
+/// Runs the reverse proxy until a signal ends it.
+///
+/// # Errors
+/// Where no management service started this container.
+pub(crate) fn reverse_proxy(log_format: LogFormat) -> Result<()> {
+    telemetry::start(log_format);
+    let variable = |name: &str| {
+        let told = std::env::var(name);
+        told.with_context(|| format!("{name} is not set; tinyfaas mgmt starts the reverse proxy"))
+    };
+    let control = variable(CONTROL_VARIABLE)?.parse();
+    let control = control.with_context(|| format!("{CONTROL_VARIABLE} is no address"))?;
+    let secret = variable(SECRET_VARIABLE)?;
+    let mut config = load()?;
+    config.management = Place::Off;
+    // Its networks with handlers are none of its clients'.
+    let front = front_addr().context("find the address that this container is called at")?;
+    for place in [&mut config.coap, &mut config.http, &mut config.grpc] {
+        if let Place::At { host, .. } = place {
+            *host = Host::Named(front.to_string());
+        }
+    }
+    on_event_loop(proxy(&config, control, secret))
+}
+
+fn load() -> Result<Config> {
+    Config::load(Settings::default(), None, &|name| std::env::var(name).ok())
+}
+
+/// This machine's address on the network that has its default route.
+fn front_addr() -> std::io::Result<IpAddr> {
+    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+    // Sends nothing.
+    socket.connect(ELSEWHERE)?;
+    Ok(socket.local_addr()?.ip())
+}
+
+async fn proxy(config: &Config, addr: SocketAddr, secret: String) -> Result<()> {
+    let mut signals = Signals::catch().context("catch signals")?;
+    let limits = Arc::new(Limits::default());
+    let router = Arc::new(Router::default());
+    let front = Front::open(Listeners::bind(config).await?, &router, &limits);
+    let (tracker, shutdown) = (TaskTracker::new(), CancellationToken::new());
+    let followed = control::Followed {
+        addr,
+        secret,
+        router,
+        limits,
+        tracker: tracker.clone(),
+    };
+    tracker.spawn(control::follow(followed, shutdown.clone()));
+    signals.next().await;
+    tokio::select! {
+        () = front.stop() => {}
+        () = signals.next() => {}
+    }
+    // The handlers' connections end with this process, and so do they.
+    shutdown.cancel();
+    Ok(())
+}
+
+async fn manage(config: &Config, name: &str) -> Result<()> {
+    let mut signals = Signals::catch().context("catch signals")?;
+    let limits = Arc::new(Limits {
+        drain: DRAIN,
+        ..Limits::default()
+    });
+    let split = tokio::select! {
+        split = Split::start(config, name, &limits) => split?,
+        () = signals.next() => return Ok(()),
+    };
+    let node = split.node(config, limits).await;
+    let node = match node {
+        Ok(node) => node,
+        Err(error) => {
+            split.stop().await;
+            return Err(error);
+        }
+    };
+    // Before there is a table, so that none is missed.
+    split.remove_leftovers(&node.router);
+    split.end.follow(&node.router);
+    tracing::warn!(
+        "whoever reaches port {MANAGEMENT_PORT} of this container can run code here: publish it \
+         to this machine only (-p 127.0.0.1:5000:{MANAGEMENT_PORT}), or set TINYFAAS_TOKEN_FILE"
+    );
+    banner::addresses(config, &node.addresses);
+    signals.next().await;
+    let stopping = async {
+        node.stop().await;
+        split.stop().await;
+    };
+    tokio::select! {
+        () = stopping => Ok(()),
+        () = signals.next() => bail!("ended before everything was removed; run: tinyfaas clean"),
+    }
+}
+
+/// The reverse proxy's container and the way to it.
+struct Split {
+    site: Site,
+    proxy: Arc<ReverseProxy>,
+    end: ManagementEnd,
+    backend: Arc<DockerBackend>,
+    tracker: TaskTracker,
+    shutdown: CancellationToken,
+}
+
+impl Split {
+    async fn start(config: &Config, name: &str, limits: &Arc<Limits>) -> Result<Self> {
+        let socket = backend_docker::default_socket(config.docker_host.as_deref())?;
+        if !socket.exists() {
+            let shown = socket.display();
+            bail!("{shown} is not here; start this container with -v {shown}:{shown}");
+        }
+        let system = rustix::system::uname();
+        let hostname = system.nodename().to_string_lossy();
+        let site = Site::find(&socket, name, &hostname).await?;
+        let control = SocketAddr::from((site.join_control().await?, CONTROL_PORT));
+        let listener = TcpListener::bind(control);
+        let listener = listener.await.context("listen for the reverse proxy")?;
+        let proxy = ReverseProxy::start(&site, plan(config, control)?).await?;
+        let (tracker, shutdown) = (TaskTracker::new(), CancellationToken::new());
+        let end = ManagementEnd::start(control::Options {
+            listener,
+            secret: proxy.secret().to_owned(),
+            limits: Arc::clone(limits),
+            tracker: tracker.clone(),
+            shutdown: shutdown.clone(),
+        });
+        if tokio::time::timeout(PROXY_START, end.connected())
+            .await
+            .is_err()
+        {
+            let said = proxy.last_lines().await;
+            proxy.remove().await;
+            bail!("the reverse proxy does not start; it said: {said}");
+        }
+        let backend = DockerBackend::start(backend_docker::Options {
+            socket,
+            instance: name.to_owned(),
+            images: backends::images(config),
+            program: "/proc/self/exe".into(),
+            limits: Arc::clone(limits),
+            elsewhere: Some(Elsewhere {
+                proxy: Arc::clone(&proxy),
+                caller: Arc::new(end.clone()),
+            }),
+        })
+        .await?;
+        let (kept, ending) = (Arc::clone(&proxy), shutdown.clone());
+        tracker.spawn(async move { kept.keep_alive(ending).await });
+        Ok(Self {
+            site,
+            proxy,
+            end,
+            backend,
+            tracker,
+            shutdown,
+        })
+    }
+
+    /// The node behind the reverse proxy: it has no endpoints, and tells those of the proxy.
+    async fn node(&self, config: &Config, limits: Arc<Limits>) -> Result<Node> {
+        let own = Config {
+            coap: Place::Off,
+            http: Place::Off,
+            grpc: Place::Off,
+            ..config.clone()
+        };
+        let listeners = Listeners::bind(&own).await?;
+        let at = |place: &Place| Some(SocketAddr::from((Ipv4Addr::UNSPECIFIED, port(place)?)));
+        let addresses = Addresses {
+            coap: at(&config.coap),
+            http: at(&config.http),
+            grpc: at(&config.grpc),
+            ..listeners.addresses()?
+        };
+        let backend = backends::elsewhere(Arc::clone(&self.backend));
+        Node::assemble(&own, limits, (listeners, addresses), backend).await
+    }
+
+    /// Removes what an earlier run left, each function's as soon as its successor serves.
+    fn remove_leftovers(&self, router: &Arc<Router>) {
+        let Some(leftovers) = self.backend.leftovers() else {
+            return;
+        };
+        let removing = remove_leftovers(leftovers, Arc::clone(router), self.end.clone());
+        let shutdown = self.shutdown.clone();
+        self.tracker.spawn(async move {
+            shutdown.run_until_cancelled(removing).await;
+        });
+    }
+
+    async fn stop(&self) {
+        self.shutdown.cancel();
+        self.proxy.remove().await;
+        self.site.leave().await;
+        self.tracker.close();
+        self.tracker.wait().await;
+    }
+}
+
+async fn remove_leftovers(mut leftovers: Leftovers, router: Arc<Router>, end: ManagementEnd) {
+    let mut applied = end.applied();
+    while !leftovers.is_empty() {
+        // The sender lives as long as the end.
+        drop(applied.changed().await);
+        let is_settled = |function: &String| {
+            let route = router.find(function);
+            route.is_none_or(|route| route.deployment().is_some())
+        };
+        let settled: HashSet<_> = leftovers.functions().filter(is_settled).collect();
+        if settled.is_empty() {
+            continue;
+        }
+        // The proxy has their successors, and lets the calls that are in the old ones finish.
+        router.applied().await;
+        tokio::time::sleep(Limits::default().drain).await;
+        if let Err(error) = leftovers.remove(&settled).await {
+            tracing::warn!(%error, "what an earlier run left stays; run: tinyfaas clean");
+            return;
+        }
+    }
+}
+
+/// What the reverse proxy's container is to be.
+fn plan(config: &Config, control: SocketAddr) -> Result<Plan> {
+    let program = std::env::current_exe().context("find this program")?;
+    let mut ports = Vec::new();
+    let mut envs = Vec::new();
+    for (variable, place, inside, own) in [
+        ("TINYFAAS_COAP", &config.coap, "5683/udp", COAP_PORT),
+        ("TINYFAAS_HTTP", &config.http, "8000/tcp", HTTP_PORT),
+        ("TINYFAAS_GRPC", &config.grpc, "9000/tcp", GRPC_PORT),
+    ] {
+        match port(place) {
+            Some(port) => {
+                ports.push(Published { inside, port });
+                envs.push(format!("{variable}={own}"));
+            }
+            None => envs.push(format!("{variable}=off")),
+        }
+    }
+    for passed in ["TINYFAAS_LOG", "TINYFAAS_LOG_FORMAT"] {
+        if let Ok(value) = std::env::var(passed) {
+            envs.push(format!("{passed}={value}"));
+        }
+    }
+    Ok(Plan {
+        command: vec![program.display().to_string(), "reverse-proxy".to_owned()],
+        ports,
+        envs,
+        control,
+        secret: random_secret()?,
+    })
+}
+
+fn port(place: &Place) -> Option<u16> {
+    match place {
+        Place::Off => None,
+        Place::At { port, .. } => Some(*port),
+    }
+}
