@@ -149,11 +149,13 @@ impl ReverseProxy {
     }
 
     /// Removes the container and its network.
-    pub async fn remove(&self) {
-        if let Err(error) = self.remove_container().await {
-            tracing::warn!(%error, "the reverse proxy could not be removed; run: tinyfaas clean");
-        }
+    ///
+    /// # Errors
+    /// Where the engine refuses, or is away.
+    pub async fn remove(&self) -> Result<(), EngineError> {
+        self.remove_container().await?;
         network::remove(&self.engine, &self.front).await;
+        Ok(())
     }
 
     /// What it printed last.

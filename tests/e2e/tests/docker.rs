@@ -1,10 +1,9 @@
 //! Containers instead of processes: what happens when they, the node or the engine fail, and what a
 //! function can reach. The engine is the one that `cargo xtask test` brings.
 
-use e2e::{Function, Node, Place, request, until};
+use e2e::{Engine, Function, Node, Place, request, until};
 use std::process::{Child, Command, Output, Stdio};
 use std::thread;
-use tempfile::TempDir;
 
 const DOCKER: &[&str] = &["--backend", "docker"];
 
@@ -249,109 +248,9 @@ fn trouble_with_the_engine_is_told_with_what_to_do() {
     );
 }
 
-/// An engine that may be killed.
-struct Engine {
-    folder: TempDir,
-    dockerd: Child,
-}
-
-impl Engine {
-    fn start() -> Self {
-        let folder = tempfile::Builder::new().prefix("e2e-docker-").tempdir();
-        let folder = folder.expect("a temporary folder");
-        let dockerd = Self::launch(&folder);
-        Self { folder, dockerd }
-    }
-
-    /// Beside the one of the other tests, whose rules it must leave alone. It takes the same bridge:
-    /// one that is told to have none would remove it.
-    fn launch(folder: &TempDir) -> Child {
-        let path = |name: &str| folder.path().join(name);
-        let log = std::fs::File::create(path("log")).expect("a file for the log");
-        // One that was killed leaves it.
-        drop(std::fs::remove_file(path("pid")));
-        let mut dockerd = Command::new("dockerd");
-        dockerd.arg("--data-root").arg(path("data"));
-        dockerd.arg("--exec-root").arg(path("exec"));
-        dockerd.arg("--pidfile").arg(path("pid"));
-        dockerd
-            .arg("--host")
-            .arg(format!("unix://{}", path("sock").display()));
-        dockerd.arg("--iptables=false");
-        dockerd
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(log);
-        dockerd.spawn().expect("dockerd is there")
-    }
-
-    fn host(&self) -> String {
-        format!("unix://{}", self.folder.path().join("sock").display())
-    }
-
-    fn docker(&self, words: &[&str]) -> Option<String> {
-        let host = self.host();
-        let output = Command::new("docker")
-            .args(["--host", &host])
-            .args(words)
-            .output();
-        let output = output.expect("the docker client is there");
-        let text = String::from_utf8_lossy(&output.stdout).trim().to_owned();
-        output.status.success().then_some(text)
-    }
-
-    fn wait(&self) {
-        until("the engine answers", || self.docker(&["version"]));
-    }
-
-    /// Its containerd goes with it, a moment later; an engine that starts meanwhile takes it for
-    /// alive.
-    fn kill(&mut self) {
-        let pid = self.folder.path().join("exec/containerd/containerd.pid");
-        let pid = std::fs::read_to_string(pid).expect("containerd runs");
-        self.dockerd.kill().expect("it runs");
-        self.dockerd.wait().expect("it ends");
-        let containerd = std::path::Path::new("/proc").join(pid.trim());
-        until("its containerd ends", || {
-            (!containerd.exists()).then_some(())
-        });
-    }
-
-    /// An image of the other engine.
-    fn bring(&self, image: &str) {
-        let mut save = Command::new("docker");
-        let mut save = save.args(["save", image]).stdout(Stdio::piped()).spawn();
-        let save = save.as_mut().expect("the docker client is there");
-        let image = save.stdout.take().expect("it is piped");
-        let mut load = Command::new("docker");
-        load.args(["--host", &self.host(), "load", "--quiet"]);
-        let loaded = load.stdin(image).stdout(Stdio::null()).status();
-        assert!(loaded.is_ok_and(|status| status.success()));
-        assert!(save.wait().is_ok_and(|status| status.success()));
-    }
-}
-
-impl Drop for Engine {
-    fn drop(&mut self) {
-        let pid = self.dockerd.id().to_string();
-        // It ends its containers and its containerd.
-        drop(Command::new("kill").arg(pid).status());
-        drop(self.dockerd.wait());
-        // The one that was killed has left its folder mounted on itself.
-        let data = self.folder.path().join("data");
-        drop(
-            Command::new("umount")
-                .arg(data)
-                .stderr(Stdio::null())
-                .status(),
-        );
-    }
-}
-
 #[test]
 fn a_function_goes_on_while_its_engine_is_killed_and_started_again() {
     let mut engine = Engine::start();
-    engine.wait();
     engine.bring("python:3-alpine");
     let place = Place::new();
     let mut serve = place.serve(DOCKER);
@@ -365,8 +264,7 @@ fn a_function_goes_on_while_its_engine_is_killed_and_started_again() {
         assert_eq!(node.post("steady", b"x").text(), "x");
     }
     // An engine that starts ends the containers of the one before; they are replaced.
-    engine.dockerd = Engine::launch(&engine.folder);
-    engine.wait();
+    engine.restart();
     until("both are replaced", || {
         // A call may meet the end of its handler.
         let reply = node.post("steady", b"x");

@@ -9,7 +9,7 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use e2e::{Function, agent, request_with, until};
+use e2e::{Engine, Function, agent, request_with, until};
 use serde_json::json;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
@@ -262,12 +262,15 @@ fn is_echoed() -> bool {
     answer.is_ok_and(|answer| answer.status == 200 && answer.body == b"x")
 }
 
-fn deploy_echo(shell: &Shell) {
+fn upload_of_echo() -> String {
     let echo = Function::python("echo", "def fn(input): return input\n");
     let zip = STANDARD.encode(echo.zip());
-    let body = json!({ "name": "echo", "env": "python3", "threads": 2, "zip": zip });
+    json!({ "name": "echo", "env": "python3", "threads": 2, "zip": zip }).to_string()
+}
+
+fn deploy_echo(shell: &Shell) {
     let url = "http://localhost:5000/upload";
-    let answer = request_with(&agent(), "POST", url, &[], body.to_string().as_bytes());
+    let answer = request_with(&agent(), "POST", url, &[], upload_of_echo().as_bytes());
     let answer = answer.unwrap().expect_success();
     assert!(answer.text().contains(":8000/echo"), "{}", answer.text());
     assert_eq!(shell.ours("-echo-").len(), 2);
@@ -347,6 +350,55 @@ fn what_is_killed_in_the_images_set_up_comes_back_and_loses_only_what_it_had() {
     assert_eq!(shell.ours("-echo-").len(), 2);
     let networks = shell.networks();
     assert_eq!(networks.len(), 3, "{networks:?}");
+    shell.run("docker stop tinyfaas-mgmt");
+    shell.leaves_nothing();
+}
+
+/// A call where an engine is. Addresses of the machine, but not of its loopback, go on without the
+/// engine.
+fn call(engine: &Engine, path: &str, body: &str) -> Option<String> {
+    let mut curl = engine.command("curl");
+    curl.args([
+        "--silent",
+        "--fail",
+        "--max-time",
+        "5",
+        "--data-binary",
+        body,
+    ]);
+    let output = curl.arg(format!("http://172.17.0.1:{path}")).output();
+    let output = output.unwrap();
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    output.status.success().then_some(text)
+}
+
+#[test]
+fn the_images_set_up_comes_back_with_its_engine() {
+    let mut engine = Engine::start_apart();
+    let mut shell = Shell::start();
+    for image in ["tinyfaas-mgmt", "python:3-alpine"] {
+        engine.bring(image);
+    }
+    shell.host = Some(engine.host());
+    shell.run(&RUN.replace(" -d ", " -d --restart always "));
+    let body = upload_of_echo();
+    until("the function is deployed", || {
+        call(&engine, "5000/upload", &body)
+    });
+    assert_eq!(call(&engine, "8000/echo", "x").as_deref(), Some("x"));
+    let before = shell.ours("-echo-");
+    engine.kill();
+    for _ in 0..20 {
+        assert_eq!(call(&engine, "8000/echo", "x").as_deref(), Some("x"));
+    }
+    engine.restart();
+    until("everything serves again", || {
+        let is_echoed = call(&engine, "8000/echo", "x").as_deref() == Some("x");
+        let now = shell.ours("-echo-");
+        let is_new = now.len() == 2 && now.iter().all(|id| !before.contains(id));
+        (is_echoed && is_new).then_some(())
+    });
+    assert_eq!(shell.networks().len(), 3);
     shell.run("docker stop tinyfaas-mgmt");
     shell.leaves_nothing();
 }

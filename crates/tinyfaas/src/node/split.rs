@@ -194,7 +194,7 @@ impl Split {
             .is_err()
         {
             let said = proxy.last_lines().await;
-            proxy.remove().await;
+            proxy.remove().await?;
             bail!("the reverse proxy does not start; it said: {said}");
         }
         let backend = DockerBackend::start(backend_docker::Options {
@@ -255,8 +255,11 @@ impl Split {
 
     async fn stop(&self) {
         self.shutdown.cancel();
-        self.proxy.remove().await;
-        self.site.leave().await;
+        match self.proxy.remove().await {
+            Ok(()) => self.site.leave().await,
+            // The engine went, perhaps for a moment: the next start removes what is left.
+            Err(error) => tracing::warn!(%error, "the reverse proxy is not removed"),
+        }
         self.tracker.close();
         self.tracker.wait().await;
     }
