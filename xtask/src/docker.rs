@@ -4,7 +4,7 @@ use crate::command;
 use crate::tools;
 use anyhow::{Context, Result, bail};
 use std::fs::{self, File};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
@@ -15,6 +15,16 @@ const IMAGES: [(&str, bool); 4] = [
     ("python:3-alpine", false),
     ("alpine:3", false),
     ("golang:alpine", true),
+];
+
+/// What the Dockerfile begins with.
+const RUST_IMAGE: &str = "rust:1-slim-bookworm";
+
+/// The environment of every image here; those without Go or Rust lack the folders.
+const ENVIRONMENT: [&str; 3] = [
+    "ENV PATH=/usr/local/rust/bin:/usr/local/go/bin:/usr/local/bin:/usr/bin:/bin",
+    "ENV CARGO_HOME=/usr/local/cargo",
+    "ENV CARGO_NET_OFFLINE=true",
 ];
 
 /// How long an engine may take to answer.
@@ -149,6 +159,44 @@ impl Engine {
         Ok(())
     }
 
+    /// Makes the image that the whole Dockerfile begins with, around this machine's toolchain and
+    /// the crates that it has fetched: a container here may not reach the registry.
+    ///
+    /// # Errors
+    /// Where it can't be made.
+    pub(crate) fn make_rust_image(&self) -> Result<()> {
+        tools::install_for_docker()?;
+        let folder = crate::target_dir()?.join("test-tools/docker");
+        fs::create_dir_all(&folder)?;
+        let root = folder.join("root");
+        bootstrap(&root, "gcc,libc6-dev,ca-certificates")?;
+        command::run(
+            Command::new("cargo")
+                .args(["fetch", "--locked"])
+                .current_dir(crate::root()?),
+        )?;
+        let sysroot = command::output(Command::new("rustc").args(["--print", "sysroot"]))?;
+        let home = std::env::var_os("CARGO_HOME").map(PathBuf::from);
+        let home = home.or_else(|| Some(std::env::home_dir()?.join(".cargo")));
+        let registry = home.context("find cargo's folder")?.join("registry");
+        let local = root.join("usr/local");
+        fs::create_dir_all(local.join("cargo"))?;
+        for (from, to) in [
+            (Path::new(sysroot.trim()), local.join("rust")),
+            (&registry, local.join("cargo/registry")),
+        ] {
+            let mut copy = Command::new("cp");
+            copy.args([
+                "--recursive",
+                "--no-dereference",
+                "--preserve=mode,timestamps",
+            ]);
+            command::output(copy.arg(from).arg(to)).context("copy the toolchain")?;
+        }
+        self.import(&root, RUST_IMAGE)?;
+        fs::remove_dir_all(&root).context("remove the root of the base image")
+    }
+
     fn has(&self, image: &str) -> bool {
         command::output(self.docker().args(["image", "inspect", image])).is_ok()
     }
@@ -163,7 +211,7 @@ impl Engine {
         let folder = crate::target_dir()?.join("test-tools/docker");
         fs::create_dir_all(&folder)?;
         let root = folder.join("root");
-        bootstrap(&root)?;
+        bootstrap(&root, "nodejs,python3")?;
         // The one with Go is the last.
         for (name, has_go) in missing {
             if *has_go {
@@ -186,9 +234,12 @@ impl Engine {
         ]);
         let mut tar = tar.stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?;
         let packed = tar.stdout.take().context("it is piped")?;
-        let path = "ENV PATH=/usr/local/go/bin:/usr/local/bin:/usr/bin:/bin";
         let mut import = self.docker();
-        import.args(["import", "--change", path, "-", name]);
+        import.arg("import");
+        for line in ENVIRONMENT {
+            import.args(["--change", line]);
+        }
+        import.args(["-", name]);
         let imported = import.stdin(packed).stdout(Stdio::null()).status()?;
         let is_packed = tar.wait()?.success();
         if !imported.success() || !is_packed {
@@ -218,8 +269,8 @@ fn program(name: &str) -> Command {
     program
 }
 
-/// A Debian like this machine's, with the interpreters.
-fn bootstrap(root: &Path) -> Result<()> {
+/// A Debian like this machine's, with some packages.
+fn bootstrap(root: &Path, packages: &str) -> Result<()> {
     if root.exists() {
         fs::remove_dir_all(root)?;
     }
@@ -237,7 +288,10 @@ fn bootstrap(root: &Path) -> Result<()> {
         .find_map(|(mirror, release)| (release == codename).then_some(mirror))
         .context("apt knows no mirror of this release")?;
     let mut debootstrap = program("debootstrap");
-    debootstrap.args(["--variant=minbase", "--include=nodejs,python3", codename]);
+    debootstrap.arg("--variant=minbase");
+    debootstrap
+        .arg(format!("--include={packages}"))
+        .arg(codename);
     debootstrap.arg(root).arg(mirror);
     // What it prints names the mirror.
     command::output(&mut debootstrap).context("debootstrap")?;

@@ -79,6 +79,9 @@ fn product_image(docker: &docker::Engine, selection: &Selection) -> Result<PathB
         fs::create_dir_all(&context)?;
         fs::write(context.join("Dockerfile"), dist::last_stage()?)?;
     }
+    if selection.has_long {
+        docker.make_rust_image()?;
+    }
     Ok(context)
 }
 

@@ -99,7 +99,10 @@ impl Container {
             ended: None,
         };
         let options = CreateContainerOptionsBuilder::default().name(&plan.name);
-        let body = body(plan);
+        let mut body = body(plan);
+        if engine.is_podman {
+            leave_inodes_unbounded(&mut body);
+        }
         let docker = &engine.docker;
         let made = docker.create_container(Some(options.build()), body).await;
         if let Err(Error::DockerResponseServerError { .. }) = &made {
@@ -321,6 +324,17 @@ fn host_config(
             config: None,
         }),
         ..HostConfig::default()
+    }
+}
+
+/// Podman 4 has no bound on the number of files in a tmpfs; their bytes stay bounded.
+fn leave_inodes_unbounded(body: &mut ContainerCreateBody) {
+    let mounts = body.host_config.as_mut().and_then(|it| it.tmpfs.as_mut());
+    for options in mounts.into_iter().flat_map(HashMap::values_mut) {
+        let kept = options
+            .split(',')
+            .filter(|it| !it.starts_with("nr_inodes="));
+        *options = kept.collect::<Vec<_>>().join(",");
     }
 }
 

@@ -58,6 +58,8 @@ pub fn default_socket(docker_host: Option<&str>) -> Result<PathBuf, EngineError>
 #[derive(Debug)]
 pub(crate) struct Engine {
     pub(crate) docker: Docker,
+    /// Whether it is Podman, which does not take all that Docker does.
+    pub(crate) is_podman: bool,
     /// What our labels say.
     pub(crate) instance: String,
     /// What has to end before this backend has ended.
@@ -96,8 +98,11 @@ impl Engine {
                 API_OLDEST.minor_version
             )));
         }
+        let version = docker.version().await.map_err(|error| at(&error))?;
+        let mut parts = version.components.into_iter().flatten();
         Ok(Arc::new(Self {
             docker,
+            is_podman: parts.any(|part| part.name.contains("Podman")),
             next_block: first_block(&instance),
             instance,
             tracker: TaskTracker::new(),
@@ -178,12 +183,14 @@ pub(crate) fn is_gone(error: &Error) -> bool {
 pub(crate) fn explain(error: &Error) -> String {
     let text = chain(error);
     let lower = text.to_lowercase();
+    // What the engine itself was denied is another matter.
+    let is_refused_here = !matches!(error, Error::DockerResponseServerError { .. });
     let fix = if matches!(error, Error::SocketNotFoundError(_))
         || lower.contains("connection refused")
     {
         "no engine runs there; start it (systemctl start docker), or name its socket in \
          DOCKER_HOST=unix:///…"
-    } else if lower.contains("permission denied") {
+    } else if is_refused_here && lower.contains("permission denied") {
         "this user may not use the engine; run tinyFaaS as root or as a member of the group docker"
     } else if lower.contains("already allocated") || lower.contains("address already in use") {
         "another program of this machine has that port; stop it, or choose another port"

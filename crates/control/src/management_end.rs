@@ -107,7 +107,9 @@ impl ManagementEnd {
     /// over what the proxy counts. Call it once the router knows every function.
     pub fn follow(&self, router: &Arc<Router>) {
         lock(&self.shared.state).router = Some(Arc::clone(router));
-        let following = table::push(Arc::clone(&self.shared), Arc::clone(router));
+        // From here on, so that nothing counts as applied that is not.
+        let follower = router.follow();
+        let following = table::push(Arc::clone(&self.shared), Arc::clone(router), follower);
         let shutdown = self.shared.shutdown.clone();
         self.shared.tracker.spawn(async move {
             shutdown.run_until_cancelled(following).await;

@@ -2,12 +2,11 @@
 
 use crate::management_end::Shared;
 use crate::message::{Function, Row, ToProxy, millis};
-use faas::{Route, Router};
+use faas::{Follower, Route, Router};
 use std::sync::Arc;
 
 /// Sends the table with every change, and to every proxy that comes.
-pub(crate) async fn push(shared: Arc<Shared>, router: Arc<Router>) {
-    let mut follower = router.follow();
+pub(crate) async fn push(shared: Arc<Shared>, router: Arc<Router>, mut follower: Follower) {
     let mut link = shared.link.subscribe();
     let mut applied = shared.applied.subscribe();
     loop {

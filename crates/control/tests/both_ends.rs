@@ -1,0 +1,156 @@
+//! Both ends in one process, over a socket.
+#![expect(clippy::unwrap_used, reason = "a test fails by it")]
+
+use control::{Followed, ManagementEnd, Options, follow};
+use faas::{Entry, FunctionLimits, FunctionSpec, Limits, Router, Runtime};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+fn spec(name: &str) -> Arc<FunctionSpec> {
+    Arc::new(FunctionSpec {
+        name: name.parse().unwrap(),
+        runtime: Runtime::Python3,
+        entry: Entry::Convention,
+        handlers: 1,
+        envs: Vec::new(),
+        network: false,
+        allow_hosts: Vec::new(),
+        limits: FunctionLimits {
+            deadline: Duration::from_millis(1234),
+            queue_max: 7,
+            ..FunctionLimits::default()
+        },
+    })
+}
+
+/// A management service that knows some functions.
+struct Management {
+    end: ManagementEnd,
+    router: Arc<Router>,
+    tracker: TaskTracker,
+    shutdown: CancellationToken,
+}
+
+impl Management {
+    async fn start(addr: SocketAddr, functions: &[&str]) -> (Self, SocketAddr) {
+        let listener = TcpListener::bind(addr).await.unwrap();
+        let addr = listener.local_addr().unwrap();
+        let (tracker, shutdown) = (TaskTracker::new(), CancellationToken::new());
+        let end = ManagementEnd::start(Options {
+            listener,
+            secret: "secret".to_owned(),
+            limits: Arc::new(Limits::default()),
+            tracker: tracker.clone(),
+            shutdown: shutdown.clone(),
+        });
+        let router = Arc::new(Router::default());
+        router.announce(functions.iter().map(|name| spec(name)));
+        end.follow(&router);
+        let management = Self {
+            end,
+            router,
+            tracker,
+            shutdown,
+        };
+        (management, addr)
+    }
+
+    async fn stop(self) {
+        self.shutdown.cancel();
+        self.tracker.close();
+        self.tracker.wait().await;
+    }
+}
+
+/// A reverse proxy that shows this secret.
+fn proxy(addr: SocketAddr, secret: &str, shutdown: &CancellationToken) -> Arc<Router> {
+    let (router, tracker) = (Arc::new(Router::default()), TaskTracker::new());
+    let followed = Followed {
+        addr,
+        secret: secret.to_owned(),
+        router: Arc::clone(&router),
+        limits: Arc::new(Limits::default()),
+        tracker: tracker.clone(),
+    };
+    tracker.spawn(follow(followed, shutdown.clone()));
+    router
+}
+
+fn names(router: &Router) -> Vec<String> {
+    let routes = router.routes();
+    let mut names: Vec<_> = routes
+        .iter()
+        .map(|route| route.name().to_string())
+        .collect();
+    names.sort();
+    names
+}
+
+async fn in_time<T>(what: impl Future<Output = T>) -> T {
+    tokio::time::timeout(PATIENCE, what).await.unwrap()
+}
+
+#[tokio::test]
+async fn the_table_is_the_same_after_every_change_and_every_start() {
+    let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
+    let shutdown = CancellationToken::new();
+    let (management, addr) = Management::start(any, &["a", "b/c"]).await;
+    let theirs = proxy(addr, "secret", &shutdown);
+    in_time(management.router.applied()).await;
+    assert_eq!(names(&theirs), ["a", "b/c"]);
+    let route = theirs.find("a").unwrap();
+    assert_eq!((route.deadline().as_millis(), route.queue_max()), (1234, 7));
+
+    management
+        .router
+        .find("a")
+        .unwrap()
+        .set_failure("no disk".to_owned());
+    in_time(management.router.applied()).await;
+    assert_eq!(route.failure().unwrap().as_str(), "no disk");
+    management.router.withdraw(&"a".parse().unwrap());
+    in_time(management.router.applied()).await;
+    assert_eq!(names(&theirs), ["b/c"]);
+    assert!(route.is_withdrawn());
+
+    // A proxy that comes later has it too.
+    shutdown.cancel();
+    let shutdown = CancellationToken::new();
+    let theirs = proxy(addr, "secret", &shutdown);
+    in_time(async {
+        while theirs.find("b/c").is_none() {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+
+    // A management service that goes leaves what is there; one that comes says what is true.
+    management.stop().await;
+    assert_eq!(names(&theirs), ["b/c"]);
+    let (management, _) = Management::start(addr, &["d"]).await;
+    in_time(management.router.applied()).await;
+    assert_eq!(names(&theirs), ["d"]);
+    shutdown.cancel();
+    management.stop().await;
+}
+
+#[tokio::test]
+async fn only_who_knows_the_secret_gets_the_table() {
+    let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
+    let shutdown = CancellationToken::new();
+    let (management, addr) = Management::start(any, &["a"]).await;
+    let stranger = proxy(addr, "guess!", &shutdown);
+    let friend = proxy(addr, "secret", &shutdown);
+    in_time(management.end.connected()).await;
+    in_time(management.router.applied()).await;
+    assert_eq!(names(&friend), ["a"]);
+    assert_eq!(names(&stranger), [""; 0]);
+    shutdown.cancel();
+    management.stop().await;
+}
