@@ -21,7 +21,7 @@ pub trait Backend: Send + Sync + std::fmt::Debug {
     ) -> BoxFuture<'_, Result<Vec<Arc<dyn Handler>>, PrepareError>>;
 
     /// What this backend can do on this host, for `doctor` and `status`. May start interpreters
-    /// to ask for their versions, so it takes a while.
+    /// to ask for their versions, so the first time it takes a while.
     fn report(&self) -> BoxFuture<'_, BackendReport>;
 
     /// Stops what is left of every handler and build, and removes what belongs to this run.

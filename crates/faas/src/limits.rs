@@ -70,6 +70,9 @@ pub struct Limits {
     /// How long a function's request may wait for the next piece of its response.
     pub outbound_idle: Duration,
 
+    /// How long the status waits for what the backend can do on this host.
+    pub report: Duration,
+
     /// How long the installation of dependencies or a compilation may take.
     pub build: Duration,
     /// Those of WebAssembly functions.
@@ -179,6 +182,7 @@ impl Default for Limits {
             outbound_at_once_max: 16,
             outbound_connect: Duration::from_secs(10),
             outbound_idle: Duration::from_secs(30),
+            report: Duration::from_secs(10),
             build: Duration::from_secs(600),
             wasm: WasmLimits::default(),
             build_bytes_max: 1024 * MIB,

@@ -10,7 +10,7 @@ use crate::options::Options;
 use crate::order::{self, BadField, DeployError, Deployed, Order, Source};
 use crate::store::{Record, Store};
 use crate::turns::{Turn, Turns};
-use faas::{BackendReport, Deployment, Entry, FunctionLog, FunctionName, FunctionSpec, Handler};
+use faas::{Deployment, Entry, FunctionLog, FunctionName, FunctionSpec, Handler};
 use faas::{Package, PrepareError};
 use futures_util::future::join_all;
 use std::fs::File;
@@ -32,8 +32,6 @@ pub(crate) struct Deployer {
     pub(crate) functions: Functions,
     /// When this process started to serve.
     pub(crate) started: SystemTime,
-    /// What the backend can do here; empty until it has told.
-    pub(crate) report: OnceLock<BackendReport>,
     /// Downloads that run at once.
     pub(crate) downloads: Semaphore,
     /// Room for the bodies of requests, in KiB.
@@ -76,7 +74,6 @@ impl Deployer {
         let deployer = Arc::new(Self {
             functions: Functions::default(),
             started: SystemTime::now(),
-            report: OnceLock::new(),
             downloads: Semaphore::new(at_once),
             bodies: Arc::new(Semaphore::new(body::room_kib(&options.limits))),
             addr: OnceLock::new(),
@@ -103,20 +100,6 @@ impl Deployer {
         }
         deployer.options.router.announce(specs);
         deployer
-    }
-
-    /// Asks the backend what it can do here, in a task of its own.
-    pub(crate) fn ask_for_report(self: &Arc<Self>) {
-        let deployer = Arc::clone(self);
-        self.tasks.spawn(async move {
-            tokio::select! {
-                report = deployer.options.backend.report() => {
-                    // It is asked for once.
-                    let _is_first = deployer.report.set(report).is_ok();
-                }
-                () = deployer.stopping.cancelled() => {}
-            }
-        });
     }
 
     /// Deploys in a task of its own: whoever asked may go. Deployments of one name come one after

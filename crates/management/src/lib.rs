@@ -76,7 +76,6 @@ impl Management {
             error: io::Error::other(error),
         })??;
         let deployer = Deployer::new(options, disk, stored);
-        deployer.ask_for_report();
         Ok(Self { deployer })
     }
 

@@ -2,7 +2,10 @@
 
 use crate::deployer::Deployer;
 use crate::functions::Function;
-use faas::{Deployment, Entry, FunctionSpec, HandlerState, HandlerStatus, LogLine, Route, Runtime};
+use faas::{
+    BackendReport, Deployment, Entry, FunctionSpec, HandlerState, HandlerStatus, LogLine, Route,
+    Runtime,
+};
 use serde::Serialize;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -268,10 +271,9 @@ impl LimitsShape {
 }
 
 impl StatusShape {
-    /// How the node does now.
-    pub(crate) fn new(deployer: &Deployer) -> Self {
+    /// How the node does now, with what the backend can do here where it has told.
+    pub(crate) fn new(deployer: &Deployer, report: Option<&BackendReport>) -> Self {
         let options = &deployer.options;
-        let report = deployer.report.get();
         let uptime = deployer.started.elapsed().unwrap_or_default();
         Self {
             version: options.version,

@@ -3,15 +3,33 @@
 use crate::config::{BackendName, Config, Sandbox};
 use anyhow::Result;
 use backend_process::{Interpreters, ProcessBackend, SandboxMode};
-use faas::{Backend, BackendReport, BoxFuture, Handler, Limits, Package, PrepareError, Runtime};
+use faas::{
+    Backend, BackendReport, BoxFuture, Handler, Limits, Package, PrepareError, Runtime,
+    RuntimeReport,
+};
 use std::sync::Arc;
+use tokio::sync::OnceCell;
+
+/// Why there is no WebAssembly where the reverse proxy is a container of its own.
+const NOT_HERE: &str = "WebAssembly functions run inside the reverse proxy, which has no code \
+                        where it is a container of its own; use tinyfaas serve --backend docker";
 
 /// Processes or containers for every runtime but WebAssembly, which has a backend of its own.
 #[derive(Debug)]
 pub(crate) struct Backends {
     main: Arc<dyn Backend>,
+    /// What `main` can do here, once it was asked.
+    report: OnceCell<BackendReport>,
+    wasm: Wasm,
+}
+
+/// The backend of WebAssembly functions. It starts with the first of them: its engine takes
+/// megabytes that a node without such functions has no use for.
+#[derive(Debug)]
+struct Wasm {
+    options: Option<(Config, Arc<Limits>)>,
     /// Where it did not start, why.
-    wasm: Result<Arc<dyn Backend>, String>,
+    started: OnceCell<Result<Arc<dyn Backend>, String>>,
 }
 
 /// Starts the backends.
@@ -19,48 +37,109 @@ pub(crate) struct Backends {
 /// # Errors
 /// Where this host does not allow the isolation that was asked for. Without WebAssembly the other
 /// runtimes still run.
-pub(crate) async fn start(config: &Config, limits: &Arc<Limits>) -> Result<Arc<dyn Backend>> {
+pub(crate) async fn start(config: &Config, limits: &Arc<Limits>) -> Result<Arc<Backends>> {
     let main = match config.backend {
         BackendName::Process => processes(config, limits).await?,
         BackendName::Docker => containers(config, limits).await?,
     };
-    let wasm = wasm(config, limits)
-        .inspect_err(|reason| tracing::warn!(%reason, "WebAssembly functions can't be run"));
-    Ok(Arc::new(Backends { main, wasm }))
+    let wasm = Wasm {
+        options: Some((config.clone(), Arc::clone(limits))),
+        started: OnceCell::new(),
+    };
+    let backends = Backends::new(main, wasm);
+    if has_few_addresses() {
+        // Before threads take what the pool of instances needs.
+        backends.start_all().await;
+    }
+    Ok(Arc::new(backends))
+}
+
+/// Whether this process may run out of addresses: on a small processor, or by `ulimit -v`.
+fn has_few_addresses() -> bool {
+    use rustix::process::{Resource, getrlimit};
+
+    cfg!(target_pointer_width = "32") || getrlimit(Resource::As).current.is_some()
+}
+
+impl Wasm {
+    /// The backend, started now where it was not.
+    async fn get(&self) -> &Result<Arc<dyn Backend>, String> {
+        let start = async {
+            let Some((config, limits)) = &self.options else {
+                return Err(NOT_HERE.to_owned());
+            };
+            // It reserves addresses and reads a folder.
+            let started = tokio::task::block_in_place(|| wasm(config, limits));
+            started.inspect_err(|reason| {
+                tracing::warn!(%reason, "WebAssembly functions can't be run");
+            })
+        };
+        self.started.get_or_init(|| start).await
+    }
+
+    async fn report(&self) -> BackendReport {
+        let (version, detail) = match (self.started.get(), &self.options) {
+            (Some(Ok(wasm)), _) => return wasm.report().await,
+            (Some(Err(reason)), _) => (None, reason.as_str()),
+            (None, None) => (None, NOT_HERE),
+            (None, Some(_)) => (Some("built in"), "starts with the first such function"),
+        };
+        BackendReport {
+            backend: "wasm",
+            isolation: Vec::new(),
+            runtimes: vec![RuntimeReport {
+                runtime: Runtime::Wasm,
+                version: version.map(str::to_owned),
+                detail: detail.to_owned(),
+            }],
+        }
+    }
 }
 
 impl Backends {
-    fn pick(&self, runtime: Runtime) -> Result<&dyn Backend, &str> {
-        match runtime {
-            Runtime::Wasm => match &self.wasm {
-                Ok(wasm) => Ok(wasm.as_ref()),
-                Err(reason) => Err(reason),
+    fn new(main: Arc<dyn Backend>, wasm: Wasm) -> Self {
+        Self {
+            main,
+            report: OnceCell::new(),
+            wasm,
+        }
+    }
+
+    /// Starts what else starts with the first function that wants it, to tell of it.
+    pub(crate) async fn start_all(&self) {
+        let _started = self.wasm.get().await.is_ok();
+    }
+
+    async fn prepare_package(
+        &self,
+        package: Package,
+    ) -> Result<Vec<Arc<dyn Handler>>, PrepareError> {
+        match package.spec.runtime {
+            Runtime::Wasm => match self.wasm.get().await {
+                Ok(wasm) => wasm.prepare(package).await,
+                Err(reason) => {
+                    let name = &package.spec.name;
+                    Err(PrepareError::Runtime(format!(
+                        "function \"{name}\": {reason}"
+                    )))
+                }
             },
             Runtime::Nodejs | Runtime::Python3 | Runtime::Go | Runtime::Binary => {
-                Ok(self.main.as_ref())
+                self.main.prepare(package).await
             }
         }
     }
 
     async fn report_all(&self) -> BackendReport {
-        let mut report = self.main.report().await;
-        match &self.wasm {
-            Ok(wasm) => {
-                let wasm = wasm.report().await;
-                report.isolation.extend(wasm.isolation);
-                let is_new = |runtime| wasm.runtimes.iter().all(|new| new.runtime != runtime);
-                report.runtimes.retain(|known| is_new(known.runtime));
-                report.runtimes.extend(wasm.runtimes);
-            }
-            Err(reason) => {
-                let is_wasm = |runtime| runtime == Runtime::Wasm;
-                for known in &mut report.runtimes {
-                    if is_wasm(known.runtime) {
-                        known.detail.clone_from(reason);
-                    }
-                }
-            }
-        }
+        let (main, wasm) = tokio::join!(
+            self.report.get_or_init(|| self.main.report()),
+            self.wasm.report()
+        );
+        let mut report = main.clone();
+        let is_new = |runtime| wasm.runtimes.iter().all(|new| new.runtime != runtime);
+        report.runtimes.retain(|known| is_new(known.runtime));
+        report.isolation.extend(wasm.isolation);
+        report.runtimes.extend(wasm.runtimes);
         report
     }
 }
@@ -74,13 +153,7 @@ impl Backend for Backends {
         &self,
         package: Package,
     ) -> BoxFuture<'_, Result<Vec<Arc<dyn Handler>>, PrepareError>> {
-        match self.pick(package.spec.runtime) {
-            Ok(backend) => backend.prepare(package),
-            Err(reason) => {
-                let reason = format!("function \"{}\": {reason}", package.spec.name);
-                Box::pin(async { Err(PrepareError::Runtime(reason)) })
-            }
-        }
+        Box::pin(self.prepare_package(package))
     }
 
     fn report(&self) -> BoxFuture<'_, BackendReport> {
@@ -89,7 +162,7 @@ impl Backend for Backends {
 
     fn shutdown(&self) -> BoxFuture<'_, ()> {
         Box::pin(async {
-            if let Ok(wasm) = &self.wasm {
+            if let Some(Ok(wasm)) = self.wasm.started.get() {
                 wasm.shutdown().await;
             }
             self.main.shutdown().await;
@@ -125,12 +198,11 @@ async fn processes(config: &Config, limits: &Arc<Limits>) -> Result<Arc<dyn Back
 /// Containers that a reverse proxy in another container calls.
 #[cfg(feature = "docker")]
 pub(crate) fn elsewhere(containers: Arc<backend_docker::DockerBackend>) -> Arc<dyn Backend> {
-    let reason = "WebAssembly functions run inside the reverse proxy, which has no code where it is \
-                  a container of its own; use tinyfaas serve --backend docker";
-    Arc::new(Backends {
-        main: containers,
-        wasm: Err(reason.to_owned()),
-    })
+    let wasm = Wasm {
+        options: None,
+        started: OnceCell::new(),
+    };
+    Arc::new(Backends::new(containers, wasm))
 }
 
 #[cfg(feature = "docker")]

@@ -7,7 +7,7 @@ use crate::failure::Failure;
 use crate::telemetry::{self, LogFormat};
 use crate::{backends, output};
 use anyhow::{Context, Result, bail};
-use faas::{BackendReport, Limits};
+use faas::{Backend, BackendReport, Limits};
 use serde_json::{Value, json};
 use std::sync::Arc;
 
@@ -72,6 +72,7 @@ async fn examine(mut config: Config) -> Result<Value> {
         }
         started => started?,
     };
+    backend.start_all().await;
     let report = backend.report().await;
     backend.shutdown().await;
     Ok(shape(&report))

@@ -1,7 +1,9 @@
 //! Where tinyFaaS's own log goes: standard error, as text or JSON.
 
 use tracing::level_filters::LevelFilter;
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::{Layer, SubscriberExt};
+use tracing_subscriber::util::SubscriberInitExt;
 
 /// The WebAssembly engine makes a span of every call of a function to the host, at the level
 /// `info`: several microseconds for nothing. A later directive for the same part counts.
@@ -22,18 +24,23 @@ pub(crate) enum LogFormat {
 /// every request, `endpoints=debug` for those of one part.
 pub(crate) fn start(format: LogFormat) {
     let wanted = std::env::var("TINYFAAS_LOG").unwrap_or_else(|_| "info".to_owned());
-    let filter = EnvFilter::builder()
-        .with_default_directive(LevelFilter::INFO.into())
-        .parse_lossy(format!("{QUIET},{wanted}"));
-    let log = tracing_subscriber::fmt()
-        .with_env_filter(filter)
+    let parsed = format!("info,{QUIET},{wanted}").parse();
+    let filter = match &parsed {
+        Ok(filter) => Targets::clone(filter),
+        Err(_) => Targets::new().with_default(LevelFilter::INFO),
+    };
+    let log = tracing_subscriber::fmt::layer()
         .with_writer(std::io::stderr)
         .with_target(false);
-    match format {
+    let log = match format {
         LogFormat::Text => {
             let is_terminal = std::io::IsTerminal::is_terminal(&std::io::stderr());
-            log.with_ansi(is_terminal).init();
+            log.with_ansi(is_terminal).boxed()
         }
-        LogFormat::Json => log.json().init(),
+        LogFormat::Json => log.json().boxed(),
+    };
+    tracing_subscriber::registry().with(filter).with(log).init();
+    if let Err(error) = parsed {
+        tracing::warn!(%error, "TINYFAAS_LOG is not understood; set it to such as info,endpoints=debug");
     }
 }

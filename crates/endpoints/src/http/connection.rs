@@ -5,15 +5,17 @@ use faas::Limits;
 use http::Request;
 use hyper::body::Incoming;
 use hyper::rt::{Executor, Read, ReadBufCursor, Write};
+use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::server::conn::auto;
+use hyper_util::server::graceful::GracefulConnection;
 use std::convert::Infallible;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::task::{Context, Poll};
+use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -21,18 +23,27 @@ use tokio_util::task::TaskTracker;
 /// What a request line may take beside the query: method, path, version.
 const REQUEST_LINE_BYTES_MAX: usize = 1 << 10;
 
+/// How an HTTP/2 connection begins (RFC 9113, section 3.4). No HTTP/1.1 request does.
+const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// How often a client is looked at that has sent a part of the preface.
+const PREFACE_PAUSE: Duration = Duration::from_millis(5);
+
 /// What all connections share.
 #[derive(Debug)]
 pub(crate) struct Server {
-    builder: auto::Builder<Tracked>,
+    http1: http1::Builder,
+    http2: http2::Builder<Tracked>,
     door: Arc<Door>,
     shutdown: CancellationToken,
 }
 
 impl Server {
     pub(super) fn new(door: Door, tasks: TaskTracker, shutdown: CancellationToken) -> Self {
+        let limits = door.proxy.limits();
         Self {
-            builder: builder(door.proxy.limits(), tasks),
+            http1: http1_builder(limits),
+            http2: http2_builder(limits, tasks),
             door: Arc::new(door),
             shutdown,
         }
@@ -40,6 +51,9 @@ impl Server {
 
     /// Serves one connection to its end.
     pub(crate) async fn serve(&self, stream: TcpStream) {
+        let Some(is_http2) = self.begins_as_http2(&stream).await else {
+            return;
+        };
         let activity = Arc::new(Activity::default());
         let io = CountedIo {
             io: TokioIo::new(stream),
@@ -53,7 +67,48 @@ impl Server {
                 Ok::<_, Infallible>(answer(&door, request).await)
             }
         });
-        let connection = self.builder.serve_connection(io, service);
+        if is_http2 {
+            let connection = self.http2.serve_connection(io, service);
+            self.drive(connection, &activity).await;
+        } else {
+            let connection = self.http1.serve_connection(io, service);
+            self.drive(connection, &activity).await;
+        }
+    }
+
+    /// Whether the client speaks HTTP/2; none where it hangs up or says nothing.
+    ///
+    /// What it says is only looked at: reading it apart from the rest would have hyper take twice
+    /// the buffer for every connection.
+    async fn begins_as_http2(&self, stream: &TcpStream) -> Option<bool> {
+        let looking = async {
+            let mut begin = [0; HTTP2_PREFACE.len()];
+            loop {
+                let count = stream.peek(&mut begin).await.ok()?;
+                if count == 0 {
+                    return None;
+                }
+                if begin[..count] != HTTP2_PREFACE[..count] {
+                    return Some(false);
+                }
+                if count == HTTP2_PREFACE.len() {
+                    return Some(true);
+                }
+                tokio::time::sleep(PREFACE_PAUSE).await;
+            }
+        };
+        tokio::select! {
+            is_http2 = looking => is_http2,
+            () = self.shutdown.cancelled() => None,
+            () = tokio::time::sleep(self.door.proxy.limits().http_head) => None,
+        }
+    }
+
+    async fn drive(
+        &self,
+        connection: impl GracefulConnection<Error = hyper::Error>,
+        activity: &Activity,
+    ) {
         tokio::pin!(connection);
         let idle = activity.idle(self.door.proxy.limits());
         tokio::select! {
@@ -70,26 +125,32 @@ impl Server {
     }
 }
 
-fn log_end(ended: Result<(), Box<dyn std::error::Error + Send + Sync>>) {
+fn log_end(ended: hyper::Result<()>) {
     if let Err(error) = ended {
-        tracing::debug!(error, "an HTTP connection ended early");
+        tracing::debug!(%error, "an HTTP connection ended early");
     }
 }
 
-fn builder(limits: &Limits, tasks: TaskTracker) -> auto::Builder<Tracked> {
-    let head_bytes_max = limits.headers_bytes_max + limits.query_bytes_max + REQUEST_LINE_BYTES_MAX;
-    let mut builder = auto::Builder::new(Tracked(tasks));
+fn head_bytes_max(limits: &Limits) -> usize {
+    limits.headers_bytes_max + limits.query_bytes_max + REQUEST_LINE_BYTES_MAX
+}
+
+fn http1_builder(limits: &Limits) -> http1::Builder {
+    let mut builder = http1::Builder::new();
     builder
-        .http1()
         .timer(TokioTimer::new())
         .header_read_timeout(limits.http_head)
         .max_headers(limits.http_fields_max)
-        .max_buf_size(head_bytes_max);
+        .max_buf_size(head_bytes_max(limits));
     builder
-        .http2()
+}
+
+fn http2_builder(limits: &Limits, tasks: TaskTracker) -> http2::Builder<Tracked> {
+    let mut builder = http2::Builder::new(Tracked(tasks));
+    builder
         .timer(TokioTimer::new())
         .max_concurrent_streams(limits.http2_streams_max)
-        .max_header_list_size(u32::try_from(head_bytes_max).unwrap_or(u32::MAX));
+        .max_header_list_size(u32::try_from(head_bytes_max(limits)).unwrap_or(u32::MAX));
     builder
 }
 

@@ -101,7 +101,9 @@ pub(crate) async fn wipe(State(deployer): Deployers) -> Result<StatusCode, Probl
 
 /// `GET /v1/status`.
 pub(crate) async fn status(State(deployer): Deployers) -> Json<StatusShape> {
-    Json(StatusShape::new(&deployer))
+    let options = &deployer.options;
+    let report = tokio::time::timeout(options.limits.report, options.backend.report()).await;
+    Json(StatusShape::new(&deployer, report.as_ref().ok()))
 }
 
 /// `GET /v1/openapi.json`.
