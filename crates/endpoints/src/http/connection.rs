@@ -62,17 +62,18 @@ impl Server {
         let service = service_fn(|request: Request<Incoming>| {
             let door = Arc::clone(&self.door);
             let in_flight = InFlight::begin(&activity);
-            async move {
+            // On the heap for as long as it runs: hyper would keep its room, 3 kB, for the whole
+            // life of the connection.
+            Box::pin(async move {
                 let _in_flight = in_flight;
                 Ok::<_, Infallible>(answer(&door, request).await)
-            }
+            })
         });
+        // Likewise, what only one of the two needs.
         if is_http2 {
-            let connection = self.http2.serve_connection(io, service);
-            self.drive(connection, &activity).await;
+            Box::pin(self.drive(self.http2.serve_connection(io, service), &activity)).await;
         } else {
-            let connection = self.http1.serve_connection(io, service);
-            self.drive(connection, &activity).await;
+            Box::pin(self.drive(self.http1.serve_connection(io, service), &activity)).await;
         }
     }
 
