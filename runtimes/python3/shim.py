@@ -23,6 +23,10 @@ PATIENCE_S = 0.005
 # The monitor goes to sleep after so many looks at a shim that does nothing.
 IDLE_LOOKS = 40
 READ_BYTES = 1 << 18
+# What stays of the room of large calls.
+KEEP_BYTES = 8 << 20
+# A reply of so many bytes is sent from where it is: copying it costs more than it saves.
+APART_BYTES_MIN = 64 << 10
 FRAME_BYTES_MAX = 16 << 20
 MESSAGE_BYTES_MAX = 64 << 10
 
@@ -56,8 +60,12 @@ class Headers(dict):
 
 
 def frame(id, kind, flags, word, headers, payload):
+    """A frame, or the two parts of one with a large payload."""
     length = HEADER_BYTES - 4 + len(headers) + len(payload)
-    return b"".join((HEADER.pack(length, id, kind, flags, word, len(headers)), headers, payload))
+    head = HEADER.pack(length, id, kind, flags, word, len(headers))
+    if len(payload) >= APART_BYTES_MIN:
+        return head + headers, payload
+    return b"".join((head, headers, payload))
 
 
 def content_type(value):
@@ -145,6 +153,7 @@ class Shim:
         self.ready = []
         self.sending = threading.Lock()
         self.rest = b""
+        self.keeps_room = False
         # Whoever takes the token leads. The leading thread lays it down while it is in a call,
         # where the monitor can take it; both steps are atomic.
         self.token = []
@@ -169,7 +178,28 @@ class Shim:
 
     def send(self, frames):
         with self.sending:
-            self.sock.sendall(b"".join(frames))
+            try:
+                together = b"".join(frames)
+            except TypeError:
+                # One of them is in two parts.
+                self.send_apart(frames)
+            else:
+                self.sock.sendall(together)
+
+    def send_apart(self, frames):
+        for frame in frames:
+            if type(frame) is bytes:
+                self.sock.sendall(frame)
+                continue
+            head, payload = frame
+            sent = self.sock.sendmsg(frame)
+            if sent < len(head):
+                # A signal came between.
+                self.sock.sendall(head[sent:])
+                sent = len(head)
+            rest = memoryview(payload)[sent - len(head) :]
+            if rest:
+                self.sock.sendall(rest)
 
     def work(self):
         """Leads until another thread took over, then waits to lead again."""
@@ -232,8 +262,13 @@ class Shim:
         )
         at = REQUEST_BYTES + method_len + path_len + query_len
         headers = read_headers(buffer[at : at + headers_len])
-        payload = buffer[at + headers_len :]
-        text = payload.decode("utf-8", "surrogateescape") if payload else None
+        is_large = type(buffer) is bytearray
+        payload = (memoryview(buffer) if is_large else buffer)[at + headers_len :]
+        text = str(payload, "utf-8", "surrogateescape") if payload else None
+        if is_large:
+            # The reply can have its room.
+            payload.release()
+            buffer.clear()
         return self.call(text, headers)
 
     def read(self):
@@ -255,7 +290,8 @@ class Shim:
                 at, end = 0, len(data)
                 continue
             if kind == REQUEST:
-                self.requests.append((id, data[at : at + length]))
+                whole = data if length == end else data[at : at + length]
+                self.requests.append((id, whole))
             elif kind == CANCEL:
                 self.cancel(id)
             elif kind == PING:
@@ -269,6 +305,12 @@ class Shim:
 
     def read_whole(self, start, length):
         """Reads on until a large frame is complete."""
+        if not self.keeps_room:
+            self.keeps_room = True
+            # glibc keeps twice the largest block that it ever gave back at the end of its heap. By
+            # this one it learns not to give back the room of a large call, only to have the
+            # kernel clear the same pages for the next.
+            bytearray(KEEP_BYTES // 2)
         whole = bytearray(length)
         view = memoryview(whole)
         got = len(start)
@@ -278,7 +320,7 @@ class Shim:
             if not count:
                 self.leave()
             got += count
-        return bytes(whole)
+        return whole
 
     def leave(self):
         """The proxy closed the stream or broke the protocol: there is nothing more to do."""

@@ -87,6 +87,8 @@ fn echoes() -> Vec<(&'static str, Vec<u8>)> {
         ("text", "hello, wörld".into()),
         ("256 distinct bytes", every_byte),
         ("100 kB", long.into_bytes()),
+        // More than a handler's socket takes at once.
+        ("1.2 MB", "grüße, ".repeat(150_000).into_bytes()),
         ("an empty payload", Vec::new()),
     ]
 }
