@@ -22,7 +22,8 @@ AT_ONCE = 16
 PATIENCE_S = 0.005
 # The monitor goes to sleep after so many looks at a shim that does nothing.
 IDLE_LOOKS = 40
-READ_BYTES = 1 << 18
+# Below what malloc takes from the system and gives back each time.
+READ_BYTES = 1 << 16
 # What stays of the room of large calls.
 KEEP_BYTES = 8 << 20
 # A reply of so many bytes is sent from where it is: copying it costs more than it saves.

@@ -80,7 +80,15 @@ fn run(driver: &str, count: usize) -> Result<()> {
         }
         "grpc" => {
             let addr = serve(&runtime, |proxy, listener| async {
-                drop(endpoints::grpc::serve(listener, proxy, CancellationToken::new()).await);
+                drop(
+                    endpoints::grpc::serve(
+                        listener,
+                        proxy,
+                        Arc::default(),
+                        CancellationToken::new(),
+                    )
+                    .await,
+                );
             })?;
             let payload = "x".repeat(PAYLOAD.len());
             runtime.block_on(async {

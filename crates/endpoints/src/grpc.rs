@@ -5,7 +5,7 @@ mod incoming;
 mod reply;
 
 use crate::listen::Listener;
-use faas::Proxy;
+use faas::{Proxy, Reserve};
 use proto::tiny_faa_s_server::TinyFaaSServer;
 use std::sync::Arc;
 use std::time::Duration;
@@ -37,7 +37,7 @@ const ENVELOPE_BYTES_MAX: usize = 1 << 10;
 /// How long a client may take to answer a ping before its connection is closed.
 const PING_ANSWER: Duration = Duration::from_secs(10);
 
-/// Answers gRPC on `listener` until `shutdown`.
+/// Answers gRPC on `listener` until `shutdown`. The first connection calls the reserve.
 ///
 /// Then the health service says `NOT_SERVING`, no connection is accepted any more, and calls
 /// under way finish, up to [`Limits::drain`](faas::Limits::drain).
@@ -47,6 +47,7 @@ const PING_ANSWER: Duration = Duration::from_secs(10);
 pub async fn serve(
     listener: TcpListener,
     proxy: Arc<Proxy>,
+    reserve: Arc<Reserve>,
     shutdown: CancellationToken,
 ) -> Result<(), tonic::transport::Error> {
     let limits = proxy.limits();
@@ -83,7 +84,7 @@ pub async fn serve(
         .add_service(health_service)
         .add_service(reflection)
         .add_service(reflection_alpha)
-        .serve_with_incoming_shutdown(incoming::connections(listener, head), stopping);
+        .serve_with_incoming_shutdown(incoming::connections(listener, head, reserve), stopping);
     tokio::select! {
         served = server => served,
         () = drained(&shutdown, drain) => {

@@ -39,7 +39,7 @@ async fn start(limits: Limits) -> Endpoint {
     let tasks = TaskTracker::new();
     let token = shutdown.clone();
     tasks.spawn(async move {
-        endpoints::grpc::serve(listener, proxy, token)
+        endpoints::grpc::serve(listener, proxy, Arc::default(), token)
             .await
             .unwrap();
     });

@@ -15,6 +15,7 @@ pub mod limits;
 pub mod log;
 pub mod package;
 pub mod proxy;
+mod reserve;
 pub mod router;
 
 pub use backend::{
@@ -31,6 +32,7 @@ pub use limits::{FunctionLimits, Limits, WasmLimits};
 pub use log::{FunctionLog, LogLine, LogStream, Printer};
 pub use package::Package;
 pub use proxy::Proxy;
+pub use reserve::Reserve;
 pub use router::{Counters, Deployment, Route, Router, Tally};
 
 /// A future that owns its state on the heap, for the traits that are used as objects.

@@ -318,6 +318,8 @@ impl Connection {
     async fn write(&self) -> End {
         loop {
             self.write_wanted.notified().await;
+            // Calls that came at the same time join; each write is a system call and a wake-up.
+            tokio::task::yield_now().await;
             loop {
                 let all_written = self.write_now(&mut self.lock());
                 if all_written {

@@ -4,7 +4,7 @@ use crate::config::{BackendName, Config, Sandbox};
 use anyhow::Result;
 use backend_process::{Interpreters, ProcessBackend, SandboxMode};
 use faas::{
-    Backend, BackendReport, BoxFuture, Handler, Limits, Package, PrepareError, Runtime,
+    Backend, BackendReport, BoxFuture, Handler, Limits, Package, PrepareError, Reserve, Runtime,
     RuntimeReport,
 };
 use std::sync::Arc;
@@ -27,7 +27,7 @@ pub(crate) struct Backends {
 /// megabytes that a node without such functions has no use for.
 #[derive(Debug)]
 struct Wasm {
-    options: Option<(Config, Arc<Limits>)>,
+    options: Option<(Config, Arc<Limits>, Arc<Reserve>)>,
     /// Where it did not start, why.
     started: OnceCell<Result<Arc<dyn Backend>, String>>,
 }
@@ -37,13 +37,17 @@ struct Wasm {
 /// # Errors
 /// Where this host does not allow the isolation that was asked for. Without WebAssembly the other
 /// runtimes still run.
-pub(crate) async fn start(config: &Config, limits: &Arc<Limits>) -> Result<Arc<Backends>> {
+pub(crate) async fn start(
+    config: &Config,
+    limits: &Arc<Limits>,
+    reserve: &Arc<Reserve>,
+) -> Result<Arc<Backends>> {
     let main = match config.backend {
         BackendName::Process => processes(config, limits).await?,
         BackendName::Docker => containers(config, limits).await?,
     };
     let wasm = Wasm {
-        options: Some((config.clone(), Arc::clone(limits))),
+        options: Some((config.clone(), Arc::clone(limits), Arc::clone(reserve))),
         started: OnceCell::new(),
     };
     let backends = Backends::new(main, wasm);
@@ -65,7 +69,7 @@ impl Wasm {
     /// The backend, started now where it was not.
     async fn get(&self) -> &Result<Arc<dyn Backend>, String> {
         let start = async {
-            let Some((config, limits)) = &self.options else {
+            let Some((config, limits, _)) = &self.options else {
                 return Err(NOT_HERE.to_owned());
             };
             // It reserves addresses and reads a folder.
@@ -116,7 +120,12 @@ impl Backends {
     ) -> Result<Vec<Arc<dyn Handler>>, PrepareError> {
         match package.spec.runtime {
             Runtime::Wasm => match self.wasm.get().await {
-                Ok(wasm) => wasm.prepare(package).await,
+                Ok(wasm) => {
+                    if let Some((_, _, reserve)) = &self.wasm.options {
+                        reserve.call();
+                    }
+                    wasm.prepare(package).await
+                }
                 Err(reason) => {
                     let name = &package.spec.name;
                     Err(PrepareError::Runtime(format!(

@@ -62,10 +62,11 @@ async fn examine(mut config: Config) -> Result<Value> {
     let folder = tempfile::tempdir().context("make a temporary folder")?;
     config.data_dir = folder.path().to_owned();
     let limits = Arc::new(Limits::default());
-    let backend = match backends::start(&config, &limits).await {
+    let reserve = Arc::default();
+    let backend = match backends::start(&config, &limits, &reserve).await {
         Err(error) if config.sandbox == Sandbox::Full => {
             config.sandbox = Sandbox::Reduced;
-            let reduced = backends::start(&config, &limits).await?;
+            let reduced = backends::start(&config, &limits, &reserve).await?;
             // Standard output may be for a program.
             tracing::warn!("{error:#}; what follows is with --sandbox reduced");
             reduced

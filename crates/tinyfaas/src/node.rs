@@ -15,12 +15,13 @@ use crate::config::{Config, obtain_token};
 use crate::{backends, examples, telemetry};
 use anyhow::{Context, Result};
 use bind::{Addresses, Listeners};
-use faas::{Backend, FunctionLimits, Limits, Router};
+use faas::{Backend, FunctionLimits, Limits, Reserve, Router};
 use front::Front;
 use management::{EndpointUrl, Management};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -36,18 +37,47 @@ pub(crate) fn serve(args: Serve) -> Result<()> {
     telemetry::start(args.log_format);
     let variable = |name: &str| std::env::var(name).ok();
     let config = Config::load(args.settings, args.config.as_deref(), &variable)?;
-    on_event_loop(run(&config, args.json))
+    on_event_loop(|reserve| run(&config, args.json, reserve))
 }
 
-fn on_event_loop(running: impl Future<Output = Result<()>>) -> Result<()> {
+/// Runs a node on an event loop of half the cores, and on all where the reserve is called.
+fn on_event_loop<F: Future<Output = Result<()>>>(
+    run: impl FnOnce(Arc<Reserve>) -> F,
+) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .context("start the event loop")?;
     raise_open_files();
-    let result = runtime.block_on(running);
+    let reserve = Called::hold_back(&runtime);
+    let result = runtime.block_on(run(Arc::clone(&reserve.0)));
+    drop(reserve);
     runtime.shutdown_timeout(LAST_WORK);
     result
+}
+
+/// A reserve of the event loop, which is called in the end: its threads are waited for.
+struct Called(Arc<Reserve>);
+
+impl Called {
+    /// Holds half of the threads back, of which there is one for each core.
+    ///
+    /// Nothing else has run on them yet, so that nothing waits for one that is held.
+    fn hold_back(runtime: &Runtime) -> Self {
+        let reserve = Arc::new(Reserve::default());
+        let threads = runtime.metrics().num_workers();
+        for _ in threads.div_ceil(2)..threads {
+            let reserve = Arc::clone(&reserve);
+            runtime.spawn(async move { reserve.wait() });
+        }
+        Self(reserve)
+    }
+}
+
+impl Drop for Called {
+    fn drop(&mut self) {
+        self.0.call();
+    }
 }
 
 /// Takes as many open files as the system grants: each connection needs one.
@@ -61,9 +91,9 @@ fn raise_open_files() {
     }
 }
 
-async fn run(config: &Config, is_json: bool) -> Result<()> {
+async fn run(config: &Config, is_json: bool, reserve: Arc<Reserve>) -> Result<()> {
     let mut signals = Signals::catch().context("catch signals")?;
-    let node = Node::start(config).await?;
+    let node = Node::start(config, &reserve).await?;
     if !is_json {
         banner::addresses(config, &node.addresses);
     }
@@ -129,15 +159,15 @@ struct Node {
 }
 
 impl Node {
-    async fn start(config: &Config) -> Result<Self> {
+    async fn start(config: &Config, reserve: &Arc<Reserve>) -> Result<Self> {
         let limits = Arc::new(Limits::default());
         let listeners = Listeners::bind(config).await?;
         let addresses = listeners.addresses()?;
         let lock = bind::lock_data_dir(&config.data_dir)?;
-        let backend = backends::start(config, &limits).await?;
+        let backend = backends::start(config, &limits, reserve).await?;
         // The management service takes the lock itself.
         drop(lock);
-        Self::assemble(config, limits, (listeners, addresses), backend).await
+        Self::assemble(config, limits, (listeners, addresses), (backend, reserve)).await
     }
 
     /// Puts a node together around a backend. The addresses are those that users are told.
@@ -145,7 +175,7 @@ impl Node {
         config: &Config,
         limits: Arc<Limits>,
         (mut listeners, addresses): (Listeners, Addresses),
-        backend: Arc<dyn Backend>,
+        (backend, reserve): (Arc<dyn Backend>, &Arc<Reserve>),
     ) -> Result<Self> {
         let token = token(config, &addresses)?;
         let router = Arc::new(Router::default());
@@ -174,7 +204,7 @@ impl Node {
         }
         service.close();
         Ok(Self {
-            front: Front::open(listeners, &router, &limits),
+            front: Front::open(listeners, (&router, &limits), reserve),
             limits,
             addresses,
             backend,

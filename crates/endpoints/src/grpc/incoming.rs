@@ -1,9 +1,11 @@
 //! The connections that the gRPC server takes.
 
 use crate::listen::Listener;
+use faas::Reserve;
 use futures_util::{Stream, stream};
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -19,9 +21,11 @@ const PREFACE_BYTES: usize = 24;
 pub(crate) fn connections(
     listener: Listener,
     greeting: Duration,
+    reserve: Arc<Reserve>,
 ) -> impl Stream<Item = io::Result<Connection>> {
-    stream::unfold(listener, move |listener| async move {
+    stream::unfold((listener, reserve), move |(listener, reserve)| async move {
         let (stream, place) = listener.accept().await;
+        reserve.call();
         let connection = Connection {
             stream,
             _place: place,
@@ -30,7 +34,7 @@ pub(crate) fn connections(
                 patience: Box::pin(tokio::time::sleep(greeting)),
             }),
         };
-        Some((Ok(connection), listener))
+        Some((Ok(connection), (listener, reserve)))
     })
 }
 

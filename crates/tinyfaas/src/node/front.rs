@@ -1,7 +1,7 @@
 //! The reverse proxy with its endpoints: in a node, or alone in a process of its own.
 
 use super::bind::Listeners;
-use faas::{Limits, Proxy, Router};
+use faas::{Limits, Proxy, Reserve, Router};
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -17,18 +17,22 @@ pub(super) struct Front {
 
 impl Front {
     /// Lets clients in.
-    pub(super) fn open(listeners: Listeners, router: &Arc<Router>, limits: &Arc<Limits>) -> Self {
+    pub(super) fn open(
+        listeners: Listeners,
+        (router, limits): (&Arc<Router>, &Arc<Limits>),
+        reserve: &Arc<Reserve>,
+    ) -> Self {
         let front = Self {
             limits: Arc::clone(limits),
             proxy: Arc::new(Proxy::new(Arc::clone(router), Arc::clone(limits))),
             endpoints: TaskTracker::new(),
             accepting: CancellationToken::new(),
         };
-        front.serve(listeners);
+        front.serve(listeners, reserve);
         front
     }
 
-    fn serve(&self, listeners: Listeners) {
+    fn serve(&self, listeners: Listeners, reserve: &Arc<Reserve>) {
         let (proxy, accepting) = (&self.proxy, &self.accepting);
         if let Some(coap) = listeners.coap {
             let serving = coap.serve(Arc::clone(proxy), accepting.clone());
@@ -50,7 +54,8 @@ impl Front {
         }
         #[cfg(feature = "grpc")]
         if let Some(grpc) = listeners.grpc {
-            let serving = endpoints::grpc::serve(grpc, Arc::clone(proxy), accepting.clone());
+            let (proxy, reserve) = (Arc::clone(proxy), Arc::clone(reserve));
+            let serving = endpoints::grpc::serve(grpc, proxy, reserve, accepting.clone());
             self.endpoints.spawn(async move {
                 if let Err(error) = serving.await {
                     tracing::error!(%error, "the gRPC endpoint ended; restart tinyfaas");

@@ -14,7 +14,7 @@ use backend_docker::{
     SECRET_VARIABLE, Site,
 };
 use control::ManagementEnd;
-use faas::{Limits, Router};
+use faas::{Limits, Reserve, Router};
 use std::collections::HashSet;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::sync::Arc;
@@ -56,7 +56,7 @@ pub(crate) fn management_service(args: &Mgmt) -> Result<()> {
     if let Some(port) = args.port {
         config.coap = Place::everywhere(port);
     }
-    on_event_loop(manage(&config, &args.name))
+    on_event_loop(|reserve| manage(&config, &args.name, reserve))
 }
 
 /// Runs the reverse proxy until a signal ends it.
@@ -81,7 +81,7 @@ pub(crate) fn reverse_proxy(log_format: LogFormat) -> Result<()> {
             *host = Host::Named(front.to_string());
         }
     }
-    on_event_loop(proxy(&config, control, secret))
+    on_event_loop(|reserve| proxy(&config, control, secret, reserve))
 }
 
 fn load() -> Result<Config> {
@@ -96,11 +96,17 @@ fn front_addr() -> std::io::Result<IpAddr> {
     Ok(socket.local_addr()?.ip())
 }
 
-async fn proxy(config: &Config, addr: SocketAddr, secret: String) -> Result<()> {
+async fn proxy(
+    config: &Config,
+    addr: SocketAddr,
+    secret: String,
+    reserve: Arc<Reserve>,
+) -> Result<()> {
     let mut signals = Signals::catch().context("catch signals")?;
     let limits = Arc::new(Limits::default());
     let router = Arc::new(Router::default());
-    let front = Front::open(Listeners::bind(config).await?, &router, &limits);
+    let listeners = Listeners::bind(config).await?;
+    let front = Front::open(listeners, (&router, &limits), &reserve);
     let (tracker, shutdown) = (TaskTracker::new(), CancellationToken::new());
     let followed = control::Followed {
         addr,
@@ -120,7 +126,7 @@ async fn proxy(config: &Config, addr: SocketAddr, secret: String) -> Result<()> 
     Ok(())
 }
 
-async fn manage(config: &Config, name: &str) -> Result<()> {
+async fn manage(config: &Config, name: &str, reserve: Arc<Reserve>) -> Result<()> {
     let mut signals = Signals::catch().context("catch signals")?;
     let limits = Arc::new(Limits {
         drain: DRAIN,
@@ -130,7 +136,7 @@ async fn manage(config: &Config, name: &str) -> Result<()> {
         split = Split::start(config, name, &limits) => split?,
         () = signals.next() => return Ok(()),
     };
-    let node = split.node(config, limits).await;
+    let node = split.node(config, limits, &reserve).await;
     let node = match node {
         Ok(node) => node,
         Err(error) => {
@@ -222,7 +228,12 @@ impl Split {
     }
 
     /// The node behind the reverse proxy: it has no endpoints, and tells those of the proxy.
-    async fn node(&self, config: &Config, limits: Arc<Limits>) -> Result<Node> {
+    async fn node(
+        &self,
+        config: &Config,
+        limits: Arc<Limits>,
+        reserve: &Arc<Reserve>,
+    ) -> Result<Node> {
         let own = Config {
             coap: Place::Off,
             http: Place::Off,
@@ -238,7 +249,7 @@ impl Split {
             ..listeners.addresses()?
         };
         let backend = backends::elsewhere(Arc::clone(&self.backend));
-        Node::assemble(&own, limits, (listeners, addresses), backend).await
+        Node::assemble(&own, limits, (listeners, addresses), (backend, reserve)).await
     }
 
     /// Removes what an earlier run left, each function's as soon as its successor serves.
