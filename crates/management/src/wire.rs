@@ -12,6 +12,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
+use time::macros::format_description;
 
 /// Lines of a handler that is not ready that are shown.
 const LAST_LINES_MAX: usize = 20;
@@ -343,11 +344,13 @@ impl<'a> LineShape<'a> {
     }
 }
 
-/// A moment as RFC 3339 writes it, in UTC, to the millisecond.
+/// A moment as RFC 3339 writes it, in UTC, to the millisecond. All have one length, so that those
+/// who compare the texts compare the moments.
 pub(crate) fn rfc3339(time: SystemTime) -> String {
-    let time = OffsetDateTime::from(time);
-    let to_millis = time.replace_millisecond(time.millisecond()).unwrap_or(time);
-    to_millis.format(&Rfc3339).unwrap_or_default()
+    let format =
+        format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:3]Z");
+    let formatted = OffsetDateTime::from(time).format(format);
+    formatted.unwrap_or_default()
 }
 
 /// Reads a moment of RFC 3339.
@@ -363,4 +366,19 @@ fn time_of(ms: i64) -> SystemTime {
 
 fn millis(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn moments_have_one_length_and_are_read_back() {
+        let text = |ms| rfc3339(time_of(ms));
+        assert_eq!(text(0), "1970-01-01T00:00:00.000Z");
+        assert_eq!(text(1_700_000_000_100), "2023-11-14T22:13:20.100Z");
+        assert!(text(1_700_000_000_000) < text(1_700_000_000_100));
+        let read = parse_rfc3339(&text(1_700_000_000_123));
+        assert_eq!(read, Some(time_of(1_700_000_000_123)));
+    }
 }
