@@ -204,7 +204,7 @@ impl Default for Limits {
             http_head: Duration::from_secs(10),
             http_idle: Duration::from_secs(30),
             http_large_bodies_max: 8,
-            http_fields_max: 256,
+            http_fields_max: 100,
             http2_streams_max: 256,
             connections_max: 10_000,
             coap_exchanges_max: 65_536,
