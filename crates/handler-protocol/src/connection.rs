@@ -317,18 +317,15 @@ impl Connection {
 
     async fn write(&self) -> End {
         loop {
-            self.write_wanted.notified().await;
-            // Calls that came at the same time join; each write is a system call and a wake-up.
-            tokio::task::yield_now().await;
-            loop {
-                let all_written = self.write_now(&mut self.lock());
-                if all_written {
-                    break;
-                }
+            // At first, what a run before this one was told of and did not come to.
+            while !self.write_now(&mut self.lock()) {
                 if self.stream.writable().await.is_err() {
                     return End::Closed;
                 }
             }
+            self.write_wanted.notified().await;
+            // Calls that came at the same time join; each write is a system call and a wake-up.
+            tokio::task::yield_now().await;
         }
     }
 
