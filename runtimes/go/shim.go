@@ -1,6 +1,6 @@
 // The shim of the go runtime: compiled together with the function, it runs fn for every request.
 //
-// It speaks the handler protocol (docs/reference/handler-protocol.md) on descriptor 0, or over TCP
+// It speaks the handler protocol (docs/reference/handler-protocol.md) on descriptor 3, or over TCP
 // on the port that TINYFAAS_LISTEN names. Each request has a goroutine; one more writes all replies
 // that are ready in one write.
 package main
@@ -22,6 +22,7 @@ import (
 
 const (
 	tinyfaasVersion         = 1
+	tinyfaasFd              = 3
 	tinyfaasAtOnce          = 256
 	tinyfaasFrameBytesMax   = 16 << 20
 	tinyfaasMessageBytesMax = 64 << 10
@@ -89,20 +90,9 @@ func tinyfaasConnect() (net.Conn, error) {
 		return listener.Accept()
 	}
 	// FileConn makes a descriptor of its own, which no child inherits.
-	conn, err := net.FileConn(os.NewFile(0, "proxy"))
-	if err != nil {
-		return nil, err
-	}
-	null, err := os.Open(os.DevNull)
-	if err != nil {
-		return nil, err
-	}
-	if null.Fd() != 0 {
-		err = syscall.Dup3(int(null.Fd()), 0, 0)
-		null.Close()
-	}
-	os.Stdin = os.NewFile(0, os.DevNull)
-	return conn, err
+	inherited := os.NewFile(tinyfaasFd, "proxy")
+	defer inherited.Close()
+	return net.FileConn(inherited)
 }
 
 func (s *tinyfaasShim) read() error {

@@ -2,7 +2,7 @@
 // The shim of the nodejs runtime: loads the npm module in TINYFAAS_CODE and calls it for every
 // request.
 //
-// It speaks the handler protocol (docs/reference/handler-protocol.md) on descriptor 0, or over TCP
+// It speaks the handler protocol (docs/reference/handler-protocol.md) on descriptor 3, or over TCP
 // on the port that TINYFAAS_LISTEN names.
 //
 // Quick functions are what this file is shaped for: what a read brings is run at once, and what is
@@ -12,6 +12,8 @@ const net = require('net');
 const { Request, Response, REQUEST_BYTES, headerBlock, toBuffer } = require('./express.js');
 
 const VERSION = 1;
+// Node itself keeps children from inheriting it.
+const PROTOCOL_FD = 3;
 const AT_ONCE = 256;
 const READ_BYTES = 64 << 10;
 // Replies below this size are copied into one buffer; larger ones are handed on as they are.
@@ -95,8 +97,8 @@ class Shim {
     const port = process.env.TINYFAAS_LISTEN;
     delete process.env.TINYFAAS_LISTEN;
     if (!port) {
-      this.takeOver(new net.Socket({ fd: 0, readable: true, writable: true, ...this.reading() }));
-      hideStdin();
+      const options = { fd: PROTOCOL_FD, readable: true, writable: true, ...this.reading() };
+      this.takeOver(new net.Socket(options));
       next();
       return;
     }
@@ -283,20 +285,6 @@ class Shim {
   leave() {
     process.exit(0);
   }
-}
-
-/** What a function reads from its standard input is nothing. Descriptor 0 cannot be replaced. */
-function hideStdin() {
-  Object.defineProperty(process, 'stdin', {
-    configurable: true,
-    enumerable: true,
-    get: () => {
-      const value = require('stream').Readable.from([]);
-      value.fd = 0;
-      Object.defineProperty(process, 'stdin', { value });
-      return value;
-    },
-  });
 }
 
 /** The function's message for its caller. */

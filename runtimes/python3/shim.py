@@ -1,6 +1,6 @@
 """The shim of the python3 runtime: loads fn.py and runs it for every request.
 
-It speaks the handler protocol (docs/reference/handler-protocol.md) on descriptor 0, or over TCP
+It speaks the handler protocol (docs/reference/handler-protocol.md) on descriptor 3, or over TCP
 on the port that TINYFAAS_LISTEN names.
 
 Quick functions are what this file is shaped for: the thread that leads reads all that has come,
@@ -17,6 +17,7 @@ from collections import deque
 from struct import Struct
 
 VERSION = 1
+PROTOCOL_FD = 3
 AT_ONCE = 16
 # How long the leading thread may be in one call before another takes the lead.
 PATIENCE_S = 0.005
@@ -449,11 +450,8 @@ def connect():
             sock, _ = server.accept()
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return sock
-    sock = socket.socket(fileno=os.dup(0))
-    null = os.open(os.devnull, os.O_RDONLY)
-    os.dup2(null, 0)
-    os.close(null)
-    return sock
+    os.set_inheritable(PROTOCOL_FD, False)
+    return socket.socket(fileno=PROTOCOL_FD)
 
 
 def load():

@@ -84,9 +84,11 @@ class Handler:
         self.buffer = bytearray()
         self.id = 0
 
-    def start(self, args, envs, code, stdin):
+    def start(self, args, envs, code, stream):
+        # The stream is descriptor 3; descriptor 0 is the function's.
+        args = ["sh", "-c", 'exec "$@" 3<&0 0</dev/null', "sh", *args]
         return subprocess.Popen(
-            args, env=envs, cwd=code, stdin=stdin, stdout=self.output, stderr=self.output
+            args, env=envs, cwd=code, stdin=stream, stdout=self.output, stderr=self.output
         )
 
     def dial(self, port):

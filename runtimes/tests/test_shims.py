@@ -116,6 +116,17 @@ class Contract:
                 handler.sock.sendall(garbage)
                 handler.process.wait(30)
 
+    def test_standard_input_is_empty_for_a_child_too(self):
+        with self.run_function("child").hello_on() as handler:
+            # The next request comes while the child of the first reads its standard input.
+            ids = [handler.begin(b"x"), handler.begin(b"y")]
+            replies = dict(handler.reply()[::4] for _ in ids)
+            self.assertEqual({id: text.strip() for id, text in replies.items()}, dict.fromkeys(ids, b"<> 0"))
+
+    def test_no_child_has_the_protocols_descriptor(self):
+        with self.run_function("descriptors").hello_on() as handler:
+            self.assertEqual(handler.call()[3], b"none\n")
+
     def test_output_is_no_part_of_the_protocol(self):
         with self.run_function("print").hello_on() as handler:
             self.assertEqual(handler.call(b"x")[3].strip(), b"x")
@@ -147,6 +158,11 @@ class Python(Contract, unittest.TestCase):
         "broken": "1 / 0\n",
         "slow": "import time\ndef fn(i, h):\n    if i == 'slow': time.sleep(0.7)\n    return i\n",
         "print": "def fn(i, h):\n    print('a line of the log')\n    return i\n",
+        "child": "import subprocess\ndef fn(i, h):\n"
+        "    out = subprocess.run(['sh', '-c', 'echo \"<$(cat)> $?\"'], stdout=-1, close_fds=False).stdout\n"
+        "    return out\n",
+        "descriptors": "import subprocess\ndef fn(i, h):\n"
+        "    return subprocess.run(['sh', '-c', 'readlink /proc/self/fd/3 || echo none'], stdout=-1, close_fds=False).stdout\n",
     }
 
     def check(self, source, payload, expected):
@@ -223,6 +239,11 @@ class Node(Contract, unittest.TestCase):
         "slow": "module.exports = (req, res) => {"
         " setTimeout(() => res.send(req.body), req.body === 'slow' ? 700 : 0) }",
         "print": "module.exports = (req, res) => { console.log('a line of the log'); res.send(req.body) }",
+        "child": "module.exports = (req, res) => { const stdio = ['inherit', 'pipe', 'inherit'];"
+        " const child = require('child_process').spawn('sh', ['-c', 'echo \"<$(cat)> $?\"'], { stdio });"
+        " child.stdout.on('data', (d) => res.send(d)) }",
+        "descriptors": "module.exports = (req, res) => { res.send("
+        "require('child_process').execFileSync('sh', ['-c', 'readlink /proc/self/fd/3 || echo none'], { stdio: ['inherit', 'pipe', 'inherit'] })) }",
     }
 
 
@@ -237,6 +258,15 @@ class Go(Contract, unittest.TestCase):
         "fail": GO % ("", 'if data == "" { panic("no such colour") }; return data, nil'),
         "slow": GO % ('import "time"', 'if data == "slow" { time.Sleep(700 * time.Millisecond) }; return data, nil'),
         "print": GO % ('import "fmt"', 'fmt.Println("a line of the log"); return data, nil'),
+        "child": GO % (
+            'import "os"; import "os/exec"',
+            "c := exec.Command(\"sh\", \"-c\", `echo \"<$(cat)> $?\"`); c.Stdin = os.Stdin;"
+            " out, err := c.Output(); return string(out), err",
+        ),
+        "descriptors": GO % (
+            'import "os/exec"',
+            'out, err := exec.Command("sh", "-c", "readlink /proc/self/fd/3 || echo none").Output(); return string(out), err',
+        ),
         "error": GO % ('import "errors"', 'return "", errors.New("no such shape")'),
     }
     # These fail when the function is compiled, before there is a handler.
@@ -261,6 +291,8 @@ class Binary(Contract, unittest.TestCase):
         "echo no such colour >&2\nexit 3\n",
         "slow": 'in=$(cat)\n[ "$in" = slow ] && sleep 0.7\necho "$in"\n',
         "print": "echo a line of the log >&2\ncat\n",
+        "child": 'cat >/dev/null; echo "<$(cat)> $?"\n',
+        "descriptors": "readlink /proc/self/fd/3 || echo none\n",
     }
     # A script is only read when it is run.
     test_what_does_not_load_is_reported = None

@@ -37,9 +37,11 @@ impl Handler {
     /// Where it does not get ready.
     pub fn start(program: &[&str], code: &Path) -> Result<Self> {
         let (ours, theirs) = UnixStream::pair()?;
-        let (first, rest) = program.split_first().context("a program")?;
-        let child = Command::new(first)
-            .args(rest)
+        let first = program.first().context("a program")?;
+        // The stream is descriptor 3.
+        let child = Command::new("sh")
+            .args(["-c", r#"exec "$@" 3<&0 0</dev/null"#, "sh"])
+            .args(program)
             .env("TINYFAAS_FUNCTION", "bench")
             .env("TINYFAAS_HANDLER", "bench-0")
             .env("TINYFAAS_CODE", code)

@@ -39,7 +39,7 @@ pub(crate) struct Order<'a> {
     pub(crate) host_id: Option<u32>,
     /// A folder of its own, removed when nothing of the process is left.
     pub(crate) scratch: Option<PathBuf>,
-    /// Its descriptor 0.
+    /// Its descriptor 3. Standard input is empty.
     pub(crate) protocol: OwnedFd,
     pub(crate) output: Target,
 }

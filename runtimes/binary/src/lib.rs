@@ -56,6 +56,8 @@ pub fn run(socket: OwnedFd, envs: Vec<(String, String)>) -> io::Result<()> {
         }
     };
     rustix::io::ioctl_fionbio(&stream, true)?;
+    // No script has it.
+    rustix::io::fcntl_setfd(&stream, rustix::io::FdFlags::CLOEXEC)?;
     let mut shim = Shim {
         stream,
         script,

@@ -40,6 +40,12 @@ pub(crate) struct Launched {
     pub(crate) control: UnixStream,
 }
 
+/// What every launcher inherits.
+struct Constant {
+    executable: OwnedFd,
+    stdin: OwnedFd,
+}
+
 type Job = (Box<Launch>, oneshot::Sender<io::Result<Launched>>);
 
 /// A handle to the thread.
@@ -54,8 +60,11 @@ impl Spawner {
         let (jobs, queue) = sync_channel(QUEUE_MAX);
         let flags = OFlags::PATH | OFlags::CLOEXEC;
         let executable = rustix::fs::open("/proc/self/exe", flags, Mode::empty())?;
-        let executable = fcntl_dupfd_cloexec(&executable, HIGH_FD)?;
-        let work = move || serve(&queue, &executable);
+        let constant = Constant {
+            executable: fcntl_dupfd_cloexec(&executable, HIGH_FD)?,
+            stdin: fcntl_dupfd_cloexec(File::open("/dev/null")?, HIGH_FD)?,
+        };
+        let work = move || serve(&queue, &constant);
         std::thread::Builder::new()
             .name("spawner".into())
             .spawn(work)?;
@@ -80,9 +89,9 @@ impl Spawner {
     }
 }
 
-fn serve(queue: &Receiver<Job>, executable: &OwnedFd) {
+fn serve(queue: &Receiver<Job>, constant: &Constant) {
     while let Ok((launch, reply)) = queue.recv() {
-        if let Err(Ok(unwanted)) = reply.send(start(*launch, executable)) {
+        if let Err(Ok(unwanted)) = reply.send(start(*launch, constant)) {
             // Whoever asked has gone; the pidfd's owner would have killed it.
             kill_and_reap(&unwanted.pidfd);
         }
@@ -95,7 +104,7 @@ fn kill_and_reap(pidfd: &OwnedFd) {
     let _reaped = waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED);
 }
 
-fn start(launch: Launch, executable: &OwnedFd) -> io::Result<Launched> {
+fn start(launch: Launch, constant: &Constant) -> io::Result<Launched> {
     let (ours, theirs) = UnixStream::pair()?;
     let high = |fd: &OwnedFd| fcntl_dupfd_cloexec(fd, HIGH_FD);
     let protocol = high(&launch.protocol)?;
@@ -103,11 +112,12 @@ fn start(launch: Launch, executable: &OwnedFd) -> io::Result<Launched> {
     let stderr = high(&launch.stderr)?;
     let control = high(&OwnedFd::from(theirs))?;
     let inherited = Inherited {
-        protocol: protocol.as_fd(),
+        stdin: constant.stdin.as_fd(),
         stdout: stdout.as_fd(),
         stderr: stderr.as_fd(),
+        protocol: protocol.as_fd(),
         control: control.as_fd(),
-        executable: executable.as_fd(),
+        executable: constant.executable.as_fd(),
     };
     let cgroup = launch.cgroup.as_ref().map(AsFd::as_fd);
     let cloned = clone_launcher(namespaces(&launch.plan), cgroup, &inherited)?;

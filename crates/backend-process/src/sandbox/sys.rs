@@ -11,12 +11,12 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
-/// The descriptors of a launcher: the handler protocol, standard output and error, the control
-/// channel.
-pub(crate) const PROTOCOL_FD: RawFd = 0;
-pub(crate) const CONTROL_FD: RawFd = 3;
-const EXECUTABLE_FD: RawFd = 4;
-const FIRST_FREE_FD: RawFd = 5;
+/// The descriptors of a launcher beside standard input (`/dev/null`), output and error: the handler
+/// protocol, which its program finds there too, the control channel, this program.
+pub(crate) const PROTOCOL_FD: RawFd = 3;
+pub(crate) const CONTROL_FD: RawFd = 4;
+const EXECUTABLE_FD: RawFd = 5;
+const FIRST_FREE_FD: RawFd = 6;
 
 /// `CLONE_INTO_CGROUP`, which libc still declares too narrow.
 const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
@@ -26,9 +26,10 @@ pub(crate) const LAUNCHER_ARG0: &std::ffi::CStr = c"tinyfaas-launcher";
 
 /// What a launcher inherits. All descriptors are above [`FIRST_FREE_FD`].
 pub(crate) struct Inherited<'a> {
-    pub(crate) protocol: BorrowedFd<'a>,
+    pub(crate) stdin: BorrowedFd<'a>,
     pub(crate) stdout: BorrowedFd<'a>,
     pub(crate) stderr: BorrowedFd<'a>,
+    pub(crate) protocol: BorrowedFd<'a>,
     pub(crate) control: BorrowedFd<'a>,
     pub(crate) executable: BorrowedFd<'a>,
 }
@@ -90,9 +91,10 @@ fn execute_launcher(inherited: &Inherited<'_>) -> ! {
     let argv = [LAUNCHER_ARG0.as_ptr(), std::ptr::null()];
     let envp = [std::ptr::null::<libc::c_char>()];
     let moves = [
-        (inherited.protocol.as_raw_fd(), PROTOCOL_FD, 0),
+        (inherited.stdin.as_raw_fd(), 0, 0),
         (inherited.stdout.as_raw_fd(), 1, 0),
         (inherited.stderr.as_raw_fd(), 2, 0),
+        (inherited.protocol.as_raw_fd(), PROTOCOL_FD, 0),
         (inherited.control.as_raw_fd(), CONTROL_FD, 0),
         (
             inherited.executable.as_raw_fd(),
