@@ -7,17 +7,18 @@ mod separate;
 
 use crate::block::Block;
 use crate::code::Code;
-use crate::memory::{Memory, Outcome};
+use crate::deduplicator::{Class, Deduplicator, Outcome};
 use crate::message::{Encoder, Kind, Message, ParseError, Token};
-use crate::request::{Head, Refusal, download_key};
-use crate::transfer::{Direction, Key, Transfers};
+use crate::peer::Peer;
+use crate::request::{Head, Refusal, download_identity};
+use crate::transfer::{Direction, Identity, Key, Transfers};
 use crate::transmission::{EXCHANGE_LIFETIME, NON_LIFETIME, Spread};
-use ahash::AHashMap;
+use ahash::{AHashMap, RandomState};
 use answer::Answer;
 use bytes::Bytes;
 use separate::Separate;
 use std::collections::VecDeque;
-use std::hash::Hash;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::{Duration, Instant};
 
 /// The bounds of a server and how long it waits before it acknowledges.
@@ -26,7 +27,9 @@ pub struct Config {
     /// Messages that are remembered for their duplicates, requests that run at once, and separate
     /// responses that wait for their acknowledgement: as many of each.
     pub exchanges_max: usize,
-    /// What block-wise transfers may hold in memory, and what remembered answers may.
+    /// What block-wise transfers may hold in memory, what remembered messages may, and what
+    /// requests that run may: as many bytes each, a quarter of it for one host while others want
+    /// room too; of what runs, a quarter in any case.
     pub transfer_bytes_max: usize,
     /// The largest body of a request.
     pub payload_bytes_max: usize,
@@ -88,6 +91,9 @@ pub struct Response {
     pub max_age: Option<u32>,
     /// The body, of any length.
     pub payload: Bytes,
+    /// Whether something was run for it. Where nothing was, a duplicate of the request is taken
+    /// as a new one, and takes no room until then.
+    pub has_run: bool,
 }
 
 impl Response {
@@ -99,6 +105,7 @@ impl Response {
             content_format: None,
             max_age: None,
             payload: Bytes::new(),
+            has_run: true,
         }
     }
 }
@@ -120,18 +127,32 @@ struct Running<P> {
     origin: Origin<P>,
     block1: Option<Block>,
     block2: Option<Block>,
-    download: Bytes,
+    download: Identity,
+    /// What it holds in memory.
+    bytes: usize,
 }
+
+/// What a request that runs takes beside its text and body, here and at whoever runs it.
+const RUNNING_OVERHEAD_BYTES: usize = 1024;
+/// How long after a request the messages that are remembered are swept: all of them have expired
+/// by then unless more came.
+const SWEEP_INTERVAL: Duration = EXCHANGE_LIFETIME.saturating_add(Duration::from_secs(13));
+/// The part of all room that the running requests of one host may take.
+const HOST_SHARE: usize = 4;
 
 /// The server's side of the exchanges with every peer that shares a socket.
 ///
 /// After any call, take what it has to say with [`Server::poll_request`] and
 /// [`Server::poll_transmit`], and call [`Server::expire`] at [`Server::deadline`].
 #[derive(Debug)]
-pub struct Server<P> {
+pub struct Server<P: Peer> {
     config: Config,
-    memory: Memory<P>,
+    seen: Deduplicator<P>,
+    /// When the messages that are remembered are swept next; none while there are none.
+    sweep: Option<Instant>,
     running: AHashMap<u64, Running<P>>,
+    running_bytes: usize,
+    host_bytes: AHashMap<P::Host, usize>,
     /// When each running request is acknowledged; those that ended earlier are skipped.
     acknowledge: VecDeque<(Instant, u64)>,
     separate: Separate<P>,
@@ -139,30 +160,34 @@ pub struct Server<P> {
     requests: VecDeque<Request<P>>,
     outgoing: VecDeque<(P, Bytes)>,
     last_id: u64,
-    /// Added to a request's message id to make that of its separate response, which is therefore
-    /// as unique among this server's messages to the peer as the request's is among the peer's.
-    message_id_salt: u16,
+    /// Makes digests of requests that nobody outside can foresee.
+    digests: RandomState,
+    /// Makes message ids that only their peer knows.
+    message_id_secret: [u64; 2],
     spread: Spread,
     is_stopping: bool,
 }
 
-impl<P: Eq + Hash + Clone> Server<P> {
-    /// A server. `seed` spreads its retransmissions and message ids: any number.
+impl<P: Peer> Server<P> {
+    /// A server. `seed` spreads its retransmissions and makes its message ids: numbers that nobody
+    /// outside can know.
     #[must_use]
-    pub fn new(config: Config, seed: u64) -> Self {
-        let mut spread = Spread::new(seed);
-        let message_id_salt = u16::try_from(spread.next() >> 48).unwrap_or_default();
+    pub fn new(config: Config, seed: [u64; 2]) -> Self {
         Self {
-            memory: Memory::new(config.exchanges_max, config.transfer_bytes_max),
+            seen: Deduplicator::new(config.exchanges_max, config.transfer_bytes_max),
+            sweep: None,
             running: AHashMap::new(),
+            running_bytes: 0,
+            host_bytes: AHashMap::new(),
             acknowledge: VecDeque::new(),
             separate: Separate::new(config.exchanges_max),
             transfers: Transfers::new(config.transfer_bytes_max),
             requests: VecDeque::new(),
             outgoing: VecDeque::new(),
             last_id: 0,
-            message_id_salt,
-            spread,
+            digests: RandomState::new(),
+            message_id_secret: seed,
+            spread: Spread::new(seed[0].rotate_left(32) ^ seed[1]),
             is_stopping: false,
             config,
         }
@@ -199,7 +224,13 @@ impl<P: Eq + Hash + Clone> Server<P> {
         let Some(running) = self.running.remove(&id.0) else {
             return;
         };
+        self.give_back(&running);
+        let has_run = response.has_run;
         self.answer_whole(now, &running, response);
+        if !has_run {
+            let origin = &running.origin;
+            self.seen.forget(&origin.peer, origin.message_id);
+        }
     }
 
     /// Does what is due: acknowledges, sends again, forgets.
@@ -211,12 +242,22 @@ impl<P: Eq + Hash + Clone> Server<P> {
         }
         self.separate.expire(now, &mut self.outgoing);
         self.transfers.expire(now);
+        if self.sweep.is_some_and(|due| due <= now) {
+            self.seen.sweep(now);
+            let running = self.running.len();
+            self.running.shrink_to(2 * running);
+            self.sweep = (!self.seen.is_empty()).then(|| now + SWEEP_INTERVAL);
+        }
     }
 
     /// When [`Server::expire`] is to be called next.
     pub fn deadline(&mut self) -> Option<Instant> {
         let acknowledge = self.next_acknowledgement().map(|(due, _)| due);
-        let rest = [self.separate.next_due(), self.transfers.next_expiry()];
+        let rest = [
+            self.separate.next_due(),
+            self.transfers.next_expiry(),
+            self.sweep,
+        ];
         rest.into_iter().chain([acknowledge]).flatten().min()
     }
 
@@ -243,17 +284,10 @@ impl<P: Eq + Hash + Clone> Server<P> {
 
     fn request(&mut self, now: Instant, peer: P, message: &Message<'_>) {
         let message_id = message.message_id;
-        if let Some(outcome) = self.memory.recall(now, &peer, message_id) {
+        if let Some(outcome) = self.seen.recall(now, &peer, message_id) {
             let outcome = outcome.clone();
             return self.duplicate(peer, message, outcome);
         }
-        let lifetime = match message.kind {
-            Kind::Confirmable => EXCHANGE_LIFETIME,
-            Kind::NonConfirmable | Kind::Acknowledgement | Kind::Reset => NON_LIFETIME,
-        };
-        let key = (peer.clone(), message_id);
-        self.memory
-            .remember(now, key, Outcome::Silent, now + lifetime);
         let mut origin = Origin {
             peer,
             kind: message.kind,
@@ -291,9 +325,13 @@ impl<P: Eq + Hash + Clone> Server<P> {
         let download = Key {
             peer: origin.peer.clone(),
             direction: Direction::Download,
-            request: download_key(message),
+            request: download_identity(message, &self.digests),
         };
-        if let Some(block2) = head.block2.filter(|block| block.num() > 0) {
+        // A block of a body that comes with it belongs to a new request, whatever is kept.
+        let later = head
+            .block2
+            .filter(|block| block.num() > 0 && head.block1.is_none());
+        if let Some(block2) = later {
             if let Some(kept) = self.transfers.download(now, &download) {
                 return self.answer_block(now, &origin, &kept, (head.block1, block2));
             }
@@ -302,7 +340,7 @@ impl<P: Eq + Hash + Clone> Server<P> {
             if !can_run_again {
                 let mut answer = Answer::new(Code::REQUEST_ENTITY_INCOMPLETE);
                 answer.payload =
-                    b"the rest of this response is no longer kept; send the request anew";
+                    b"the rest of this response is no longer kept; send the whole request again";
                 return self.send(now, &origin, &answer);
             }
         }
@@ -330,18 +368,24 @@ impl<P: Eq + Hash + Clone> Server<P> {
         now: Instant,
         origin: Origin<P>,
         (head, code): (Head, Code),
-        (payload, download): (Bytes, Bytes),
+        (payload, download): (Bytes, Identity),
     ) {
-        if self.is_stopping || self.running.len() >= self.config.exchanges_max {
+        let bytes = RUNNING_OVERHEAD_BYTES + head.len_bytes() + payload.len();
+        if self.is_stopping || !self.has_room(&origin.peer, bytes) {
             let mut answer = Answer::new(Code::SERVICE_UNAVAILABLE);
             answer.max_age = Some(1);
             answer.payload = b"this node takes no more requests now; try again later";
             return self.send(now, &origin, &answer);
         }
+        self.running_bytes += bytes;
+        *self.host_bytes.entry(origin.peer.host()).or_default() += bytes;
         self.last_id += 1;
         let id = self.last_id;
-        let outcome = Outcome::Running(id);
-        self.memory.settle(&origin.peer, origin.message_id, outcome);
+        let (class, lifetime) = class(origin.kind, code);
+        let what = (class, Outcome::Running(id));
+        let message = (&origin.peer, origin.message_id);
+        self.seen.remember(now, message, what, now + lifetime);
+        self.sweep.get_or_insert(now + SWEEP_INTERVAL);
         if origin.kind == Kind::Confirmable {
             self.acknowledge
                 .push_back((now + self.config.ack_delay, id));
@@ -364,8 +408,37 @@ impl<P: Eq + Hash + Clone> Server<P> {
             block1: head.block1,
             block2: head.block2,
             download,
+            bytes,
         };
         self.running.insert(id, running);
+    }
+
+    fn has_room(&self, peer: &P, bytes: usize) -> bool {
+        let bytes_max = self.config.transfer_bytes_max;
+        let of_host = self.host_bytes.get(&peer.host()).copied();
+        self.running.len() < self.config.exchanges_max
+            && self.running_bytes + bytes <= bytes_max
+            && of_host.is_none_or(|held| held + bytes <= bytes_max / HOST_SHARE)
+    }
+
+    fn give_back(&mut self, running: &Running<P>) {
+        self.running_bytes -= running.bytes;
+        let host = running.origin.peer.host();
+        if let Some(held) = self.host_bytes.get_mut(&host) {
+            *held -= running.bytes;
+            if *held == 0 {
+                self.host_bytes.remove(&host);
+            }
+        }
+    }
+
+    /// Added to a request's message id to make that of its separate response, which is therefore
+    /// as unique among this server's messages to the peer as the request's is among the peer's,
+    /// and tells nobody the ids that other peers get.
+    fn message_id_offset(&self, peer: &P) -> u16 {
+        let mut hasher = DefaultHasher::new();
+        (self.message_id_secret, peer).hash(&mut hasher);
+        u16::try_from(hasher.finish() >> 48).unwrap_or_default()
     }
 
     /// The running request that is acknowledged next, and when.
@@ -386,7 +459,7 @@ impl<P: Eq + Hash + Clone> Server<P> {
         };
         running.origin.is_acknowledged = true;
         let (peer, message_id) = (running.origin.peer.clone(), running.origin.message_id);
-        self.memory.settle(&peer, message_id, Outcome::Acknowledged);
+        self.seen.settle(&peer, message_id, Outcome::Acknowledged);
         self.empty(peer, Kind::Acknowledgement, message_id);
     }
 
@@ -406,6 +479,19 @@ impl<P: Eq + Hash + Clone> Server<P> {
     fn empty(&mut self, peer: P, kind: Kind, message_id: u16) {
         self.outgoing
             .push_back((peer, Encoder::empty(kind, message_id)));
+    }
+}
+
+/// How a message is remembered, and for how long (RFC 7252 section 4.8.2).
+fn class(kind: Kind, code: Code) -> (Class, Duration) {
+    match kind {
+        Kind::Confirmable if matches!(code, Code::GET | Code::FETCH) => {
+            (Class::Safe, EXCHANGE_LIFETIME)
+        }
+        Kind::Confirmable => (Class::Unsafe, EXCHANGE_LIFETIME),
+        Kind::NonConfirmable | Kind::Acknowledgement | Kind::Reset => {
+            (Class::NonConfirmable, NON_LIFETIME)
+        }
     }
 }
 

@@ -7,10 +7,11 @@
 pub mod block;
 pub mod client;
 pub mod code;
+mod deduplicator;
 pub mod exchange;
-mod memory;
 pub mod message;
 pub mod option;
+mod peer;
 mod request;
 mod transfer;
 pub mod transmission;
@@ -21,3 +22,4 @@ pub use client::{Client, ClientConfig, ClientError, ClientRequest, ClientRespons
 pub use code::Code;
 pub use exchange::{Config, Request, RequestId, Response, Server};
 pub use message::{Encoder, Kind, Message, Options, ParseError, Token};
+pub use peer::Peer;

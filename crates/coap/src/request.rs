@@ -4,8 +4,10 @@ use crate::block::{Block, BlockError};
 use crate::code::Code;
 use crate::message::Message;
 use crate::option::{self, uint};
+use crate::transfer::Identity;
 use crate::uri;
-use bytes::Bytes;
+use ahash::RandomState;
+use std::hash::{BuildHasher, Hasher};
 
 /// The options of a request, understood.
 #[derive(Debug, Default)]
@@ -66,6 +68,17 @@ impl Head {
         Ok(head)
     }
 
+    /// What its texts take.
+    pub(crate) fn len_bytes(&self) -> usize {
+        let tags: usize = self
+            .if_match
+            .iter()
+            .map(|tag| tag.len() + size_of::<Vec<u8>>())
+            .sum();
+        let host = self.host.as_ref().map_or(0, String::len);
+        self.path.len() + self.query.len() + host + tags
+    }
+
     /// Takes one option; false where its value is not well-formed.
     fn take(&mut self, number: u16, value: &[u8]) -> Result<bool, Refusal> {
         let text = std::str::from_utf8(value);
@@ -108,36 +121,70 @@ fn block(value: &[u8]) -> Result<Block, Refusal> {
 
 /// What identifies the body of an upload among those of one peer: the method and the options
 /// but those of the transfer itself (RFC 7959 section 2.5), with the Request-Tag (RFC 9175).
-pub(crate) fn upload_key(message: &Message<'_>) -> Bytes {
-    identity(message, |number| {
-        !matches!(number, option::BLOCK1 | option::BLOCK2)
-    })
+pub(crate) fn upload_identity(message: &Message<'_>, keys: &RandomState) -> Identity {
+    let resource = digest(message, keys, |number| {
+        !matches!(
+            number,
+            option::BLOCK1 | option::BLOCK2 | option::REQUEST_TAG
+        )
+    });
+    Identity {
+        resource,
+        operation: operation(message, keys, &[]),
+    }
 }
 
 /// What identifies a representation among those that one peer fetches. Clients leave out the
-/// fields of their payload when they ask for the second block on.
-pub(crate) fn download_key(message: &Message<'_>) -> Bytes {
-    identity(message, |number| {
+/// fields of their payload when they ask for the second block on. The payload is part of a FETCH
+/// (RFC 8132 section 2).
+pub(crate) fn download_identity(message: &Message<'_>, keys: &RandomState) -> Identity {
+    let resource = digest(message, keys, |number| {
         let is_of_payload = matches!(
             number,
             option::BLOCK1 | option::BLOCK2 | option::CONTENT_FORMAT | option::REQUEST_TAG
         );
         !is_of_payload && !matches!(number, option::OBSERVE | option::ETAG)
-    })
+    });
+    // A payload in blocks is told apart by its Request-Tag alone.
+    let is_whole = message.code == Code::FETCH && message.options.get(option::BLOCK1).is_none();
+    let payload = if is_whole { message.payload } else { &[] };
+    Identity {
+        resource,
+        operation: operation(message, keys, payload),
+    }
 }
 
-fn identity(message: &Message<'_>, belongs: impl Fn(u16) -> bool) -> Bytes {
-    let mut key = Vec::with_capacity(64);
-    key.push(message.code.to_byte());
+fn operation(message: &Message<'_>, keys: &RandomState, payload: &[u8]) -> u64 {
+    let mut tags = message
+        .options
+        .iter()
+        .filter(|(number, _)| *number == option::REQUEST_TAG);
+    let first = tags.next();
+    if first.is_none() && payload.is_empty() {
+        return 0;
+    }
+    let mut hasher = keys.build_hasher();
+    for (_, tag) in first.into_iter().chain(tags) {
+        write(&mut hasher, option::REQUEST_TAG, tag);
+    }
+    hasher.write(payload);
+    hasher.finish().max(1)
+}
+
+fn digest(message: &Message<'_>, keys: &RandomState, belongs: impl Fn(u16) -> bool) -> u64 {
+    let mut hasher = keys.build_hasher();
+    hasher.write_u8(message.code.to_byte());
     for (number, value) in message.options.iter() {
         let is_key = !option::is_no_cache_key(number) && number != option::NO_RESPONSE;
         if is_key && belongs(number) {
-            key.extend_from_slice(&number.to_be_bytes());
-            // A datagram holds no value that is longer.
-            let len = u16::try_from(value.len()).unwrap_or(u16::MAX);
-            key.extend_from_slice(&len.to_be_bytes());
-            key.extend_from_slice(value);
+            write(&mut hasher, number, value);
         }
     }
-    key.into()
+    hasher.finish()
+}
+
+fn write(hasher: &mut impl Hasher, number: u16, value: &[u8]) {
+    hasher.write_u16(number);
+    hasher.write_usize(value.len());
+    hasher.write(value);
 }

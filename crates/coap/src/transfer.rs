@@ -1,23 +1,38 @@
 //! Bodies that are sent in blocks, while they are sent (RFC 7959).
 
 use crate::code::Code;
+use crate::peer::Peer;
 use ahash::AHashMap;
 use bytes::Bytes;
-use std::collections::BTreeMap;
-use std::hash::Hash;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 /// How long a transfer is kept after its last block.
 const IDLE: Duration = Duration::from_secs(120);
-/// What a transfer takes beside its body, roughly.
-const OVERHEAD_BYTES: usize = 256;
+/// What a transfer takes beside its body: the key in three tables and the room that these leave
+/// free.
+const OVERHEAD_BYTES: usize = 512;
+/// A host may hold this part of all room before its own oldest transfers go first.
+const HOST_SHARE: usize = 4;
+/// How many of the oldest transfers are looked at to find one of a host over its share.
+const LOOKED_AT_MAX: usize = 64;
 
-/// Names a transfer: the peer, the direction, and what identifies the request.
+/// Names a transfer: the peer, the direction, and what identifies the request. The identity is a
+/// digest, so that a name takes the same room however long the request's options are.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Key<P> {
     pub(crate) peer: P,
     pub(crate) direction: Direction,
-    pub(crate) request: Bytes,
+    pub(crate) request: Identity,
+}
+
+/// Digests of what identifies a request among those of its peer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct Identity {
+    /// The method and the options of the cache key.
+    pub(crate) resource: u64,
+    /// The Request-Tag (RFC 9175) and, of a FETCH, the payload; 0 where the message has neither.
+    pub(crate) operation: u64,
 }
 
 /// Which way a body goes.
@@ -39,16 +54,24 @@ pub(crate) struct Representation {
     pub(crate) body: Bytes,
 }
 
+/// A request's body as far as it has come.
+#[derive(Debug, Default)]
+pub(crate) struct Upload {
+    pub(crate) body: Vec<u8>,
+    /// The message that brought the first block: a duplicate of it does not begin a new upload.
+    pub(crate) first_message_id: u16,
+}
+
 #[derive(Debug)]
 enum Body {
-    Upload(Vec<u8>),
+    Upload(Upload),
     Download(Representation),
 }
 
 impl Body {
     fn bytes(&self) -> usize {
         let len = match self {
-            Self::Upload(body) => body.capacity(),
+            Self::Upload(upload) => upload.body.capacity(),
             Self::Download(representation) => representation.body.len(),
         };
         len + OVERHEAD_BYTES
@@ -63,46 +86,61 @@ struct Entry {
     expires: Instant,
 }
 
-/// The transfers of all peers, within a bound of memory; the least recently used go first.
+/// The transfers of one host.
+#[derive(Debug, Default)]
+struct Host {
+    bytes: usize,
+    order: BTreeSet<u64>,
+}
+
+/// The transfers of all peers, within a bound of memory. Where there is no more room, a host over
+/// its share loses its own least recently used; else the least recently used of such a host goes,
+/// or of all where none is over its share.
 #[derive(Debug)]
-pub(crate) struct Transfers<P> {
+pub(crate) struct Transfers<P: Peer> {
     entries: AHashMap<Key<P>, Entry>,
     order: BTreeMap<u64, Key<P>>,
+    hosts: AHashMap<P::Host, Host>,
+    /// The operation that last had a response kept, by peer and resource: clients leave out what
+    /// tells operations apart when they ask for the second block on.
+    newest: AHashMap<(P, u64), u64>,
     used: u64,
     bytes: usize,
     bytes_max: usize,
 }
 
-impl<P: Eq + Hash + Clone> Transfers<P> {
+impl<P: Peer> Transfers<P> {
     pub(crate) fn new(bytes_max: usize) -> Self {
         Self {
             entries: AHashMap::new(),
             order: BTreeMap::new(),
+            hosts: AHashMap::new(),
+            newest: AHashMap::new(),
             used: 0,
             bytes: 0,
             bytes_max,
         }
     }
 
-    /// How many bytes of an upload have come; none where it has not begun.
-    pub(crate) fn uploaded(&self, key: &Key<P>) -> Option<usize> {
+    /// An upload as far as it has come; none where it has not begun.
+    pub(crate) fn upload(&self, key: &Key<P>) -> Option<&Upload> {
         match &self.entries.get(key)?.body {
-            Body::Upload(body) => Some(body.len()),
+            Body::Upload(upload) => Some(upload),
             Body::Download(_) => None,
         }
     }
 
     /// Takes an upload out.
-    pub(crate) fn take_upload(&mut self, key: &Key<P>) -> Option<Vec<u8>> {
+    pub(crate) fn take_upload(&mut self, key: &Key<P>) -> Option<Upload> {
         match self.remove(key)?.body {
-            Body::Upload(body) => Some(body),
+            Body::Upload(upload) => Some(upload),
             Body::Download(_) => None,
         }
     }
 
     /// Puts an upload in; false where it is too large for the bound.
-    pub(crate) fn put_upload(&mut self, now: Instant, key: Key<P>, body: Vec<u8>) -> bool {
-        self.put(now, key, Body::Upload(body))
+    pub(crate) fn put_upload(&mut self, now: Instant, key: Key<P>, upload: Upload) -> bool {
+        self.put(now, key, Body::Upload(upload))
     }
 
     /// Keeps a response; false where it is too large for the bound.
@@ -112,15 +150,30 @@ impl<P: Eq + Hash + Clone> Transfers<P> {
         key: Key<P>,
         representation: Representation,
     ) -> bool {
-        self.put(now, key, Body::Download(representation))
+        let (name, operation) = (
+            (key.peer.clone(), key.request.resource),
+            key.request.operation,
+        );
+        let is_kept = self.put(now, key, Body::Download(representation));
+        if is_kept {
+            self.newest.insert(name, operation);
+        }
+        is_kept
     }
 
-    /// A response that is kept, which is thereby used.
+    /// A response that is kept, which is thereby used. A request that does not say of which
+    /// operation it is gets the newest.
     pub(crate) fn download(&mut self, now: Instant, key: &Key<P>) -> Option<Representation> {
-        let Body::Download(representation) = self.remove(key)?.body else {
+        let mut key = key.clone();
+        if key.request.operation == 0 && !self.entries.contains_key(&key) {
+            let name = (key.peer.clone(), key.request.resource);
+            key.request.operation = *self.newest.get(&name)?;
+        }
+        let Body::Download(representation) = &self.entries.get(&key)?.body else {
             return None;
         };
-        self.put_download(now, key.clone(), representation.clone());
+        let representation = representation.clone();
+        self.touch(now, &key);
         Some(representation)
     }
 
@@ -143,6 +196,11 @@ impl<P: Eq + Hash + Clone> Transfers<P> {
     }
 
     #[cfg(test)]
+    pub(crate) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    #[cfg(test)]
     pub(crate) fn bytes(&self) -> usize {
         self.bytes
     }
@@ -153,12 +211,16 @@ impl<P: Eq + Hash + Clone> Transfers<P> {
         if bytes > self.bytes_max {
             return false;
         }
+        let host = key.peer.host();
         while self.bytes + bytes > self.bytes_max {
-            self.remove_oldest();
+            self.make_room(&host, bytes);
         }
         self.used += 1;
         self.bytes += bytes;
         self.order.insert(self.used, key.clone());
+        let of_host = self.hosts.entry(host).or_default();
+        of_host.bytes += bytes;
+        of_host.order.insert(self.used);
         let entry = Entry {
             body,
             bytes,
@@ -169,10 +231,62 @@ impl<P: Eq + Hash + Clone> Transfers<P> {
         true
     }
 
+    fn touch(&mut self, now: Instant, key: &Key<P>) {
+        let Some(entry) = self.entries.get_mut(key) else {
+            return;
+        };
+        self.used += 1;
+        self.order.remove(&entry.used);
+        self.order.insert(self.used, key.clone());
+        if let Some(host) = self.hosts.get_mut(&key.peer.host()) {
+            host.order.remove(&entry.used);
+            host.order.insert(self.used);
+        }
+        entry.used = self.used;
+        entry.expires = now + IDLE;
+    }
+
+    fn make_room(&mut self, host: &P::Host, wanted: usize) {
+        let share = self.bytes_max / HOST_SHARE;
+        let own = self
+            .hosts
+            .get(host)
+            .filter(|own| own.bytes + wanted > share);
+        let own_oldest = own.and_then(|own| own.order.first().copied());
+        let is_over = |key: &Key<P>| {
+            let host = self.hosts.get(&key.peer.host());
+            host.is_some_and(|host| host.bytes > share)
+        };
+        let oldest = || {
+            let mut oldest = self.order.iter().take(LOOKED_AT_MAX);
+            let greedy = oldest.find(|(_, key)| is_over(key));
+            greedy.map(|(used, _)| *used)
+        };
+        let used = own_oldest.or_else(oldest);
+        match used.and_then(|used| self.order.get(&used).cloned()) {
+            Some(key) => drop(self.remove(&key)),
+            None => self.remove_oldest(),
+        }
+    }
+
     fn remove(&mut self, key: &Key<P>) -> Option<Entry> {
         let entry = self.entries.remove(key)?;
         self.order.remove(&entry.used);
         self.bytes -= entry.bytes;
+        let host = key.peer.host();
+        if let Some(of_host) = self.hosts.get_mut(&host) {
+            of_host.bytes -= entry.bytes;
+            of_host.order.remove(&entry.used);
+            if of_host.order.is_empty() {
+                self.hosts.remove(&host);
+            }
+        }
+        if key.direction == Direction::Download {
+            let name = (key.peer.clone(), key.request.resource);
+            if self.newest.get(&name) == Some(&key.request.operation) {
+                self.newest.remove(&name);
+            }
+        }
         Some(entry)
     }
 

@@ -125,9 +125,11 @@ pub struct Limits {
     pub http2_streams_max: u32,
     /// Open connections of one endpoint.
     pub connections_max: usize,
-    /// CoAP exchanges that are remembered by one socket, for duplicates and block-wise transfers.
+    /// CoAP messages that one socket remembers for their duplicates, requests that run at once on
+    /// it, and separate responses that wait for their acknowledgement: as many of each.
     pub coap_exchanges_max: usize,
-    /// What block-wise transfers may hold in memory on one socket.
+    /// What block-wise transfers, remembered messages and running requests may each hold in memory
+    /// on one socket, real overhead counted.
     pub coap_transfer_bytes_max: usize,
 }
 
@@ -207,7 +209,7 @@ impl Default for Limits {
             http_fields_max: 100,
             http2_streams_max: 256,
             connections_max: 10_000,
-            coap_exchanges_max: 65_536,
+            coap_exchanges_max: 262_144,
             coap_transfer_bytes_max: 64 << 20,
         }
     }

@@ -74,7 +74,7 @@ fn run(
         deliveries: BTreeMap::new(),
         sequence: 0,
     };
-    let mut server = Server::new(Config::default(), seed.wrapping_mul(3));
+    let mut server = Server::new(Config::default(), [seed.wrapping_mul(3), 1]);
     let mut client = Client::new(start, request, config, seed.wrapping_mul(7) + 1);
     let mut runs = 0;
     let mut body_seen = Bytes::new();
@@ -305,7 +305,7 @@ proptest! {
     ) {
         let now = Instant::now();
         let mut client = Client::new(now, post(&body(2000)), ClientConfig::default(), 1);
-        let mut server = Server::new(Config::default(), 1);
+        let mut server = Server::new(Config::default(), [1, 1]);
         let mut seen: HashMap<u16, usize> = HashMap::new();
         for mut datagram in datagrams {
             if let Some(first) = datagram.first_mut() {

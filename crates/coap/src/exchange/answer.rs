@@ -3,11 +3,11 @@
 use super::{Origin, Server};
 use crate::block::Block;
 use crate::code::Code;
-use crate::memory::Outcome;
+use crate::deduplicator::Outcome;
 use crate::message::{Encoder, Kind};
 use crate::option;
+use crate::peer::Peer;
 use bytes::Bytes;
-use std::hash::Hash;
 use std::time::Instant;
 
 /// One message of a response.
@@ -61,13 +61,14 @@ impl Answer<'_> {
         encoder.finish(self.payload)
     }
 
-    /// Whether the client asked not to be answered so (RFC 7967 section 2.1).
+    /// Whether the client asked not to be answered so (RFC 7967 section 2.1). Without a Continue
+    /// it could not send its next block, so that is always sent.
     fn is_unwanted(&self, no_response: u8) -> bool {
-        no_response & (1 << (self.code.class() - 1)) != 0
+        self.code != Code::CONTINUE && no_response & (1 << (self.code.class() - 1)) != 0
     }
 }
 
-impl<P: Eq + Hash + Clone> Server<P> {
+impl<P: Peer> Server<P> {
     /// Sends a message of a response: piggybacked on the acknowledgement if that was not sent,
     /// else as a message of its own.
     pub(super) fn send(&mut self, now: Instant, origin: &Origin<P>, answer: &Answer<'_>) {
@@ -75,7 +76,7 @@ impl<P: Eq + Hash + Clone> Server<P> {
         let is_confirmable = origin.kind == Kind::Confirmable;
         if answer.is_unwanted(origin.no_response) {
             if is_confirmable && !origin.is_acknowledged {
-                self.memory.settle(&peer, message_id, Outcome::Acknowledged);
+                self.seen.settle(&peer, message_id, Outcome::Acknowledged);
                 self.empty(peer, Kind::Acknowledgement, message_id);
             }
             return;
@@ -83,10 +84,10 @@ impl<P: Eq + Hash + Clone> Server<P> {
         if is_confirmable && !origin.is_acknowledged {
             let datagram = answer.encode(Kind::Acknowledgement, message_id, origin);
             let outcome = Outcome::Answered(datagram.clone());
-            self.memory.settle(&peer, message_id, outcome);
+            self.seen.settle(&peer, message_id, outcome);
             return self.outgoing.push_back((peer, datagram));
         }
-        let own_id = message_id.wrapping_add(self.message_id_salt);
+        let own_id = message_id.wrapping_add(self.message_id_offset(&peer));
         if is_confirmable {
             let datagram = answer.encode(Kind::Confirmable, own_id, origin);
             let timeout = self.spread.first_timeout();
@@ -94,7 +95,7 @@ impl<P: Eq + Hash + Clone> Server<P> {
                 .send(now, (peer.clone(), own_id), datagram.clone(), timeout);
             self.outgoing.push_back((peer, datagram));
         } else {
-            self.memory.settle(&peer, message_id, Outcome::Silent);
+            self.seen.settle(&peer, message_id, Outcome::Silent);
             let datagram = answer.encode(Kind::NonConfirmable, own_id, origin);
             self.outgoing.push_back((peer, datagram));
         }

@@ -5,13 +5,17 @@ use super::{Origin, Response, Running, Server};
 use crate::block::{Block, SZX_MAX};
 use crate::code::Code;
 use crate::message::Message;
-use crate::request::{Head, Refusal, upload_key};
-use crate::transfer::{Direction, Key, Representation};
+use crate::peer::Peer;
+use crate::request::{Head, Refusal, upload_identity};
+use crate::transfer::{Direction, Key, Representation, Upload};
 use bytes::Bytes;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::Instant;
 
-impl<P: Eq + Hash + Clone> Server<P> {
+/// What one message carries at most.
+const BLOCK_BYTES_MAX: usize = 16 << SZX_MAX;
+
+impl<P: Peer> Server<P> {
     /// The body of a request that is not in blocks.
     pub(super) fn single(&self, head: &Head, payload: &[u8]) -> Result<Bytes, Refusal> {
         self.check_size(head, payload.len())?;
@@ -31,7 +35,7 @@ impl<P: Eq + Hash + Clone> Server<P> {
         let key = Key {
             peer: origin.peer.clone(),
             direction: Direction::Upload,
-            request: upload_key(message),
+            request: upload_identity(message, &self.digests),
         };
         check_block(block, message.payload)?;
         let (offset, end) = (block.offset(), block.offset() + message.payload.len());
@@ -39,12 +43,15 @@ impl<P: Eq + Hash + Clone> Server<P> {
             self.transfers.remove_key(&key);
             return Err(refusal);
         }
-        let have = match self.transfers.uploaded(&key) {
-            Some(have) if block.num() > 0 => have,
+        let begun = self.transfers.upload(&key);
+        // The message came before; what was answered to it was lost.
+        let is_duplicate = begun.is_some_and(|upload| upload.first_message_id == origin.message_id);
+        let have = match begun {
+            Some(upload) if block.num() > 0 || is_duplicate => upload.body.len(),
             Some(_) | None => 0,
         };
-        // The block came before, under another message id: its Continue was lost.
-        if offset > 0 && end <= have && block.more {
+        // So it was for a block that comes again under another message id.
+        if (offset > 0 || is_duplicate) && end <= have && block.more {
             self.go_on(now, origin, block);
             return Ok(None);
         }
@@ -55,12 +62,15 @@ impl<P: Eq + Hash + Clone> Server<P> {
             });
         }
         let begun = self.transfers.take_upload(&key);
-        let mut body = begun.filter(|_| offset > 0).unwrap_or_default();
-        body.extend_from_slice(message.payload);
+        let mut upload = begun.filter(|_| offset > 0).unwrap_or_else(|| Upload {
+            body: Vec::new(),
+            first_message_id: origin.message_id,
+        });
+        upload.body.extend_from_slice(message.payload);
         if !block.more {
-            return Ok(Some(body.into()));
+            return Ok(Some(upload.body.into()));
         }
-        if !self.transfers.put_upload(now, key, body) {
+        if !self.transfers.put_upload(now, key, upload) {
             return Err(too_large(self.config.transfer_bytes_max));
         }
         self.go_on(now, origin, block);
@@ -87,12 +97,12 @@ impl<P: Eq + Hash + Clone> Server<P> {
     pub(super) fn answer_whole(&mut self, now: Instant, run: &Running<P>, response: Response) {
         let asked = run.block2.or_else(|| Block::at(0, false, SZX_MAX));
         let fits = asked.is_none_or(|block| response.payload.len() <= block.size());
-        if let (None, true) = (run.block2, fits) {
+        if is_sent_whole(run.block2, fits, &response) {
             let mut answer = Answer::new(response.code);
             answer.content_format = response.content_format;
             answer.max_age = response.max_age;
             answer.block1 = run.block1;
-            answer.payload = &response.payload;
+            answer.payload = &response.payload[..response.payload.len().min(BLOCK_BYTES_MAX)];
             return self.send(now, &run.origin, &answer);
         }
         let kept = Representation {
@@ -106,7 +116,7 @@ impl<P: Eq + Hash + Clone> Server<P> {
             let key = Key {
                 peer: run.origin.peer.clone(),
                 direction: Direction::Download,
-                request: run.download.clone(),
+                request: run.download,
             };
             if !self.transfers.put_download(now, key, kept.clone()) {
                 let mut answer = Answer::new(Code::INTERNAL_SERVER_ERROR);
@@ -144,6 +154,16 @@ impl<P: Eq + Hash + Clone> Server<P> {
         answer.payload = payload;
         self.send(now, origin, &answer);
     }
+}
+
+/// Whether a response goes out without Block2 and `ETag`: one that fits and was not asked for in
+/// blocks, and an error. A later block of an error is of no use to a client that did not get the
+/// first, so it gets the beginning.
+fn is_sent_whole(asked: Option<Block>, fits: bool, response: &Response) -> bool {
+    let is_error = response.code.class() != 2;
+    let is_later = asked.is_some_and(|block| block.num() > 0);
+    let is_short = response.payload.len() <= BLOCK_BYTES_MAX;
+    (asked.is_none() && fits) || (is_error && (is_short || is_later))
 }
 
 /// Only the last block may be shorter than its size, and none is longer.

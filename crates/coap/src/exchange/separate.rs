@@ -1,10 +1,10 @@
 //! Separate responses until they are acknowledged, RFC 7252 sections 4.2 and 5.2.2.
 
+use crate::peer::Peer;
 use crate::transmission::Backoff;
 use ahash::AHashMap;
 use bytes::Bytes;
 use std::collections::{BTreeMap, VecDeque};
-use std::hash::Hash;
 use std::time::{Duration, Instant};
 
 #[derive(Debug)]
@@ -22,7 +22,7 @@ pub(super) struct Separate<P> {
     entries_max: usize,
 }
 
-impl<P: Eq + Hash + Clone> Separate<P> {
+impl<P: Peer> Separate<P> {
     pub(super) fn new(entries_max: usize) -> Self {
         Self {
             entries_max,

@@ -31,6 +31,7 @@ pub(super) fn encode(method: &str, reply: Reply) -> Response {
         content_format: content_format.filter(|_| !payload.is_empty()),
         max_age: cache_control.and_then(max_age),
         payload,
+        has_run: true,
     }
 }
 
@@ -46,11 +47,12 @@ fn guess(payload: &[u8]) -> u16 {
     }
 }
 
-/// How long a response may be kept, in seconds; RFC 7252 says 60 where nothing is said.
+/// How long a response may be kept, in seconds; RFC 7252 says 60 where nothing is said. A longer
+/// time than the option can hold is the longest that it can.
 fn max_age(cache_control: &str) -> Option<u32> {
     let mut directives = cache_control.split(',').map(str::trim);
     directives.find_map(|directive| match directive.split_once('=') {
-        Some((name, seconds)) if name.eq_ignore_ascii_case("max-age") => seconds.parse().ok(),
+        Some((name, seconds)) if name.eq_ignore_ascii_case("max-age") => whole_seconds(seconds),
         Some(_) => None,
         None => {
             let names = ["no-store", "no-cache"];
@@ -58,6 +60,11 @@ fn max_age(cache_control: &str) -> Option<u32> {
             is_never.then_some(0)
         }
     })
+}
+
+fn whole_seconds(text: &str) -> Option<u32> {
+    let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    is_number.then(|| text.parse().unwrap_or(u32::MAX))
 }
 
 /// The response code for a status as in HTTP.
@@ -113,6 +120,7 @@ pub(super) fn status(error: &InvokeError) -> Code {
 /// The response for an invocation that brought no reply.
 pub(super) fn failed(error: &InvokeError) -> Response {
     let mut response = diagnostic(status(error), error.to_string());
+    response.has_run = has_run(error);
     response.max_age = error.retry_after().map(|pause| {
         let seconds = pause.as_secs() + u64::from(pause.subsec_nanos() > 0);
         u32::try_from(seconds).unwrap_or(u32::MAX)
@@ -120,18 +128,41 @@ pub(super) fn failed(error: &InvokeError) -> Response {
     response
 }
 
+/// Whether a handler may have begun with the invocation.
+fn has_run(error: &InvokeError) -> bool {
+    match error {
+        InvokeError::NotFound(_)
+        | InvokeError::Overloaded { .. }
+        | InvokeError::Unavailable { .. }
+        | InvokeError::Stopping
+        | InvokeError::NotTaken
+        | InvokeError::TooLarge { .. } => false,
+        InvokeError::Function(_)
+        | InvokeError::HandlerDied { .. }
+        | InvokeError::Protocol { .. }
+        | InvokeError::Deadline { .. } => true,
+    }
+}
+
 /// The response where no function has the name; at the root it says how to call one.
 pub(super) fn not_found(name: &str) -> Response {
     if name.is_empty() {
         let how = "call a function by its name as the path, such as /sieve";
-        return diagnostic(Code::NOT_FOUND, how.to_owned());
+        return without_run(diagnostic(Code::NOT_FOUND, how.to_owned()));
     }
     failed(&InvokeError::NotFound(name.to_owned()))
 }
 
 /// The response where an option can't be passed on.
 pub(super) fn bad_option(error: HeaderError) -> Response {
-    diagnostic(Code::BAD_OPTION, error.to_string())
+    without_run(diagnostic(Code::BAD_OPTION, error.to_string()))
+}
+
+fn without_run(response: Response) -> Response {
+    Response {
+        has_run: false,
+        ..response
+    }
 }
 
 fn diagnostic(code: Code, mut text: String) -> Response {
@@ -225,6 +256,10 @@ mod tests {
         check("public, Max-Age=600", Some(600));
         check("no-store", Some(0));
         check("max-age=much", None);
+        check("max-age=-1", None);
+        check("max-age=4294967295", Some(u32::MAX));
+        check("max-age=4294967296", Some(u32::MAX));
+        check("max-age=99999999999999999999999", Some(u32::MAX));
         check("private", None);
     }
 

@@ -10,7 +10,7 @@ use quinn_udp::{RecvMeta, Transmit, UdpSocketState};
 use std::collections::VecDeque;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io::{self, IoSliceMut};
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -41,6 +41,18 @@ struct Peer {
     local: Option<IpAddr>,
 }
 
+impl coap::Peer for Peer {
+    type Host = IpAddr;
+
+    /// The address; of IPv6 the network, since its holder has all addresses in it.
+    fn host(&self) -> IpAddr {
+        match self.addr.ip().to_canonical() {
+            IpAddr::V6(addr) => Ipv6Addr::from_bits(addr.to_bits() & !u128::from(u64::MAX)).into(),
+            addr => addr,
+        }
+    }
+}
+
 /// Serves a socket until `shutdown` and until all is answered.
 ///
 /// # Errors
@@ -52,11 +64,16 @@ pub(super) async fn run(
 ) -> io::Result<()> {
     let io = Io::new(socket)?;
     let limits = proxy.limits();
-    let server = Server::new(config(limits), RandomState::new().build_hasher().finish());
+    let server = Server::new(config(limits), [random(), random()]);
     let proxy = &*proxy;
     let mut worker = Worker { io, server, proxy };
     worker.serve(&shutdown).await;
     Ok(())
+}
+
+/// A number that nobody outside can know.
+fn random() -> u64 {
+    RandomState::new().build_hasher().finish()
 }
 
 fn config(limits: &Limits) -> Config {
