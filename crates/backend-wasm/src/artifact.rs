@@ -19,11 +19,13 @@ use wasmtime::{Engine, Module, ResourcesRequired};
 pub(crate) struct Artifacts {
     folder: PathBuf,
     bytes_max: u64,
+    free_bytes_min: u64,
     module_bytes_max: u64,
     compiler: Compiler,
     /// What tells this engine's code from that of another version or processor.
     compatibility: String,
-    /// Modules are compiled one at a time: each takes every core and much memory.
+    /// Modules are compiled one at a time: each takes every core and much memory. What is kept is
+    /// used without a turn.
     turn: Mutex<()>,
 }
 
@@ -82,15 +84,16 @@ impl Artifacts {
         let artifacts = Self {
             folder,
             bytes_max: limits.build_cache_bytes_max,
+            free_bytes_min: limits.wasm.free_bytes_min,
             module_bytes_max: limits.wasm.module_bytes_max,
             compiler,
             compatibility: format!("{:016x}", hasher.finish()),
             turn: Mutex::default(),
         };
-        for (path, _) in artifacts.files()? {
-            let stem = path.file_stem().and_then(|stem| stem.to_str());
-            if !stem.is_some_and(|stem| stem.ends_with(&artifacts.compatibility)) {
-                fs::remove_file(path)?;
+        for entry in fs::read_dir(&artifacts.folder)? {
+            let path = entry?.path();
+            if !artifacts.is_ours(&path) {
+                remove(&path);
             }
         }
         Ok(artifacts)
@@ -117,14 +120,15 @@ impl Artifacts {
         let binary = fs::read(file).map_err(host)?;
         let kind = Kind::of(&binary)?;
         let path = self.path(&binary, kind);
-        let _turn = self.turn.lock();
-        if path.is_file() {
-            match map(engines, &path, kind, memory_bytes_max) {
-                Ok(code) => return Ok(code),
-                // Such as a file that was cut short when the disk was full.
-                Err(error) => tracing::warn!(%error, "kept code is compiled anew"),
-            }
+        if let Some(code) = kept(engines, &path, kind, memory_bytes_max) {
+            return Ok(code);
         }
+        let _turn = self.turn.lock();
+        // It may have been compiled while this waited.
+        if let Some(code) = kept(engines, &path, kind, memory_bytes_max) {
+            return Ok(code);
+        }
+        self.make_room(Some(&path)).map_err(host)?;
         let compiled = NamedTempFile::new_in(&self.folder).map_err(host)?;
         self.compiler.compile(file, compiled.as_file())?;
         self.keep(&path, compiled).map_err(host)?;
@@ -133,41 +137,133 @@ impl Artifacts {
     }
 
     fn path(&self, binary: &[u8], kind: Kind) -> PathBuf {
-        let mut name: String = Sha256::digest(binary)
-            .iter()
-            .map(|byte| format!("{byte:02x}"))
-            .collect();
-        name = format!("{name}-{}.{}", self.compatibility, kind.extension());
+        let name = hex(&Sha256::digest(binary));
+        let name = format!("{name}-{}.{}", self.compatibility, kind.extension());
         self.folder.join(name)
     }
 
-    /// Writes a file as a whole, then drops the oldest where there are too many bytes. What runs
-    /// from a file that is dropped goes on.
+    /// Whether it is a file that this engine compiled, or the checksum of one.
+    fn is_ours(&self, path: &Path) -> bool {
+        let name = path.file_name().and_then(|name| name.to_str());
+        let stem = name.and_then(|name| name.split('.').next());
+        let is_file = fs::symlink_metadata(path).is_ok_and(|metadata| metadata.is_file());
+        is_file && stem.is_some_and(|stem| stem.ends_with(&self.compatibility))
+    }
+
+    /// Keeps a compiled file and its checksum, both whole and on the disk before they have their
+    /// names.
     fn keep(&self, path: &Path, compiled: NamedTempFile) -> io::Result<()> {
+        let sum = checksum(compiled.path())?;
         compiled.as_file().sync_all()?;
+        let sum_file = NamedTempFile::new_in(&self.folder)?;
+        fs::write(sum_file.path(), sum)?;
+        sum_file.as_file().sync_all()?;
+        // What stands there now differs from its checksum, or is no file at all.
+        remove(&sum_path(path));
+        remove(path);
         compiled.persist(path)?;
+        sum_file.persist(sum_path(path))?;
+        fs::File::open(&self.folder)?.sync_all()?;
+        self.make_room(Some(path))
+    }
+
+    /// Drops the oldest files where there are too many bytes, or too few are left on the disk.
+    /// What runs from a file that is dropped goes on.
+    fn make_room(&self, spared: Option<&Path>) -> io::Result<()> {
         let mut files = self.files()?;
         files.sort_by_key(|(_, metadata)| metadata.modified().unwrap_or(SystemTime::UNIX_EPOCH));
         let mut bytes: u64 = files.iter().map(|(_, metadata)| metadata.len()).sum();
         for (old, metadata) in files {
-            if bytes <= self.bytes_max {
+            if bytes <= self.bytes_max && free_bytes(&self.folder)? >= self.free_bytes_min {
                 break;
             }
-            if old != path {
-                fs::remove_file(old)?;
-                bytes -= metadata.len();
+            if Some(old.as_path()) != spared {
+                remove(&sum_path(&old));
+                remove(&old);
+                bytes = bytes.saturating_sub(metadata.len());
             }
         }
         Ok(())
     }
 
+    /// The compiled files, without their checksums.
     fn files(&self) -> io::Result<Vec<(PathBuf, fs::Metadata)>> {
         let mut files = Vec::new();
         for entry in fs::read_dir(&self.folder)? {
             let entry = entry?;
-            files.push((entry.path(), entry.metadata()?));
+            let metadata = entry.metadata()?;
+            let path = entry.path();
+            let is_sum = path.extension().is_some_and(|extension| extension == SUM);
+            if metadata.is_file() && !is_sum {
+                files.push((path, metadata));
+            }
         }
         Ok(files)
+    }
+}
+
+/// The extension of the file beside compiled code that has its SHA-256.
+const SUM: &str = "sha256";
+
+fn sum_path(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".");
+    name.push(SUM);
+    name.into()
+}
+
+fn checksum(path: &Path) -> io::Result<String> {
+    let mut digest = Sha256::new();
+    let mut file = fs::File::open(path)?;
+    let mut chunk = vec![0; 64 << 10];
+    loop {
+        match io::Read::read(&mut file, &mut chunk)? {
+            0 => return Ok(hex(&digest.finalize())),
+            len => digest.update(&chunk[..len]),
+        }
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn free_bytes(folder: &Path) -> io::Result<u64> {
+    let disk = rustix::fs::statvfs(folder)?;
+    Ok(disk.f_bavail.saturating_mul(disk.f_frsize))
+}
+
+/// Removes what is in the way, whatever it is. Where that fails, it stays and is passed over.
+fn remove(path: &Path) {
+    let removed = match fs::symlink_metadata(path) {
+        Ok(metadata) if metadata.is_dir() => fs::remove_dir_all(path),
+        Ok(_) => fs::remove_file(path),
+        Err(_gone) => return,
+    };
+    if let Err(error) = removed {
+        tracing::warn!(path = %path.display(), %error, "could not be removed from the folder of compiled WebAssembly");
+    }
+}
+
+/// Kept code whose content is what was compiled. Damaged code would end this process at its first
+/// call, so it is compiled again.
+fn kept(engines: &Engines, path: &Path, kind: Kind, memory_bytes_max: u64) -> Option<Code> {
+    let expected = fs::read_to_string(sum_path(path)).ok()?;
+    let found = checksum(path).ok()?;
+    if found != expected {
+        tracing::warn!(path = %path.display(), "kept code is damaged; it is compiled again");
+        return None;
+    }
+    match map(engines, path, kind, memory_bytes_max) {
+        Ok(code) => {
+            // The time of the file says when it was last used; failing to set it costs order only.
+            drop(fs::File::open(path).and_then(|file| file.set_modified(SystemTime::now())));
+            Some(code)
+        }
+        Err(error) => {
+            tracing::warn!(%error, "kept code can't be mapped; it is compiled again");
+            None
+        }
     }
 }
 
@@ -210,9 +306,9 @@ fn map(
 fn open(engine: &Engine, path: &Path, kind: Kind) -> wasmtime::Result<Code> {
     Ok(match kind {
         Kind::Module => {
-            // SAFETY: the file is in a folder that only this user can write, and was written whole
-            // by `Artifacts::keep` from what the same engine compiled; users send modules, never
-            // code. Nothing changes a file there once it has its name.
+            // SAFETY: the file is in a folder that only this user can write, was written whole by
+            // `Artifacts::keep` from what the same engine compiled, and has its checksum; users
+            // send modules, never code. Nothing changes a file there once it has its name.
             let module = unsafe { Module::deserialize_file(engine, path) };
             Code::Module(module?)
         }
@@ -239,6 +335,7 @@ mod tests {
         tables_max: 8,
         table_entries_max: 64 << 10,
         core_instances_max: 16,
+        free_bytes_min: 0,
     };
 
     #[test]
@@ -275,6 +372,7 @@ mod tests {
         let engines = Engines::start(&SLOTS).unwrap();
         let limits = Limits {
             build_cache_bytes_max: 10,
+            wasm: SLOTS,
             ..Limits::default()
         };
         let compiler = Compiler::new("none".into(), &limits);
@@ -288,5 +386,10 @@ mod tests {
         }
         assert_eq!(artifacts.files().unwrap().len(), 2);
         assert!(folder.path().join("c").exists());
+        assert_eq!(
+            fs::read_dir(folder.path()).unwrap().count(),
+            4,
+            "a checksum each"
+        );
     }
 }

@@ -5,9 +5,10 @@ use crate::compiler::Compiler;
 use crate::component::Shared;
 use crate::contract::Contract;
 use crate::engine::Engines;
-use crate::failure::Lines;
-use crate::handler::{Life, WasmHandler};
+use crate::failure::{Failed, Lines};
+use crate::handler::WasmHandler;
 use crate::outbound::Outbound;
+use crate::pace::Pace;
 use faas::{
     Backend, BackendReport, BoxFuture, Handler, Isolation, Limits, LogStream, Package,
     PrepareError, Runtime, RuntimeReport,
@@ -17,6 +18,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
+use tokio::sync::Semaphore;
 
 /// The module's name where there is more than one.
 const MODULE_FILE: &str = "fn.wasm";
@@ -107,7 +109,7 @@ impl WasmBackend {
             )));
         }
         let shared = self.shared(&package);
-        let lines = shared.lines.clone();
+        let (lines, pace) = (shared.lines.clone(), shared.pace.clone());
         let (engines, artifacts) = (Arc::clone(&self.engines), Arc::clone(&self.artifacts));
         let memory_bytes_max = shared.memory_bytes_max;
         let folder = package.code.clone();
@@ -133,7 +135,9 @@ impl WasmBackend {
             lines,
             at_once_max: usize::from(package.spec.handlers),
             deadline: package.spec.limits.deadline,
-            life: Life::default(),
+            pace,
+            turns: Arc::new(Semaphore::new(usize::from(package.spec.handlers))),
+            life: Arc::default(),
         }))
     }
 
@@ -153,6 +157,8 @@ impl WasmBackend {
                 handler,
             },
             memory_bytes_max: package.spec.limits.memory_bytes_max,
+            pace: Pace::new(package.spec.limits.cpu_millis_max, package.spec.handlers)
+                .map(Arc::new),
             wasm: self.limits.wasm,
             payload_bytes_max: self.limits.payload_bytes_max,
             headers_bytes_max: self.limits.headers_bytes_max,
@@ -163,23 +169,22 @@ impl WasmBackend {
 
     async fn try_instance(&self, contract: &Contract) -> Result<(), PrepareError> {
         let _running = self.engines.ticker.run();
-        let Some(_slot) = self.engines.slots.take().await else {
+        let Some(_slot) = self.engines.slots.take(0).await else {
             let text = "too many calls wait for an instance; try again in a second";
             return Err(PrepareError::Host(text.to_owned()));
         };
-        let load = |output: String| PrepareError::Load {
-            message: "an instance could not be made; see the output, and raise the memory limit \
-                      where it is too small"
-                .to_owned(),
-            output,
-        };
         let tried = tokio::time::timeout(self.limits.handler_start, contract.try_instance());
         match tried.await {
-            Ok(made) => made.map_err(|error| load(format!("{error:#}"))),
-            Err(_elapsed) => Err(load(format!(
-                "it was not ready within {} s",
-                self.limits.handler_start.as_secs()
-            ))),
+            Ok(made) => {
+                made.map_err(|Failed { message, output }| PrepareError::Load { message, output })
+            }
+            Err(_elapsed) => Err(PrepareError::Load {
+                message: format!(
+                    "an instance was not ready within {} s; do less while it starts",
+                    self.limits.handler_start.as_secs()
+                ),
+                output: String::new(),
+            }),
         }
     }
 

@@ -3,8 +3,9 @@
 
 use crate::component::Shared;
 use crate::engine::{self, Bounded, Bounds};
-use crate::failure::Failure;
+use crate::failure::{Failed, Failure};
 use crate::output::{Output, Overflow};
+use bytes::Bytes;
 use faas::{Headers, Invocation, LogStream, Reply};
 use std::borrow::Cow;
 use wasmtime::{InstancePre, Linker, Module, Store};
@@ -41,11 +42,14 @@ impl Command {
         Ok(Self { linked, shared })
     }
 
-    pub(crate) async fn try_instance(&self) -> wasmtime::Result<()> {
+    pub(crate) async fn try_instance(&self) -> Result<(), Failed> {
         let mut store = self.store(&mut WasiCtx::builder());
-        let instance = self.linked.instantiate_async(&mut store).await?;
-        instance.get_typed_func::<(), ()>(&mut store, "_start")?;
-        Ok(())
+        let made = self.linked.instantiate_async(&mut store).await;
+        let made = made.map_err(|error| Failed::instance(&error, store.data().bounds.is_exceeded));
+        let typed = made?.get_typed_func::<(), ()>(&mut store, "_start");
+        typed.map(drop).map_err(|_other_type| {
+            Failed::start("_start takes parameters or returns something; it must do neither")
+        })
     }
 
     pub(crate) async fn call(&self, invocation: &Invocation) -> Result<Reply, Failure> {
@@ -62,27 +66,7 @@ impl Command {
         let ran = self.run(&mut store).await;
         self.shared.lines.push(LogStream::Stderr, &errors.take());
         let printed = output.take();
-        let status = match ran {
-            Ok(()) => 0,
-            Err(error) => match error.downcast_ref::<I32Exit>() {
-                Some(exit) => exit.0,
-                None => return Err(Failure::of(&error, store.data().bounds.is_exceeded)),
-            },
-        };
-        if status == 0 {
-            return Ok(Reply {
-                status: 200,
-                headers: Headers::new(),
-                payload: printed,
-            });
-        }
-        let text = String::from_utf8_lossy(&printed);
-        match text.trim() {
-            "" => Err(Failure::said(&format!(
-                "the function exited with status {status}"
-            ))),
-            text => Err(Failure::said(text)),
-        }
+        exit_status(ran, store.data().bounds.is_exceeded).and_then(|status| reply(status, printed))
     }
 
     async fn run(&self, store: &mut Store<State>) -> wasmtime::Result<()> {
@@ -96,12 +80,47 @@ impl Command {
             bounds: self.shared.bounds(),
             wasi: builder.build_p1(),
         };
-        engine::store(self.linked.module().engine(), state)
+        engine::store(
+            self.linked.module().engine(),
+            state,
+            self.shared.pace.as_ref(),
+        )
+    }
+}
+
+/// The status that a command left with.
+pub(crate) fn exit_status(
+    ran: wasmtime::Result<()>,
+    is_memory_short: bool,
+) -> Result<i32, Failure> {
+    let Err(error) = ran else {
+        return Ok(0);
+    };
+    let exit = error.downcast_ref::<I32Exit>();
+    exit.map(|exit| exit.0)
+        .ok_or_else(|| Failure::of(&error, is_memory_short))
+}
+
+/// What a command printed, as its reply or its error.
+pub(crate) fn reply(status: i32, printed: Bytes) -> Result<Reply, Failure> {
+    if status == 0 {
+        return Ok(Reply {
+            status: 200,
+            headers: Headers::new(),
+            payload: printed,
+        });
+    }
+    let text = String::from_utf8_lossy(&printed);
+    match text.trim() {
+        "" => Err(Failure::said(&format!(
+            "the function exited with status {status}"
+        ))),
+        text => Err(Failure::said(text)),
     }
 }
 
 /// Sets the function's own variables and those of the request.
-fn add_variables(
+pub(crate) fn add_variables(
     builder: &mut wasmtime_wasi::WasiCtxBuilder,
     envs: &[(String, String)],
     invocation: &Invocation,

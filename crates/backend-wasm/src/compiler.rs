@@ -1,6 +1,6 @@
 //! Compiling in a process of its own, whose memory and time are bounded and go when it ends.
 
-use crate::engine;
+use crate::{confine, engine, inspect};
 use faas::{Limits, PrepareError, WasmLimits};
 use rustix::process::{Resource, Rlimit, setrlimit};
 use std::ffi::OsStr;
@@ -97,7 +97,9 @@ pub fn compiler_main() -> Option<ExitCode> {
         return Some(ExitCode::from(2));
     };
     let bounded = bound(Resource::As, memory_bytes_max).and(bound(Resource::Cpu, seconds_max));
-    let compiled = bounded.map_err(|error| error.to_string());
+    // Whoever finds a hole in the compiler is in a process that can do nothing.
+    let confined = bounded.and_then(|()| confine::confine());
+    let compiled = confined.map_err(|error| format!("the compiler could not be confined: {error}"));
     match compiled.and_then(|()| compile(slot_bytes_max)) {
         Ok(()) => Some(ExitCode::SUCCESS),
         Err(message) => {
@@ -121,15 +123,15 @@ fn compile(slot_bytes_max: u64) -> Result<(), String> {
     let mut binary = Vec::new();
     let read = io::stdin().lock().read_to_end(&mut binary);
     read.map_err(|error| format!("the module could not be read: {error}"))?;
+    inspect::check(&binary)?;
     let limits = WasmLimits {
         slot_bytes_max,
         ..WasmLimits::default()
     };
     let engine = engine::compiler(&limits);
     let engine = engine.map_err(|error| format!("the compiler could not be started: {error:#}"))?;
-    let compiled = precompile(&engine, &binary).map_err(|error| {
-        format!("the module is not valid WebAssembly: {error:#}; build it anew and send it whole")
-    })?;
+    let compiled = precompile(&engine, &binary);
+    let compiled = compiled.map_err(|error| inspect::why_refused(&binary, &error))?;
     let written = io::stdout().lock().write_all(&compiled);
     written.map_err(|error| format!("the compiled module could not be kept: {error}"))
 }

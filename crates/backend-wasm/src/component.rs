@@ -1,5 +1,6 @@
 //! Functions that are components, and what all functions share.
 
+pub(crate) mod command;
 pub(crate) mod http;
 pub(crate) mod own;
 
@@ -7,11 +8,12 @@ use crate::engine::{self, Bounded, Bounds};
 use crate::failure::Lines;
 use crate::outbound::Outbound;
 use crate::output::{Output, Overflow};
+use crate::pace::Pace;
 use faas::{LogStream, WasmLimits};
 use std::sync::Arc;
 use wasmtime::component::ResourceTable;
 use wasmtime::{Engine, Store};
-use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
+use wasmtime_wasi::{WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
 use wasmtime_wasi_http::WasiHttpCtx;
 
 /// What every instance of a function has in common.
@@ -20,6 +22,8 @@ pub(crate) struct Shared {
     pub(crate) envs: Arc<[(String, String)]>,
     pub(crate) lines: Lines,
     pub(crate) memory_bytes_max: u64,
+    /// What its instances may compute; none where that is no less than they can.
+    pub(crate) pace: Option<Arc<Pace>>,
     pub(crate) wasm: WasmLimits,
     pub(crate) payload_bytes_max: usize,
     pub(crate) headers_bytes_max: usize,
@@ -91,6 +95,11 @@ fn store(engine: &Engine, shared: &Shared) -> (Store<State>, Printed) {
         .envs(&shared.envs)
         .stdout(printed.stdout.clone())
         .stderr(printed.stderr.clone());
+    (store_of(engine, shared, &mut builder), printed)
+}
+
+/// A store whose instance sees what the builder was given.
+fn store_of(engine: &Engine, shared: &Shared, builder: &mut WasiCtxBuilder) -> Store<State> {
     let state = State {
         bounds: shared.bounds(),
         table: ResourceTable::new(),
@@ -98,7 +107,7 @@ fn store(engine: &Engine, shared: &Shared) -> (Store<State>, Printed) {
         http: WasiHttpCtx::new(),
         hooks: http::Hooks::new(shared),
     };
-    let mut store = engine::store(engine, state);
+    let mut store = engine::store(engine, state, shared.pace.as_ref());
     store.set_hostcall_fuel(shared.copied_bytes_max());
-    (store, printed)
+    store
 }

@@ -1,8 +1,10 @@
 //! The engines that compile and run: one with a pool of slots, one that allocates for each call.
 
+use crate::pace::Pace;
 use crate::ticker::Ticker;
 use faas::WasmLimits;
-use tokio::sync::{Semaphore, SemaphorePermit};
+use std::sync::Arc;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use wasmtime::{
     Config, Enabled, Engine, InstanceAllocationStrategy, OptLevel, PoolingAllocationConfig,
     ResourceLimiter, Store, UpdateDeadline,
@@ -125,28 +127,50 @@ fn config(limits: &WasmLimits, is_pooled: bool) -> Config {
     config
 }
 
-/// The places of the instances that run, and of the calls that wait for one.
+/// The part of all slots that is kept for functions that hold few.
+const RESERVED_PART: usize = 4;
+/// A function that holds fewer slots than this may take those.
+const HELD_FEW: usize = 8;
+
+/// The slots of the instances that run, and of the calls that wait for one. Functions whose
+/// instances wait for others' hosts hold theirs for long, so a part is out of their reach.
 #[derive(Debug)]
 pub(crate) struct Slots {
-    running: Semaphore,
+    open: Arc<Semaphore>,
+    reserved: Arc<Semaphore>,
     waiting: Semaphore,
 }
 
 impl Slots {
     fn new(limits: &WasmLimits) -> Self {
+        let all = limits.instances_max as usize;
+        let reserved = all / RESERVED_PART;
         Self {
-            running: Semaphore::new(limits.instances_max as usize),
+            open: Arc::new(Semaphore::new(all - reserved)),
+            reserved: Arc::new(Semaphore::new(reserved)),
             waiting: Semaphore::new(limits.waiting_max),
         }
     }
 
-    /// A place, awaited where all are taken; none where too many wait already.
-    pub(crate) async fn take(&self) -> Option<SemaphorePermit<'_>> {
-        if let Ok(slot) = self.running.try_acquire() {
+    /// A slot for a function that holds so many, awaited where all are taken; none where too many
+    /// calls wait already.
+    pub(crate) async fn take(&self, held: usize) -> Option<OwnedSemaphorePermit> {
+        if let Ok(slot) = Arc::clone(&self.open).try_acquire_owned() {
             return Some(slot);
         }
-        let _place = self.waiting.try_acquire().ok()?;
-        self.running.acquire().await.ok()
+        let has_few = held < HELD_FEW;
+        if has_few && let Ok(slot) = Arc::clone(&self.reserved).try_acquire_owned() {
+            return Some(slot);
+        }
+        let _waiting = self.waiting.try_acquire().ok()?;
+        let open = Arc::clone(&self.open).acquire_owned();
+        if !has_few {
+            return open.await.ok();
+        }
+        tokio::select! {
+            slot = open => slot.ok(),
+            slot = Arc::clone(&self.reserved).acquire_owned() => slot.ok(),
+        }
     }
 }
 
@@ -216,15 +240,28 @@ pub(crate) trait Bounded: Send + 'static {
 }
 
 /// A store whose instance is bounded and lets others have their turn at every tick.
-pub(crate) fn store<T: Bounded>(engine: &Engine, state: T) -> Store<T> {
+///
+/// Where its function has less than a core, it pauses when it has used that up.
+pub(crate) fn store<T: Bounded>(engine: &Engine, state: T, pace: Option<&Arc<Pace>>) -> Store<T> {
     let mut store = Store::new(engine, state);
     store.limiter(|state| state.bounds());
     store.set_epoch_deadline(1);
     // Tokio's own yield lets sockets be looked at; an instance that only computes can't starve
     // them.
-    store.epoch_deadline_callback(|_| {
-        let turn = Box::pin(tokio::task::yield_now());
-        Ok(UpdateDeadline::YieldCustom(1, turn))
-    });
+    match pace.cloned() {
+        None => store.epoch_deadline_callback(|_| {
+            let turn = Box::pin(tokio::task::yield_now());
+            Ok(UpdateDeadline::YieldCustom(1, turn))
+        }),
+        Some(pace) => store.epoch_deadline_callback(move |_| {
+            pace.charge_tick();
+            let pace = Arc::clone(&pace);
+            let turn = Box::pin(async move {
+                tokio::task::yield_now().await;
+                pace.wait().await;
+            });
+            Ok(UpdateDeadline::YieldCustom(1, turn))
+        }),
+    }
     store
 }

@@ -28,19 +28,54 @@ impl Failure {
     }
 
     /// The engine ended the instance. `is_memory_short` tells that it had asked for more memory
-    /// than it may have.
+    /// than it may have, which is told where it is what such programs end of: they abort.
     pub(crate) fn of(error: &wasmtime::Error, is_memory_short: bool) -> Self {
         let mut message = match error.downcast_ref::<Trap>() {
             Some(trap) => format!("the function ended with a {trap}"),
             None => format!("the function was ended: {}", error.root_cause()),
         };
-        if is_memory_short {
+        let aborted = error.downcast_ref() == Some(&Trap::UnreachableCodeReached);
+        if is_memory_short && aborted {
             message.push_str(" (it had asked for more memory than its limit)");
         }
         let details = format!("{error:?}");
         Self {
             details,
             ..Self::said(&message)
+        }
+    }
+}
+
+/// Why a first instance could not be made, for whoever deploys.
+#[derive(Debug)]
+pub(crate) struct Failed {
+    /// What happened and what to do.
+    pub(crate) message: String,
+    /// What the engine says.
+    pub(crate) output: String,
+}
+
+impl Failed {
+    /// The start function trapped, or there was too little memory for what the module declares.
+    pub(crate) fn instance(error: &wasmtime::Error, is_memory_short: bool) -> Self {
+        let message = if is_memory_short {
+            "an instance wants more memory than its limit; raise the limit (--memory)"
+        } else if error.is::<Trap>() {
+            "an instance trapped while it started; see the output, and mend what runs at the start"
+        } else {
+            "an instance could not be made; see the output"
+        };
+        Self {
+            message: message.to_owned(),
+            output: format!("{error:#}"),
+        }
+    }
+
+    /// What is called has another type.
+    pub(crate) fn start(message: &str) -> Self {
+        Self {
+            message: format!("an instance could not be made: {message}"),
+            output: String::new(),
         }
     }
 }

@@ -1,8 +1,11 @@
 //! A function that is ready: its code, and the calls that run.
 
-use crate::contract::Contract;
+use crate::component::http::Rest;
+use crate::contract::{Called, Contract};
 use crate::engine::Engines;
 use crate::failure::{Failure, Lines};
+use crate::pace::Pace;
+use crate::ticker::Running;
 use bytes::Bytes;
 use faas::{
     BoxFuture, FunctionName, Handler, HandlerState, HandlerStatus, Invocation, InvokeError,
@@ -11,8 +14,10 @@ use faas::{
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
-use tokio::sync::{Notify, SemaphorePermit};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 /// Runs each call in an instance of its own. There is one for each function.
 #[derive(Debug)]
@@ -25,7 +30,11 @@ pub(crate) struct WasmHandler {
     pub(crate) at_once_max: usize,
     /// The time that a call has, for the message of one that took longer.
     pub(crate) deadline: Duration,
-    pub(crate) life: Life,
+    /// What its instances may compute; none where that is no less than they can.
+    pub(crate) pace: Option<Arc<Pace>>,
+    /// As many as instances may run at once, for calls that may go on after their reply.
+    pub(crate) turns: Arc<Semaphore>,
+    pub(crate) life: Arc<Life>,
 }
 
 /// Counts the calls and ends them.
@@ -35,16 +44,43 @@ pub(crate) struct Life {
     in_flight: AtomicUsize,
     left: Notify,
     cut: CancellationToken,
+    /// Slots that this function's calls hold.
+    held: AtomicUsize,
+    /// What goes on after its reply.
+    lingering: TaskTracker,
 }
 
 /// A call that is inside; dropping it takes it out.
-struct Inside<'a>(&'a Life);
+struct Inside(Arc<Life>);
+
+/// A slot that is held or awaited, counted as held.
+struct Slot {
+    life: Arc<Life>,
+    permit: Option<OwnedSemaphorePermit>,
+}
+
+impl Slot {
+    fn count(life: &Arc<Life>) -> Self {
+        life.held.fetch_add(1, Ordering::Relaxed);
+        Self {
+            life: Arc::clone(life),
+            permit: None,
+        }
+    }
+}
+
+/// What a call holds while its instance runs.
+struct Held {
+    _slot: Slot,
+    _running: Running,
+    _turn: Option<OwnedSemaphorePermit>,
+}
 
 impl Life {
     /// Counts a call in; none where no more are taken.
-    fn enter(&self) -> Option<Inside<'_>> {
+    fn enter(self: &Arc<Self>) -> Option<Inside> {
         self.in_flight.fetch_add(1, Ordering::SeqCst);
-        let inside = Inside(self);
+        let inside = Inside(Arc::clone(self));
         (!self.is_stopping.load(Ordering::SeqCst)).then_some(inside)
     }
 
@@ -70,7 +106,13 @@ impl Life {
     }
 }
 
-impl Drop for Inside<'_> {
+impl Drop for Slot {
+    fn drop(&mut self) {
+        self.life.held.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Drop for Inside {
     fn drop(&mut self) {
         let before = self.0.in_flight.fetch_sub(1, Ordering::SeqCst);
         if before == 1 && self.0.is_stopping.load(Ordering::SeqCst) {
@@ -86,17 +128,16 @@ impl WasmHandler {
         time_left: Duration,
     ) -> Result<Reply, InvokeError> {
         let inside = self.life.enter().ok_or(InvokeError::NotTaken)?;
-        let call = async {
-            let _slot = self.slot().await?;
-            let _running = self.engines.ticker.run();
-            let called = self.contract.call(invocation).await;
-            called.map_err(|failure| self.tell(failure))
-        };
-        let bounded = tokio::time::timeout(time_left, call);
-        let ended = self.life.cut.run_until_cancelled(bounded).await;
-        drop(inside);
-        match ended {
-            Some(Ok(called)) => called,
+        let expires = Instant::now() + time_left;
+        let bounded = tokio::time::timeout_at(expires, self.call(invocation));
+        match self.life.cut.run_until_cancelled(bounded).await {
+            Some(Ok(Ok((called, held)))) => {
+                if let Some(rest) = called.rest {
+                    self.linger(rest, (inside, held), expires);
+                }
+                called.reply.map_err(|failure| self.tell(failure))
+            }
+            Some(Ok(Err(refused))) => Err(refused),
             Some(Err(_elapsed)) => Err(InvokeError::Deadline {
                 name: self.name.clone(),
                 deadline: self.deadline,
@@ -108,13 +149,44 @@ impl WasmHandler {
         }
     }
 
-    /// A place among the instances of this node.
-    async fn slot(&self) -> Result<SemaphorePermit<'_>, InvokeError> {
-        let slot = self.engines.slots.take().await;
-        slot.ok_or_else(|| InvokeError::Overloaded {
+    async fn call(&self, invocation: &Invocation) -> Result<(Called, Held), InvokeError> {
+        let turn = if self.contract.may_linger() {
+            Arc::clone(&self.turns).acquire_owned().await.ok()
+        } else {
+            None
+        };
+        if let Some(pace) = &self.pace {
+            pace.wait().await;
+        }
+        let held = Held {
+            _slot: self.slot().await?,
+            _running: self.engines.ticker.run(),
+            _turn: turn,
+        };
+        Ok((self.contract.call(invocation).await, held))
+    }
+
+    /// Lets a call go on after its reply, until its deadline.
+    fn linger(&self, rest: Rest, inside: (Inside, Held), expires: Instant) {
+        let life = Arc::clone(&self.life);
+        self.life.lingering.spawn(async move {
+            let bounded = tokio::time::timeout_at(expires, rest);
+            // It has its reply: how it ends is in the log.
+            let _ended = life.cut.run_until_cancelled(bounded).await;
+            drop(inside);
+        });
+    }
+
+    /// A slot among the instances of this node.
+    async fn slot(&self) -> Result<Slot, InvokeError> {
+        let mut slot = Slot::count(&self.life);
+        let held = self.life.held.load(Ordering::Relaxed) - 1;
+        let permit = self.engines.slots.take(held).await;
+        slot.permit = Some(permit.ok_or_else(|| InvokeError::Overloaded {
             name: self.name.clone(),
             retry_after: Duration::from_secs(1),
-        })
+        })?);
+        Ok(slot)
     }
 
     fn tell(&self, failure: Failure) -> InvokeError {

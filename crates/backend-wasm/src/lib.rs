@@ -1,7 +1,7 @@
 //! Runs functions that are WebAssembly inside this process: compiled once, a new instance for
 //! every call.
 //!
-//! What a function exports says how it is called: a WASI preview 1 command, a
+//! What a function exports says how it is called: a command of WASI preview 1 or 0.2, a
 //! `wasi:http/proxy` component or our own world in `wit/`.
 
 mod artifact;
@@ -9,12 +9,15 @@ mod backend;
 mod command;
 mod compiler;
 mod component;
+mod confine;
 mod contract;
 mod engine;
 mod failure;
 mod handler;
+mod inspect;
 mod outbound;
 mod output;
+mod pace;
 mod ticker;
 
 pub use backend::{Options, StartError, WasmBackend};

@@ -8,7 +8,7 @@ use std::time::Duration;
 use wasmtime::Engine;
 
 /// How long an instance computes before others get their turn.
-const TICK: Duration = Duration::from_millis(1);
+pub(crate) const TICK: Duration = Duration::from_millis(1);
 /// Ticks without an instance before the thread sleeps, so that waking it is rare.
 const IDLE_TICKS_MAX: u32 = 100;
 
@@ -27,7 +27,7 @@ struct Shared {
 
 /// An instance that runs; dropping it ends its count.
 #[derive(Debug)]
-pub(crate) struct Running<'a>(&'a Shared);
+pub(crate) struct Running(Arc<Shared>);
 
 impl Ticker {
     /// Starts the thread; it ends when the ticker is dropped.
@@ -41,12 +41,12 @@ impl Ticker {
     }
 
     /// Ticks as long as the result lives.
-    pub(crate) fn run(&self) -> Running<'_> {
+    pub(crate) fn run(&self) -> Running {
         self.shared.running.fetch_add(1, Ordering::SeqCst);
         if self.shared.is_asleep.load(Ordering::SeqCst) {
             self.thread.unpark();
         }
-        Running(&self.shared)
+        Running(Arc::clone(&self.shared))
     }
 }
 
@@ -56,7 +56,7 @@ impl Drop for Ticker {
     }
 }
 
-impl Drop for Running<'_> {
+impl Drop for Running {
     fn drop(&mut self) {
         self.0.running.fetch_sub(1, Ordering::SeqCst);
     }

@@ -220,6 +220,8 @@ impl Default for Limits {
 pub struct WasmLimits {
     /// Largest module or component.
     pub module_bytes_max: u64,
+    /// Room on the disk below which kept compiled code is dropped, the least recently used first.
+    pub free_bytes_min: u64,
     /// Instances that run at once on this node: the slots of the pool.
     pub instances_max: u32,
     /// Calls that wait for one of them; more are refused.
@@ -244,6 +246,7 @@ impl Default for WasmLimits {
     fn default() -> Self {
         Self {
             module_bytes_max: 24 << 20,
+            free_bytes_min: 64 << 20,
             instances_max: 512,
             waiting_max: 4096,
             slot_bytes_max: 32 << 20,

@@ -2,11 +2,14 @@
 
 use super::own::{checked, too_large};
 use super::{Shared, State};
-use crate::failure::Failure;
+use crate::contract::Called;
+use crate::failure::{Failed, Failure};
 use crate::outbound::{Outbound, Sent};
-use faas::{Invocation, Reply};
+use bytes::Bytes;
+use faas::{Invocation, LogStream, Reply};
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use std::future::ready;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use tokio::sync::{Semaphore, oneshot};
 use wasmtime::component::{Component, Linker};
@@ -25,10 +28,17 @@ pub(crate) const NAME: &str = "wasi:http proxy component";
 const HOST: &str = "localhost";
 
 /// A linked proxy.
-pub(crate) struct Http {
-    linked: ProxyPre<State>,
+pub(crate) struct Http(Arc<Linked>);
+
+struct Linked {
+    proxy: ProxyPre<State>,
     shared: Shared,
 }
+
+/// What a function still does after its reply.
+pub(crate) type Rest = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+type Response = Result<hyper::Response<HyperOutgoingBody>, ErrorCode>;
 
 /// What one instance may do over HTTP besides replying: nothing, unless it has a list of hosts.
 #[derive(Debug)]
@@ -72,46 +82,91 @@ impl Http {
         let mut linker = Linker::new(component.engine());
         wasmtime_wasi::p2::add_to_linker_async::<State>(&mut linker)?;
         wasmtime_wasi_http::p2::add_only_http_to_linker_async(&mut linker)?;
-        let linked = ProxyPre::new(linker.instantiate_pre(component)?)?;
-        Ok(Self { linked, shared })
+        let proxy = ProxyPre::new(linker.instantiate_pre(component)?)?;
+        Ok(Self(Arc::new(Linked { proxy, shared })))
     }
 
-    pub(crate) async fn try_instance(&self) -> wasmtime::Result<()> {
-        let (mut store, _) = super::store(self.linked.engine(), &self.shared);
-        self.linked.instantiate_async(&mut store).await.map(drop)
+    pub(crate) async fn try_instance(&self) -> Result<(), Failed> {
+        let Linked { proxy, shared } = &*self.0;
+        let (mut store, _) = super::store(proxy.engine(), shared);
+        let made = proxy.instantiate_async(&mut store).await;
+        made.map(drop)
+            .map_err(|error| Failed::instance(&error, store.data().bounds.is_exceeded))
     }
 
-    pub(crate) async fn call(&self, invocation: &Invocation) -> Result<Reply, Failure> {
-        let request = request(invocation)?;
-        let (mut store, printed) = super::store(self.linked.engine(), &self.shared);
+    /// Runs a call. Its reply is whole as soon as the response's head and body are; what the
+    /// function does then is the rest, and how that ends changes nothing of the reply.
+    pub(crate) async fn call(&self, invocation: &Invocation) -> Called {
+        let request = match request(invocation) {
+            Ok(request) => request,
+            Err(failure) => return Err(failure).into(),
+        };
         let (sender, receiver) = oneshot::channel();
-        let run = async move {
+        let mut run = Box::pin(Arc::clone(&self.0).run(request, sender));
+        let mut collect = pin!(self.0.collect(receiver));
+        tokio::select! {
+            // Most functions end with their response, which is then whole at once.
+            biased;
+            ran = &mut run => match (collect.await, ran) {
+                (Ok(reply), Ok(())) => Ok(reply).into(),
+                (Ok(reply), Err(failure)) => {
+                    self.0.tell(&failure);
+                    Ok(reply).into()
+                }
+                (Err(_), Err(failure)) | (Err(failure), Ok(())) => Err(failure).into(),
+            },
+            reply = &mut collect => match reply {
+                Ok(reply) => Called {
+                    reply: Ok(reply),
+                    rest: Some(Box::pin(Arc::clone(&self.0).end(run))),
+                },
+                Err(failure) => Err(run.await.err().unwrap_or(failure)).into(),
+            },
+        }
+    }
+}
+
+impl Linked {
+    async fn run(
+        self: Arc<Self>,
+        request: http::Request<Full<Bytes>>,
+        sender: oneshot::Sender<Response>,
+    ) -> Result<(), Failure> {
+        let (mut store, printed) = super::store(self.proxy.engine(), &self.shared);
+        let ran = async {
             let request = store
                 .data_mut()
                 .http()
                 .new_incoming_request(Scheme::Http, request)?;
             let out = store.data_mut().http().new_response_outparam(sender)?;
-            let proxy = self.linked.instantiate_async(&mut store).await?;
+            let proxy = self.proxy.instantiate_async(&mut store).await?;
             let handler = proxy.wasi_http_incoming_handler();
-            let ran = handler.call_handle(&mut store, request, out).await;
-            let is_exceeded = store.data().bounds.is_exceeded;
-            // The store goes here, and with it the sender: whoever waits for a response that
-            // never came is told so.
-            wasmtime::Result::Ok(ran.map_err(|error| Failure::of(&error, is_exceeded)))
+            handler.call_handle(&mut store, request, out).await
         };
-        let (ran, reply) = tokio::join!(run, self.collect(receiver));
+        let ran = ran.await;
         printed.tell(&self.shared);
-        match ran {
-            Ok(Ok(())) => reply,
-            Ok(Err(failure)) => Err(failure),
-            Err(error) => Err(Failure::of(&error, false)),
+        let is_exceeded = store.data().bounds.is_exceeded;
+        // The store goes here, and with it the sender: whoever waits for a response that never
+        // came is told so.
+        ran.map_err(|error| Failure::of(&error, is_exceeded))
+    }
+
+    /// Runs to the end of a call that was answered.
+    async fn end(self: Arc<Self>, run: impl Future<Output = Result<(), Failure>>) {
+        if let Err(failure) = run.await {
+            self.tell(&failure);
         }
     }
 
-    async fn collect(
-        &self,
-        receiver: oneshot::Receiver<Result<hyper::Response<HyperOutgoingBody>, ErrorCode>>,
-    ) -> Result<Reply, Failure> {
+    /// Tells the log alone: the caller has its reply.
+    fn tell(&self, failure: &Failure) {
+        let text = format!("after its reply: {}\n{}", failure.message, failure.details);
+        self.shared
+            .lines
+            .push(LogStream::Platform, &Bytes::from(text));
+    }
+
+    async fn collect(&self, receiver: oneshot::Receiver<Response>) -> Result<Reply, Failure> {
         let response = match receiver.await {
             Ok(Ok(response)) => response,
             Ok(Err(code)) => {
@@ -140,7 +195,7 @@ impl Http {
     }
 }
 
-fn request(invocation: &Invocation) -> Result<http::Request<Full<bytes::Bytes>>, Failure> {
+fn request(invocation: &Invocation) -> Result<http::Request<Full<Bytes>>, Failure> {
     let mut target = invocation.path.to_vec();
     if !invocation.query.is_empty() {
         target.push(b'?');

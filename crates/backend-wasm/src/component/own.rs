@@ -2,7 +2,7 @@
 
 use super::{Shared, State};
 use crate::engine::{self, Bounded, Bounds};
-use crate::failure::Failure;
+use crate::failure::{Failed, Failure};
 use bytes::Bytes;
 use faas::{Headers, Invocation, Reply};
 use wasmtime::component::{
@@ -80,23 +80,29 @@ impl Own {
         })
     }
 
-    pub(crate) async fn try_instance(&self) -> wasmtime::Result<()> {
+    pub(crate) async fn try_instance(&self) -> Result<(), Failed> {
         match &self.linked {
-            Linked::Bare(linked) => {
-                let mut store = self.bare_store(linked);
-                let instance = linked.instantiate_async(&mut store).await?;
-                let typed = instance
-                    .get_typed_func::<(RequestRecord<'_>,), (Outcome,)>(&mut store, self.handle);
-                typed.map(drop)
-            }
+            Linked::Bare(linked) => self.try_in(linked, self.bare_store(linked)).await,
             Linked::Wasi(linked) => {
-                let (mut store, _) = super::store(linked.engine(), &self.shared);
-                let instance = linked.instantiate_async(&mut store).await?;
-                let typed = instance
-                    .get_typed_func::<(RequestRecord<'_>,), (Outcome,)>(&mut store, self.handle);
-                typed.map(drop)
+                let (store, _) = super::store(linked.engine(), &self.shared);
+                self.try_in(linked, store).await
             }
         }
+    }
+
+    async fn try_in<T: Bounded>(
+        &self,
+        linked: &InstancePre<T>,
+        mut store: Store<T>,
+    ) -> Result<(), Failed> {
+        let made = linked.instantiate_async(&mut store).await;
+        let is_memory_short = store.data_mut().bounds().is_exceeded;
+        let instance = made.map_err(|error| Failed::instance(&error, is_memory_short))?;
+        let typed =
+            instance.get_typed_func::<(RequestRecord<'_>,), (Outcome,)>(&mut store, self.handle);
+        typed
+            .map(drop)
+            .map_err(|error| Failed::start(&format!("handle has another type: {error:#}")))
     }
 
     pub(crate) async fn call(&self, invocation: &Invocation) -> Result<Reply, Failure> {
@@ -146,7 +152,7 @@ impl Own {
 
     fn bare_store(&self, linked: &InstancePre<Bare>) -> Store<Bare> {
         let bounds = self.shared.bounds();
-        let mut store = engine::store(linked.engine(), Bare { bounds });
+        let mut store = engine::store(linked.engine(), Bare { bounds }, self.shared.pace.as_ref());
         store.set_hostcall_fuel(self.shared.copied_bytes_max());
         store
     }

@@ -188,9 +188,9 @@ async fn calls_beyond_those_that_may_wait_for_an_instance_are_refused() {
         let loops = Arc::clone(&loops);
         calls.spawn(async move { loops.invoke(&invocation(""), time_left).await })
     };
-    // Every slot, and every place to wait for one.
-    let held: Vec<_> = (0..18).map(|_| sent(LONG)).collect();
-    while loops.in_flight() < 18 {
+    // Every slot but the quarter that others are sure of, and all that may wait.
+    let held: Vec<_> = (0..14).map(|_| sent(LONG)).collect();
+    while loops.in_flight() < 14 {
         tokio::task::yield_now().await;
     }
     let refused = sent(LONG).await.unwrap();
@@ -202,4 +202,52 @@ async fn calls_beyond_those_that_may_wait_for_an_instance_are_refused() {
     for call in held {
         assert!(call.await.unwrap().is_err());
     }
+}
+
+#[tokio::test]
+async fn functions_that_hold_their_slots_for_long_leave_some_to_others() {
+    let node = Node::with_slots(16);
+    let holds = node
+        .deploy(&own("(loop $on (br $on)) (i32.const 0)"))
+        .await
+        .unwrap();
+    let echo = node.deploy(&own(OWN_ECHO)).await.unwrap();
+    let tracker = TaskTracker::new();
+    for _ in 0..64 {
+        let holds = Arc::clone(&holds);
+        tracker.spawn(async move { holds.invoke(&invocation(""), LONG).await.map(drop) });
+    }
+    while holds.in_flight() < 64 {
+        tokio::task::yield_now().await;
+    }
+    for _ in 0..5 {
+        assert_eq!(call(&echo, "ping").await.unwrap().payload, "ping");
+    }
+    holds.stop(Duration::ZERO).await;
+}
+
+#[tokio::test]
+async fn a_tenth_of_a_core_is_a_tenth_of_a_core() {
+    let used = |cpu_millis_max: u32| async move {
+        let mut node = Node::start();
+        node.limits.cpu_millis_max = cpu_millis_max;
+        let loops = own("(loop $on (br $on)) (i32.const 0)");
+        let loops = node.deploy_many(&loops, 1).await.unwrap();
+        let begin = cpu_time();
+        let sent = invocation("");
+        let looped = loops.invoke(&sent, Duration::from_secs(2)).await;
+        assert!(
+            matches!(looped, Err(InvokeError::Deadline { .. })),
+            "{looped:?}"
+        );
+        cpu_time() - begin
+    };
+    // However busy the machine is, the one gets no more than its part of the two seconds.
+    let tenth = used(100).await;
+    assert!(tenth < Duration::from_millis(700), "{tenth:?}");
+}
+
+fn cpu_time() -> Duration {
+    let times = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+    times.try_into().unwrap()
 }

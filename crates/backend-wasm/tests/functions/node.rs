@@ -134,6 +134,32 @@ pub(crate) fn own_component(text: &str) -> Vec<u8> {
     encoder.validate(true).encode().unwrap()
 }
 
+/// A component of a world of WASI 0.2, such as `wasi:cli/command`, from a core module.
+pub(crate) fn wasi_component(world: &str, text: &str) -> Vec<u8> {
+    let mut resolve = Resolve::default();
+    let (package, _) = resolve.push_dir(wasi_interfaces()).unwrap();
+    let world = resolve.select_world(&[package], Some(world)).unwrap();
+    let mut module = wat::parse_str(text).unwrap();
+    embed_component_metadata(&mut module, &resolve, world, StringEncoding::UTF8).unwrap();
+    let encoder = ComponentEncoder::default().module(&module).unwrap();
+    encoder.validate(true).encode().unwrap()
+}
+
+/// The interfaces of WASI 0.2 as the engine's own crate has them.
+fn wasi_interfaces() -> std::path::PathBuf {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let mut metadata = std::process::Command::new(cargo);
+    metadata.args(["metadata", "--offline", "--format-version", "1"]);
+    let output = metadata.output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    // The only text with that crate's name and a manifest.
+    let manifest = text
+        .split('"')
+        .find(|part| part.contains("/wasmtime-wasi-http-") && part.ends_with("/Cargo.toml"))
+        .expect("cargo knows where the engine's crates are");
+    Path::new(manifest).parent().unwrap().join("wit")
+}
+
 /// A core module of our own world with an allocator; `body` sees the pointers `$method`, `$path`,
 /// `$query`, `$headers`, `$body` with their lengths (`$body_len`), and leaves the address of the
 /// outcome.

@@ -73,15 +73,30 @@ async fn a_hundred_megabytes_of_code_are_refused() {
 async fn memory_that_begins_beyond_its_limit_is_refused() {
     let node = Node::start();
     let large = wat::parse_str(r#"(module (memory 8192) (func (export "_start")))"#).unwrap();
-    refused(&node, &large, &["memory"]).await;
+    refused(&node, &large, &["raise the limit (--memory)"]).await;
+}
+
+#[tokio::test]
+async fn a_trap_at_the_start_is_not_blamed_on_memory() {
+    let node = Node::start();
+    let traps = r#"(module (func $f unreachable) (start $f) (func (export "_start")))"#;
+    let error = node
+        .deploy(&wat::parse_str(traps).unwrap())
+        .await
+        .unwrap_err();
+    let text = format!("{error} {}", error.output());
+    assert!(text.contains("trapped while it started"), "{text}");
+    assert!(!text.contains("memory"), "{text}");
 }
 
 #[tokio::test]
 async fn compiled_code_is_never_taken_from_a_user() {
     let node = Node::start();
     node.deploy(&command(COMMAND_ECHO)).await.unwrap();
-    let mut kept = std::fs::read_dir(node.data().join("wasm")).unwrap();
-    let artifact = std::fs::read(kept.next().unwrap().unwrap().path()).unwrap();
+    let kept = std::fs::read_dir(node.data().join("wasm")).unwrap();
+    let mut kept = kept.map(|entry| entry.unwrap().path());
+    let artifact = kept.find(|path| path.extension().is_some_and(|e| e == "module"));
+    let artifact = std::fs::read(artifact.unwrap()).unwrap();
     refused(&node, &artifact, &["not WebAssembly"]).await;
 }
 

@@ -1,17 +1,19 @@
 //! What is kept over a restart.
 
-use super::node::{Node, OWN_ECHO, call, own};
+use super::node::{Node, OWN_ECHO, call, command, own};
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
-use std::time::SystemTime;
 
-fn kept(node: &Node) -> Vec<(PathBuf, SystemTime)> {
+/// The compiled files without their checksums, and the inode of each: a new one is a new file.
+fn kept(node: &Node) -> Vec<(PathBuf, u64)> {
     let entries = fs::read_dir(node.data().join("wasm")).unwrap();
     let entry = |entry: std::io::Result<fs::DirEntry>| {
         let entry = entry.unwrap();
-        (entry.path(), entry.metadata().unwrap().modified().unwrap())
+        (entry.path(), entry.metadata().unwrap().ino())
     };
-    entries.map(entry).collect()
+    let is_code = |(path, _): &(PathBuf, u64)| path.extension().is_some_and(|e| e != "sha256");
+    entries.map(entry).filter(is_code).collect()
 }
 
 #[tokio::test]
@@ -27,7 +29,7 @@ async fn a_restart_compiles_nothing() {
 }
 
 #[tokio::test]
-async fn code_that_was_cut_short_on_disk_is_compiled_anew() {
+async fn code_that_was_cut_short_on_disk_is_compiled_again() {
     let mut node = Node::start();
     node.deploy(&own(OWN_ECHO)).await.unwrap();
     let (path, _) = kept(&node).remove(0);
@@ -45,4 +47,67 @@ async fn code_of_another_engine_is_dropped() {
     fs::write(&stale, "old").unwrap();
     node.restart();
     assert!(!stale.exists());
+}
+
+#[tokio::test]
+async fn code_with_a_sector_of_zeros_is_compiled_again() {
+    let mut node = Node::start();
+    node.deploy(&own(OWN_ECHO)).await.unwrap();
+    let (path, _) = kept(&node).remove(0);
+    let whole = fs::read(&path).unwrap();
+    // A disk forgets a sector here and there: each of them once.
+    for sector in whole.chunks(512).enumerate().map(|(number, _)| number) {
+        let mut damaged = whole.clone();
+        let end = whole.len().min((sector + 1) * 512);
+        damaged[sector * 512..end].fill(0);
+        if damaged == whole {
+            continue;
+        }
+        fs::write(&path, &damaged).unwrap();
+        node.restart();
+        let echo = node.deploy(&own(OWN_ECHO)).await.unwrap();
+        assert_eq!(call(&echo, "again").await.unwrap().payload, "again");
+        assert_eq!(fs::read(&path).unwrap().len(), whole.len());
+        if sector > 40 {
+            break;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_folder_among_the_kept_code_stops_nothing() {
+    let mut node = Node::start();
+    node.deploy(&own(OWN_ECHO)).await.unwrap();
+    let (path, _) = kept(&node).remove(0);
+    fs::remove_file(&path).unwrap();
+    for folder in [path, node.data().join("wasm/lost+found")] {
+        fs::create_dir(&folder).unwrap();
+        fs::write(folder.join("inside"), "x").unwrap();
+    }
+    node.restart();
+    for module in [own(OWN_ECHO), command("")] {
+        node.deploy(&module).await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_compiled_already_does_not_wait_for_another_compilation() {
+    let node = std::sync::Arc::new(Node::start());
+    node.deploy(&own(OWN_ECHO)).await.unwrap();
+    let one = "(global.set $g (i32.mul (i32.add (global.get $g) (i32.const 7)) (global.get $g)))";
+    let body = one.repeat(1 << 16);
+    let heavy = wat::parse_str(format!(
+        r#"(module (global $g (mut i32) (i32.const 1)) (func (export "_start") {body}))"#
+    ));
+    let (heavy, other) = (heavy.unwrap(), std::sync::Arc::clone(&node));
+    let compiling = tokio::spawn(async move { other.deploy(&heavy).await.map(drop) });
+    // Its file is there as soon as it has its turn.
+    while fs::read_dir(node.data().join("wasm")).unwrap().count() < 3 {
+        tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+        assert!(!compiling.is_finished(), "the control compiles for long");
+    }
+    let echo = node.deploy(&own(OWN_ECHO)).await.unwrap();
+    assert!(!compiling.is_finished(), "it did not wait");
+    assert_eq!(call(&echo, "quick").await.unwrap().payload, "quick");
+    compiling.abort();
 }
