@@ -3,9 +3,14 @@
 It speaks the handler protocol (docs/reference/handler-protocol.md) on descriptor 3, or over TCP
 on the port that TINYFAAS_LISTEN names.
 
+A plain function runs on the main thread, which imported it, one call after the other: what it
+keeps for its thread (an event loop, a connection to SQLite, signal handlers) serves every call.
+Where fn.py says CONCURRENT_CALLS = n, calls run on n other threads instead, none on the main one.
+An `async def` has all its calls on one event loop, the main thread's.
+
 Quick functions are what this file is shaped for: the thread that leads reads all that has come,
-runs it in place and answers in one write. A function that takes longer than PATIENCE_S is left to
-its thread; another one takes the lead, up to AT_ONCE threads. The monitor that notices this
+runs it in place and answers in one write. Where a call takes longer than PATIENCE_S, the monitor
+gives the lead to another thread, or without one reads on itself until a thread is free. It
 sleeps while there is nothing to do.
 """
 
@@ -16,9 +21,13 @@ import time
 from collections import deque
 from struct import Struct
 
+from tinyfaas_headers import TEXT, read_headers
+
 VERSION = 1
 PROTOCOL_FD = 3
+# Calls of a function that does not say how many it wants; those that do not run wait here.
 AT_ONCE = 16
+CONCURRENT_CALLS_MAX = 256
 # How long the leading thread may be in one call before another takes the lead.
 PATIENCE_S = 0.005
 # The monitor goes to sleep after so many looks at a shim that does nothing.
@@ -40,25 +49,9 @@ HEADER_BYTES = HEADER.size
 # The header of a request and its fixed part: u64 invocation, u32 deadline_ms, u16 path, u16 query
 REQUEST_HEADER = Struct("!IIBBHIQIHH")
 REQUEST_BYTES = REQUEST_HEADER.size
-FIELD = Struct("!HH")
 
-TEXT = "text/plain; charset=utf-8"
-JSON = "application/json"
-
-
-class Headers(dict):
-    """The header fields by name, in lower case; any case finds them."""
-
-    __slots__ = ()
-
-    def __getitem__(self, name):
-        return dict.__getitem__(self, name.lower())
-
-    def __contains__(self, name):
-        return dict.__contains__(self, name.lower())
-
-    def get(self, name, default=None):
-        return dict.get(self, name.lower(), default)
+# Without it, multiprocessing would run this file again in the processes that it spawns.
+FOLDER = os.path.dirname(globals().pop("__file__"))
 
 
 def frame(id, kind, flags, word, headers, payload):
@@ -70,45 +63,18 @@ def frame(id, kind, flags, word, headers, payload):
     return b"".join((head, headers, payload))
 
 
-def content_type(value):
-    name, value = b"content-type", value.encode()
-    return FIELD.pack(len(name), len(value)) + name + value
-
-
-TEXT_HEADERS = content_type(TEXT)
-JSON_HEADERS = content_type(JSON)
-BYTES_HEADERS = content_type("application/octet-stream")
-
-
 def reply_frame(id, result):
     """What a function returned, as a frame."""
     if type(result) is str:
-        headers, payload = TEXT_HEADERS, result.encode("utf-8", "surrogateescape")
-    elif result is None:
-        headers, payload = b"", b""
-    elif isinstance(result, (bytes, bytearray, memoryview)):
-        headers, payload = BYTES_HEADERS, bytes(result)
-    elif isinstance(result, (dict, list, tuple)):
-        import json
+        payload = result.encode("utf-8", "surrogateescape")
+        if len(payload) < APART_BYTES_MIN:
+            length = HEADER_BYTES - 4 + len(TEXT) + len(payload)
+            head = HEADER.pack(length, id, REPLY, 0, 200, len(TEXT))
+            return b"".join((head, TEXT, payload))
+    from tinyfaas_replies import reply_of
 
-        headers, payload = JSON_HEADERS, json.dumps(result).encode()
-    elif hasattr(result, "__await__"):
-        return reply_frame(id, wait_for(result))
-    else:
-        headers, payload = TEXT_HEADERS, str(result).encode("utf-8", "surrogateescape")
-    if len(payload) + len(headers) + HEADER_BYTES > FRAME_BYTES_MAX:
-        return failure_frame(id, "the reply has %d bytes, too many" % len(payload))
-    return frame(id, REPLY, 0, 200, headers, payload)
-
-
-def wait_for(awaitable):
-    """The result of a plain function that returned something to await."""
-    import asyncio
-
-    async def wait():
-        return await awaitable
-
-    return asyncio.run(wait())
+    status, headers, payload = reply_of(result)
+    return frame(id, REPLY, 0, status, headers, payload)
 
 
 def failure_frame(id, message):
@@ -118,39 +84,41 @@ def failure_frame(id, message):
 
 def describe(error):
     """The function's message for its caller, and the whole story for its log."""
-    import traceback
-
-    stack = error.__traceback__
-    # The frames of this shim tell the function's author nothing.
-    while stack is not None and stack.tb_frame.f_code.co_filename == __file__:
-        stack = stack.tb_next
-    traceback.print_exception(type(error), error, stack)
+    sys.stderr.write(story(error))
     text = str(error)
     return "%s: %s" % (type(error).__name__, text) if text else type(error).__name__
 
 
-def read_headers(block):
-    headers = Headers()
-    at, end = 0, len(block)
-    while at < end:
-        name_len, value_len = FIELD.unpack_from(block, at)
-        at += 4
-        name = block[at : at + name_len].decode("ascii")
-        at += name_len
-        value = block[at : at + value_len].decode("utf-8", "surrogateescape")
-        at += value_len
-        known = dict.get(headers, name)
-        headers[name] = value if known is None else known + ", " + value
-    return headers
+def story(error):
+    """The traceback without the frames of the shim, which tell the function's author nothing."""
+    import re
+    import traceback
+
+    told = traceback.TracebackException(type(error), error, error.__traceback__)
+    waiting, seen = [told], set()
+    while waiting:
+        part = waiting.pop()
+        if part is None or id(part) in seen:
+            continue
+        seen.add(id(part))
+        part.stack = traceback.StackSummary.from_list(
+            [frame for frame in part.stack if os.path.dirname(frame.filename) != FOLDER]
+        )
+        waiting += [part.__cause__, part.__context__, *(getattr(part, "exceptions", None) or ())]
+    # A stack of which nothing is left needs no title.
+    return re.sub(r"(?m)^Traceback \(most recent call last\):\n(?!  )", "", "".join(told.format()))
 
 
 class Shim:
     def __init__(self, sock, function):
         self.sock = sock
-        self.call, self.is_async = function
+        self.call = function.call
+        self.is_async = function.is_async
+        self.at_once = function.at_once
+        # Threads that calls run on, beside the main one or instead of it.
+        self.threads_max = 1 if function.is_on_main_thread else function.at_once
         # Frames of requests that have come and not begun: (id, buffer).
         self.requests = deque()
-        self.cancelled = set()
         # Replies that are ready and not yet written, by the leading thread.
         self.ready = []
         self.sending = threading.Lock()
@@ -164,6 +132,9 @@ class Shim:
         self.threads = 1
         # The locks that threads without work wait for.
         self.idle = []
+        # Tells the monitor, which reads while all threads are busy, that one is not any more.
+        self.reads_meanwhile = False
+        self.reader_wakes, self.wake_reader = -1, -1
         self.monitor_sleeps = True
         self.wake_monitor = threading.Lock()
         self.wake_monitor.acquire()
@@ -171,22 +142,39 @@ class Shim:
         self.tasks = {}
 
     def serve(self):
-        self.send([frame(0, HELLO, 0, VERSION, b"", b"")[:12] + AT_ONCE.to_bytes(4, "big")])
+        self.send([frame(0, HELLO, 0, VERSION, b"", b"")[:12] + self.at_once.to_bytes(4, "big")])
         if self.is_async:
-            self.start_loop()
-        else:
-            threading.Thread(target=self.monitor, daemon=True).start()
-        self.work()
+            from tinyfaas_replies import thread_loop
+
+            self.loop = thread_loop()
+            self.start_daemon(self.read_on)
+            while True:
+                self.loop.run_forever()
+        self.start_daemon(self.monitor)
+        if self.threads_max == 1:
+            self.work()
+        self.start_daemon(self.work)
+        # The main thread has nothing to do but the function's signal handlers.
+        never = threading.Lock()
+        never.acquire()
+        never.acquire()
+
+    def start_daemon(self, target):
+        threading.Thread(target=target, daemon=True).start()
 
     def send(self, frames):
-        with self.sending:
-            try:
-                together = b"".join(frames)
-            except TypeError:
-                # One of them is in two parts.
-                self.send_apart(frames)
-            else:
-                self.sock.sendall(together)
+        try:
+            with self.sending:
+                try:
+                    together = b"".join(frames)
+                except TypeError:
+                    # One of them is in two parts.
+                    self.send_apart(frames)
+                else:
+                    self.sock.sendall(together)
+        except OSError:
+            # Also in a process that the function forked, which has no stream.
+            self.leave()
 
     def send_apart(self, frames):
         for frame in frames:
@@ -210,6 +198,8 @@ class Shim:
             lead_again = threading.Lock()
             lead_again.acquire()
             self.idle.append(lead_again)
+            if self.reads_meanwhile:
+                os.write(self.wake_reader, b"!")
             lead_again.acquire()
 
     def lead(self):
@@ -230,10 +220,6 @@ class Shim:
 
     def run(self, id, buffer):
         """Runs a request; whether this thread still leads."""
-        if id in self.cancelled:
-            self.cancelled.discard(id)
-            self.ready.append(failure_frame(id, "cancelled"))
-            return True
         self.begun += 1
         self.token.append(None)
         if self.monitor_sleeps:
@@ -263,8 +249,9 @@ class Shim:
             REQUEST_HEADER.unpack_from(buffer)
         )
         at = REQUEST_BYTES + method_len + path_len + query_len
-        headers = read_headers(buffer[at : at + headers_len])
         is_large = type(buffer) is bytearray
+        block = buffer[at : at + headers_len]
+        headers = read_headers(bytes(block) if is_large else block)
         payload = (memoryview(buffer) if is_large else buffer)[at + headers_len :]
         text = str(payload, "utf-8", "surrogateescape") if payload else None
         if is_large:
@@ -275,7 +262,10 @@ class Shim:
 
     def read(self):
         """Reads what has come."""
-        data = self.sock.recv(READ_BYTES)
+        try:
+            data = self.sock.recv(READ_BYTES)
+        except OSError:
+            data = b""
         if not data:
             self.leave()
         self.take(self.rest + data if self.rest else data)
@@ -337,8 +327,17 @@ class Shim:
             # The request may have come just before and not be a task yet.
             self.hand_to_loop()
             self.loop.call_soon_threadsafe(self.cancel_task, id)
-        elif any(waiting == id for waiting, _ in tuple(self.requests)):
-            self.cancelled.add(id)
+            return
+        for request in tuple(self.requests):
+            if request[0] != id:
+                continue
+            try:
+                self.requests.remove(request)
+            except ValueError:
+                # It has just begun.
+                return
+            self.send([failure_frame(id, "cancelled")])
+            return
 
     def monitor(self):
         """Takes the lead from a thread that is too long in one call."""
@@ -376,10 +375,10 @@ class Shim:
 
     def start_thread(self):
         """Starts one more thread, which leads; whether there is one."""
-        if self.threads >= AT_ONCE:
+        if self.threads >= self.threads_max:
             return False
         try:
-            threading.Thread(target=self.work, daemon=True).start()
+            self.start_daemon(self.work)
         except RuntimeError:
             # The function has used up its processes: the lead waits for a thread that is there.
             return False
@@ -390,17 +389,24 @@ class Shim:
         """All threads are busy: reads on, for cancellations and pings, until one is free."""
         import select
 
+        if self.reader_wakes < 0:
+            self.reader_wakes, self.wake_reader = os.pipe()
         poll = select.poll()
         poll.register(self.sock, select.POLLIN)
+        poll.register(self.reader_wakes, select.POLLIN)
+        self.reads_meanwhile = True
         while not self.idle:
-            if poll.poll(PATIENCE_S * 1000):
-                self.read()
+            for fd, _ in poll.poll():
+                if fd == self.reader_wakes:
+                    os.read(fd, READ_BYTES)
+                else:
+                    self.read()
+        self.reads_meanwhile = False
 
-    def start_loop(self):
-        import asyncio
-
-        self.loop = asyncio.new_event_loop()
-        threading.Thread(target=self.loop.run_forever, daemon=True).start()
+    def read_on(self):
+        """Reads for an event loop."""
+        while True:
+            self.read()
 
     def hand_to_loop(self):
         requests = []
@@ -418,8 +424,11 @@ class Shim:
     async def run_async(self, id, buffer):
         from asyncio import CancelledError
 
+        from tinyfaas_replies import settle
+
         try:
-            return reply_frame(id, await self.call_with(buffer))
+            result = await settle(self.call_with(buffer))
+            return reply_frame(id, result)
         except CancelledError:
             return failure_frame(id, "cancelled")
         except BaseException as error:
@@ -454,25 +463,58 @@ def connect():
     return socket.socket(fileno=PROTOCOL_FD)
 
 
+class Function:
+    """What fn.py has."""
+
+    def __init__(self, module):
+        function = getattr(module, "fn", None)
+        if not callable(function):
+            raise TypeError("fn.py has no function fn: write def fn(input, headers)")
+        target = function if hasattr(function, "__code__") else getattr(function, "__call__", None)
+        target = getattr(target, "__func__", target)
+        code = getattr(target, "__code__", None)
+        # Coroutines and asynchronous generators.
+        self.is_async = code is not None and bool(code.co_flags & 0x280)
+        self.call = function
+        if takes_one(function, target, code):
+            self.call = lambda text, headers: function(text)
+        wanted = getattr(module, "CONCURRENT_CALLS", None)
+        if wanted is not None and not is_within(wanted, CONCURRENT_CALLS_MAX):
+            bound = CONCURRENT_CALLS_MAX
+            raise ValueError(
+                "CONCURRENT_CALLS in fn.py must be between 1 and %d, got %r" % (bound, wanted)
+            )
+        self.is_on_main_thread = wanted in (None, 1)
+        self.at_once = AT_ONCE if self.is_on_main_thread else wanted
+
+
+def is_within(number, most):
+    return isinstance(number, int) and 1 <= number <= most
+
+
 def load():
-    """The function, called with input and headers, and whether it is `async`."""
+    """The function, called with input and headers."""
     code = os.environ["TINYFAAS_CODE"]
     sys.path[0] = code
     if "TINYFAAS_DEPS" in os.environ:
         sys.path.insert(1, os.environ["TINYFAAS_DEPS"])
     sys.path.extend(filter(None, os.environ.pop("TINYFAAS_SITE", "").split(":")))
+    # Processes that multiprocessing spawns look for the class of the headers.
+    sys.path.append(FOLDER)
+    add_exit()
     import fn as module
 
-    function = getattr(module, "fn", None)
-    if not callable(function):
-        raise TypeError("fn.py has no function fn(input, headers)")
-    target = function if hasattr(function, "__code__") else getattr(function, "__call__", None)
-    target = getattr(target, "__func__", target)
-    code = getattr(target, "__code__", None)
-    is_async = code is not None and bool(code.co_flags & 0x80)
-    if takes_one(function, target, code):
-        return (lambda text, headers: function(text)), is_async
-    return function, is_async
+    return Function(module)
+
+
+def add_exit():
+    """What `site` adds, which handlers start without."""
+    import builtins
+
+    def exit(code=None):
+        raise SystemExit if code is None else SystemExit(code)
+
+    builtins.exit = builtins.quit = exit
 
 
 def takes_one(function, target, code):
@@ -489,12 +531,12 @@ def main():
     sys.stdout.reconfigure(line_buffering=True, errors="backslashreplace")
     sys.stderr.reconfigure(line_buffering=True, errors="backslashreplace")
     sock = connect()
+    # Where a function forks, the requests are the parent's.
+    os.register_at_fork(after_in_child=sock.close)
     try:
         function = load()
-    except BaseException:
-        import traceback
-
-        text = traceback.format_exc().encode("utf-8", "replace")[-MESSAGE_BYTES_MAX:]
+    except BaseException as error:
+        text = story(error).encode("utf-8", "replace")[-MESSAGE_BYTES_MAX:]
         sock.sendall(frame(0, FAILED, 0, 0, b"", text))
         sys.stderr.flush()
         sys.stdout.flush()
@@ -503,4 +545,5 @@ def main():
     Shim(sock, function).serve()
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -18,6 +18,8 @@ pub(crate) const PROGRAM: &str = "/shim/tinyfaas";
 const NODEJS: &str = include_str!("../../../runtimes/nodejs/shim.js");
 const EXPRESS: &str = include_str!("../../../runtimes/nodejs/express.js");
 const PYTHON3: &str = include_str!("../../../runtimes/python3/shim.py");
+const PYTHON3_HEADERS: &str = include_str!("../../../runtimes/python3/tinyfaas_headers.py");
+const PYTHON3_REPLIES: &str = include_str!("../../../runtimes/python3/tinyfaas_replies.py");
 /// What is compiled together with a Go function.
 pub(crate) const GO: &str = include_str!("../../../runtimes/go/shim.go");
 
@@ -43,6 +45,8 @@ pub(crate) fn interpreted() -> (String, Vec<Entry>) {
         ("shim.js", NODEJS),
         ("express.js", EXPRESS),
         ("shim.py", PYTHON3),
+        ("tinyfaas_headers.py", PYTHON3_HEADERS),
+        ("tinyfaas_replies.py", PYTHON3_REPLIES),
     ];
     let digest = files
         .iter()

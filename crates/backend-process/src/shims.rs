@@ -7,13 +7,21 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 /// What interpreters load, by the names of the files.
-const FILES: [(&str, &str); 3] = [
+const FILES: [(&str, &str); 5] = [
     ("shim.js", include_str!("../../../runtimes/nodejs/shim.js")),
     (
         "express.js",
         include_str!("../../../runtimes/nodejs/express.js"),
     ),
     ("shim.py", include_str!("../../../runtimes/python3/shim.py")),
+    (
+        "tinyfaas_headers.py",
+        include_str!("../../../runtimes/python3/tinyfaas_headers.py"),
+    ),
+    (
+        "tinyfaas_replies.py",
+        include_str!("../../../runtimes/python3/tinyfaas_replies.py"),
+    ),
 ];
 const GO: &str = include_str!("../../../runtimes/go/shim.go");
 
@@ -55,7 +63,7 @@ impl Shims {
         Ok(Self { folder })
     }
 
-    /// The folder with `shim.js`, what it loads, and `shim.py`.
+    /// The folder with `shim.js` and `shim.py`, and what they load.
     pub(crate) fn folder(&self) -> &Path {
         &self.folder
     }

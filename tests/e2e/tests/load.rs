@@ -123,10 +123,10 @@ fn of_two_hundred_deployments_at_once_the_last_of_each_name_serves() {
 #[test]
 fn too_many_calls_at_once_are_told_to_come_back() {
     let node = Node::start();
-    let code = "import time\ndef fn(input):\n    time.sleep(3)\n    return 'done'\n";
+    let code = "import time\nCONCURRENT_CALLS = 16\ndef fn(input):\n    time.sleep(3)\n    return 'done'\n";
     node.deploy(&Function::python("busy", code).set("queue", "2"));
     let url = node.url("http", "busy");
-    // A Python handler has sixteen threads, and two more calls wait.
+    // The handler takes sixteen calls, and two more wait.
     let answers: Vec<Answer> = thread::scope(|scope| {
         let calls: Vec<_> = (0..18)
             .map(|_| scope.spawn(|| request("POST", &url, &[], b"")))

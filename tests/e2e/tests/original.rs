@@ -3,8 +3,8 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use e2e::{Function, Node, until};
-use serde_json::json;
+use e2e::{Call, Client, Function, Node, until};
+use serde_json::{Value, json};
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -142,6 +142,33 @@ def fn(input, headers):
     print('greeting', input)
     return os.environ.get('GREETING', 'hello') + ' ' + (input or '')
 ";
+
+#[test]
+fn a_python_function_gets_a_dict_of_headers_as_http_writes_them() {
+    let node = Node::start();
+    let code = "import json
+def fn(input, headers):
+    found = headers['lab'] if 'LAB' in headers else None
+    return json.dumps([type(headers).__mro__[1].__name__, {**headers}, found])
+";
+    node.deploy(&Function::python("show-headers", code));
+    let lab = "scalable_software_systems_group";
+    // Metadata has names in lower case.
+    for (client, name) in [(Client::Curl, "Lab"), (Client::Grpcio, "lab")] {
+        let call = Call {
+            header: Some((name, lab)),
+            ..Call::new("show-headers", b"x")
+        };
+        let reply = client.call(&node, &call).text();
+        let shown: Value = serde_json::from_str(&reply).unwrap();
+        assert_eq!(shown[0], "dict", "{client:?}: {shown}");
+        assert_eq!(shown[1]["Lab"], lab, "{client:?}: {shown}");
+        assert_eq!(shown[2], lab, "{client:?}: {shown}");
+        assert!(shown[1]["User-Agent"].is_string(), "{client:?}: {shown}");
+    }
+    let reply = Client::Libcoap.call(&node, &Call::new("show-headers", b""));
+    assert_eq!(reply.text(), r#"["dict", {}, null]"#);
+}
 
 fn curl(node: &Node, path: &str, args: &[&str]) -> String {
     let url = format!("http://127.0.0.1:{}{path}", node.port("management"));
