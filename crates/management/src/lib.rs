@@ -7,6 +7,7 @@
 mod api;
 mod archive;
 mod codes;
+mod data_dir;
 mod deployer;
 mod download;
 mod functions;
@@ -19,6 +20,7 @@ mod turns;
 mod wire;
 
 pub use archive::{ArchiveError, SourceFile};
+pub use data_dir::claim as claim_data_dir;
 pub use download::DownloadError;
 pub use options::{EndpointUrl, Options};
 pub use order::{BadField, DeployError, DeployRequest, Deployed, Source};
@@ -27,9 +29,8 @@ pub use store::StoreError;
 use codes::{Code, Codes};
 use deployer::{Deployer, Disk};
 use order::{Order, Undecided};
-use std::fs::{DirBuilder, File};
+use std::fs::File;
 use std::io;
-use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -57,6 +58,9 @@ pub enum OpenError {
         /// What failed.
         error: io::Error,
     },
+    /// Others may enter the data directory, and it was not made by tinyFaaS.
+    #[error("other users of this machine can enter {path}, and it holds files that are not tinyFaaS's; choose another directory with --data-dir, or close this one to others: chmod 700 {path}", path = .0.display())]
+    Shared(PathBuf),
     /// The store can't be read.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -139,15 +143,10 @@ fn open_disk(data_dir: &Path) -> Result<(Disk, Vec<(Record, Code)>), OpenError> 
         path: data_dir.to_owned(),
         error,
     };
-    let made = DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(data_dir);
-    made.map_err(failed)?;
-    let lock = lock(data_dir)?;
+    let lock = data_dir::claim(data_dir)?;
     let background = TaskTracker::new();
     let codes = Codes::open(data_dir, background.clone()).map_err(failed)?;
-    let (store, records) = Store::open(&data_dir.join("tinyfaas.db"))?;
+    let (store, records) = Store::open(&data_dir.join(data_dir::STORE))?;
     File::open(data_dir)
         .and_then(|folder| folder.sync_all())
         .map_err(failed)?;
@@ -164,26 +163,4 @@ fn open_disk(data_dir: &Path) -> Result<(Disk, Vec<(Record, Code)>), OpenError> 
         background,
     };
     Ok((disk, stored))
-}
-
-/// Takes the lock that shows the data directory as ours until the process ends.
-fn lock(data_dir: &Path) -> Result<File, OpenError> {
-    use rustix::fs::{FlockOperation, flock};
-
-    let failed = |error| OpenError::DataDir {
-        path: data_dir.to_owned(),
-        error,
-    };
-    let path = data_dir.join("lock");
-    let options = File::options()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .clone();
-    let file = options.open(path).map_err(failed)?;
-    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(file),
-        Err(rustix::io::Errno::WOULDBLOCK) => Err(OpenError::Locked(data_dir.to_owned())),
-        Err(error) => Err(failed(error.into())),
-    }
 }

@@ -7,6 +7,7 @@ mod record;
 
 pub(crate) use record::Record;
 
+use crate::data_dir;
 use faas::FunctionName;
 use rusqlite::{Connection, params};
 use std::io;
@@ -59,6 +60,11 @@ pub enum StoreError {
         /// What is wrong.
         reason: String,
     },
+    /// A file of it can't be opened for its owner alone.
+    #[error(
+        "the store's files could not be closed to other users ({0}); check the owner of the data directory"
+    )]
+    File(#[source] io::Error),
     /// The writer could not be started.
     #[error("the store's thread could not be started ({0})")]
     Thread(#[from] io::Error),
@@ -89,6 +95,7 @@ enum Change {
 impl Store {
     /// Opens or makes the file and reads every function. Blocks on the disk.
     pub(crate) fn open(path: &Path) -> Result<(Self, Vec<Record>), StoreError> {
+        close_to_others(path).map_err(StoreError::File)?;
         let mut connection = Connection::open(path)?;
         // The journal mode answers with a row; synchronous=FULL makes every commit durable.
         connection.query_row("PRAGMA journal_mode = WAL", [], |_row| Ok(()))?;
@@ -146,6 +153,21 @@ impl Store {
         sent.map_err(|_closed| StoreError::Closed)?;
         result.await.map_err(|_closed| StoreError::Closed)?
     }
+}
+
+/// Makes the file where it is missing. What SQLite keeps beside it gets the same mode; what an
+/// earlier version left is changed.
+fn close_to_others(path: &Path) -> io::Result<()> {
+    data_dir::open_private(path)?;
+    for suffix in ["-wal", "-shm"] {
+        let mut beside = path.as_os_str().to_owned();
+        beside.push(suffix);
+        let beside = Path::new(&beside);
+        if beside.exists() {
+            data_dir::open_private(beside)?;
+        }
+    }
+    Ok(())
 }
 
 fn migrate(connection: &mut Connection) -> Result<(), StoreError> {
@@ -237,4 +259,26 @@ fn commit(connection: &mut Connection, group: &[Write]) -> Result<(), StoreError
     }
     transaction.commit()?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs::{self, Permissions};
+    use std::os::unix::fs::{MetadataExt, PermissionsExt};
+
+    #[test]
+    fn every_file_of_the_store_is_for_its_owner_only_whatever_it_was_before() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("tinyfaas.db");
+        fs::write(&path, "").unwrap();
+        fs::set_permissions(&path, Permissions::from_mode(0o644)).unwrap();
+        let (store, _) = Store::open(&path).unwrap();
+        let files = fs::read_dir(folder.path()).unwrap();
+        let modes = files.map(|file| file.unwrap().metadata().unwrap().mode() & 0o777);
+        let modes: Vec<_> = modes.collect();
+        assert!(modes.len() > 1, "SQLite keeps a log beside it");
+        assert!(modes.iter().all(|mode| *mode == 0o600), "{modes:?}");
+        store.close();
+    }
 }

@@ -163,7 +163,7 @@ impl Node {
         let limits = Arc::new(Limits::default());
         let listeners = Listeners::bind(config).await?;
         let addresses = listeners.addresses()?;
-        let lock = bind::lock_data_dir(&config.data_dir)?;
+        let lock = management::claim_data_dir(&config.data_dir)?;
         let backend = backends::start(config, &limits, reserve).await?;
         // The management service takes the lock itself.
         drop(lock);

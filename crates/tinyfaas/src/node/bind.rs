@@ -1,14 +1,10 @@
-//! Taking what only one process can have: addresses and the data directory.
+//! Taking the addresses of a node.
 
 use crate::config::{Config, Host, Place};
-use anyhow::{Context, Result, anyhow, bail};
-use rustix::fs::{FlockOperation, flock};
+use anyhow::{Context, Result, anyhow};
 use socket2::{Domain, Protocol, Socket, Type};
-use std::fs::{DirBuilder, File};
 use std::io;
 use std::net::SocketAddr;
-use std::os::unix::fs::DirBuilderExt;
-use std::path::Path;
 use tokio::net::TcpListener;
 
 /// Connections that wait to be accepted.
@@ -174,35 +170,6 @@ fn explain(flag: &str, addr: SocketAddr, error: &io::Error) -> anyhow::Error {
     }
 }
 
-/// Makes the data directory and sees that no other node has it. The lock is given up with the
-/// file.
-///
-/// # Errors
-/// Where the directory can't be used, or another node has it.
-pub(crate) fn lock_data_dir(dir: &Path) -> Result<File> {
-    let shown = dir.display();
-    let unusable = || {
-        format!(
-            "use the data directory {shown}; check its owner and mode, or choose another with \
-             --data-dir"
-        )
-    };
-    let mut builder = DirBuilder::new();
-    let made = builder.recursive(true).mode(0o700).create(dir);
-    made.with_context(unusable)?;
-    let mut options = File::options();
-    let options = options.create(true).truncate(false).write(true);
-    let file = options.open(dir.join("lock")).with_context(unusable)?;
-    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(file),
-        Err(rustix::io::Errno::WOULDBLOCK) => bail!(
-            "the data directory {shown} is in use by another tinyfaas; stop that one, or choose \
-             another directory with --data-dir"
-        ),
-        Err(error) => Err(error).with_context(unusable),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -225,16 +192,5 @@ mod tests {
         let expected = format!("port {port} is in use");
         assert!(message.contains(&expected), "{message}");
         assert!(message.contains("--http PORT"), "{message}");
-    }
-
-    #[test]
-    fn a_data_directory_serves_one_node_at_a_time() {
-        let folder = tempfile::tempdir().unwrap();
-        let dir = folder.path().join("data");
-        let lock = lock_data_dir(&dir).unwrap();
-        let message = lock_data_dir(&dir).unwrap_err().to_string();
-        assert!(message.contains("--data-dir"), "{message}");
-        drop(lock);
-        assert!(lock_data_dir(&dir).is_ok());
     }
 }

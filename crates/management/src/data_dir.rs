@@ -1,0 +1,134 @@
+//! The data directory: ours alone, for as long as this process lives.
+
+use crate::OpenError;
+use rustix::fs::{FlockOperation, flock};
+use std::fs::{self, DirBuilder, File, Permissions};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::path::Path;
+
+/// The file of the store.
+pub(crate) const STORE: &str = "tinyfaas.db";
+
+/// The file whose lock shows that a node has the directory.
+const LOCK: &str = "lock";
+
+/// The rights of anybody but the owner.
+const OF_OTHERS: u32 = 0o077;
+
+/// Makes the directory where it is missing, takes every right on it from others, and locks it. The
+/// lock is given up with the file.
+///
+/// # Errors
+/// Where another process has the directory, it cannot be used, or it holds the files of somebody
+/// else and others may enter it.
+pub fn claim(path: &Path) -> Result<File, OpenError> {
+    let failed = |error| OpenError::DataDir {
+        path: path.to_owned(),
+        error,
+    };
+    let mut builder = DirBuilder::new();
+    let made = builder.recursive(true).mode(0o700).create(path);
+    made.map_err(failed)?;
+    tighten(path)?;
+    let lock = open_private(&path.join(LOCK)).map_err(failed)?;
+    match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(lock),
+        Err(rustix::io::Errno::WOULDBLOCK) => Err(OpenError::Locked(path.to_owned())),
+        Err(error) => Err(failed(error.into())),
+    }
+}
+
+/// Sees that nobody else can enter: the store has variables of functions, which are often secrets.
+fn tighten(path: &Path) -> Result<(), OpenError> {
+    let failed = |error| OpenError::DataDir {
+        path: path.to_owned(),
+        error,
+    };
+    let mode = fs::metadata(path).map_err(failed)?.mode();
+    if mode & OF_OTHERS == 0 {
+        return Ok(());
+    }
+    let is_ours = path.join(STORE).exists() || path.join(LOCK).exists();
+    let is_empty = || fs::read_dir(path).map(|mut entries| entries.next().is_none());
+    if !is_ours && !is_empty().map_err(failed)? {
+        // It may be /tmp, or somebody's home.
+        return Err(OpenError::Shared(path.to_owned()));
+    }
+    fs::set_permissions(path, Permissions::from_mode(0o700)).map_err(failed)?;
+    tracing::warn!(
+        path = %path.display(),
+        "other users could enter the data directory; now only its owner can"
+    );
+    Ok(())
+}
+
+/// Opens a file for its owner only, and makes it where it is missing.
+pub(crate) fn open_private(path: &Path) -> io::Result<File> {
+    let mut options = File::options();
+    let options = options.create(true).truncate(false).write(true);
+    let file = options.mode(0o600).open(path)?;
+    make_private(&file)?;
+    Ok(file)
+}
+
+fn make_private(file: &File) -> io::Result<()> {
+    if file.metadata()?.mode() & OF_OTHERS == 0 {
+        return Ok(());
+    }
+    file.set_permissions(Permissions::from_mode(0o600))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mode_of(path: &Path) -> u32 {
+        fs::metadata(path).unwrap().mode() & 0o777
+    }
+
+    #[test]
+    fn a_data_directory_serves_one_node_at_a_time() {
+        let folder = tempfile::tempdir().unwrap();
+        let dir = folder.path().join("data");
+        let lock = claim(&dir).unwrap();
+        let message = claim(&dir).unwrap_err().to_string();
+        assert!(message.contains("--data-dir"), "{message}");
+        drop(lock);
+        assert!(claim(&dir).is_ok());
+    }
+
+    #[test]
+    fn a_data_directory_that_others_could_enter_is_closed_to_them() {
+        let folder = tempfile::tempdir().unwrap();
+        let check = |name: &str, file: Option<&str>| {
+            let dir = folder.path().join(name);
+            fs::create_dir(&dir).unwrap();
+            if let Some(file) = file {
+                fs::write(dir.join(file), "").unwrap();
+            }
+            fs::set_permissions(&dir, Permissions::from_mode(0o755)).unwrap();
+            let lock = claim(&dir).unwrap();
+            assert_eq!(mode_of(&dir), 0o700, "{name}");
+            assert_eq!(lock.metadata().unwrap().mode() & 0o777, 0o600, "{name}");
+        };
+        check("empty", None);
+        check("with-a-store", Some(STORE));
+        check("with-a-lock", Some(LOCK));
+    }
+
+    #[test]
+    fn a_directory_of_somebody_else_keeps_its_mode_and_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let dir = folder.path().join("shared");
+        fs::create_dir(&dir).unwrap();
+        fs::write(dir.join("theirs"), "").unwrap();
+        fs::set_permissions(&dir, Permissions::from_mode(0o1777)).unwrap();
+        let message = claim(&dir).unwrap_err().to_string();
+        assert!(message.contains("chmod 700"), "{message}");
+        assert_eq!(mode_of(&dir), 0o777);
+        // Once it is closed to others, what lies there does not matter.
+        fs::set_permissions(&dir, Permissions::from_mode(0o700)).unwrap();
+        assert!(claim(&dir).is_ok());
+    }
+}
