@@ -4,6 +4,7 @@ use super::node::{Node, OWN_ECHO, call, command, own};
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
+use tokio_util::task::TaskTracker;
 
 /// The compiled files without their checksums, and the inode of each: a new one is a new file.
 fn kept(node: &Node) -> Vec<(PathBuf, u64)> {
@@ -100,7 +101,7 @@ async fn what_is_compiled_already_does_not_wait_for_another_compilation() {
         r#"(module (global $g (mut i32) (i32.const 1)) (func (export "_start") {body}))"#
     ));
     let (heavy, other) = (heavy.unwrap(), std::sync::Arc::clone(&node));
-    let compiling = tokio::spawn(async move { other.deploy(&heavy).await.map(drop) });
+    let compiling = TaskTracker::new().spawn(async move { other.deploy(&heavy).await.map(drop) });
     // Its file is there as soon as it has its turn.
     while fs::read_dir(node.data().join("wasm")).unwrap().count() < 3 {
         tokio::time::sleep(std::time::Duration::from_millis(1)).await;
