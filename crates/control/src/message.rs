@@ -89,7 +89,7 @@ pub(crate) struct Row {
     pub(crate) function: Function,
     /// None while it is being prepared.
     pub(crate) revision: Option<u64>,
-    /// Why it has none.
+    /// Why it has none, as callers may read it.
     pub(crate) failure: Option<String>,
 }
 
@@ -125,7 +125,11 @@ pub(crate) struct HandlerRow {
 enum State {
     Starting,
     Ready,
-    Pausing { reason: String, retry_after_ms: u64 },
+    Pausing {
+        reason: String,
+        detail: String,
+        retry_after_ms: u64,
+    },
     Stopped,
 }
 
@@ -205,10 +209,11 @@ impl From<HandlerStatus> for HandlerRow {
             HandlerState::Starting => State::Starting,
             HandlerState::Ready => State::Ready,
             HandlerState::Pausing {
-                reason,
+                failure,
                 retry_after,
             } => State::Pausing {
-                reason,
+                reason: failure.reason,
+                detail: failure.detail,
                 retry_after_ms: millis(retry_after),
             },
             HandlerState::Stopped => State::Stopped,
@@ -229,9 +234,10 @@ impl From<HandlerRow> for HandlerStatus {
             State::Ready => HandlerState::Ready,
             State::Pausing {
                 reason,
+                detail,
                 retry_after_ms,
             } => HandlerState::Pausing {
-                reason,
+                failure: faas::Failure { reason, detail },
                 retry_after: Duration::from_millis(retry_after_ms),
             },
             State::Stopped => HandlerState::Stopped,

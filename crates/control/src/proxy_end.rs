@@ -347,7 +347,9 @@ impl Shared {
                     self.let_finish(self.router.publish(Arc::clone(ready)));
                 }
             }
-            (None, Some(failure)) if serving.is_none() => route.set_failure(failure.to_owned()),
+            (None, Some(failure)) if serving.is_none() => {
+                route.set_failure(faas::Failure::plain(failure));
+            }
             // What serves goes on: it is replaced as soon as its successor is ready.
             (None, _) => {}
         }

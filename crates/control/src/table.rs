@@ -40,6 +40,6 @@ fn row(shared: &Shared, route: &Route) -> Row {
     Row {
         function,
         revision: revision.map(|revision| revision.number),
-        failure: failure.map(|failure| failure.to_string()),
+        failure: failure.map(|failure| failure.reason.clone()),
     }
 }

@@ -111,9 +111,14 @@ async fn the_table_is_the_same_after_every_change_and_every_start() {
         .router
         .find("a")
         .unwrap()
-        .set_failure("no disk".to_owned());
+        .set_failure(faas::Failure {
+            reason: "this node can't start it".to_owned(),
+            detail: "no disk at /home".to_owned(),
+        });
     in_time(management.router.applied()).await;
-    assert_eq!(route.failure().unwrap().as_str(), "no disk");
+    // What callers may not read stays here.
+    let failure = route.failure().unwrap();
+    assert_eq!(failure.text(), "this node can't start it");
     management.router.withdraw(&"a".parse().unwrap());
     in_time(management.router.applied()).await;
     assert_eq!(names(&theirs), ["b/c"]);

@@ -24,6 +24,11 @@ pub(crate) const ASYNC_HEADER: &str = "x-tinyfaas-async";
 /// The header that says whose fault it is that there is no reply.
 pub(crate) const ERROR_HEADER: &str = "x-tinyfaas-error";
 
+/// Whether a field is one that only tinyFaaS itself may send to callers.
+pub(crate) fn is_ours(name: &str) -> bool {
+    name.starts_with("x-tinyfaas-")
+}
+
 /// Answers HTTP on `listener` until `shutdown`.
 ///
 /// Then it accepts no more, closes idle connections, and lets the others finish the calls that

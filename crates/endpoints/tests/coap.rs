@@ -165,6 +165,22 @@ async fn every_method_runs_and_has_its_code() {
 }
 
 #[tokio::test]
+async fn callers_see_nothing_that_a_function_printed() {
+    let endpoint = start();
+    for path in ["/sick", "/unloaded"] {
+        let response = endpoint.call(ClientRequest::new(Code::GET, path)).await;
+        assert_eq!(response.code, Code::SERVICE_UNAVAILABLE);
+        let text = String::from_utf8(response.payload.to_vec()).unwrap();
+        assert!(text.contains("can't be run now"), "{text}");
+        assert!(
+            !text.contains(fake::SECRET) && !text.contains("/srv"),
+            "{text}"
+        );
+    }
+    endpoint.stopped().await;
+}
+
+#[tokio::test]
 async fn what_goes_wrong_has_its_code_and_says_why() {
     let endpoint = start();
     for (path, code, text) in [

@@ -116,6 +116,39 @@ async fn metadata_reaches_the_function_as_headers() {
 }
 
 #[tokio::test]
+async fn callers_see_nothing_that_a_function_printed() {
+    let endpoint = start(Limits::default()).await;
+    for name in ["sick", "unloaded"] {
+        let status = endpoint.call(name, "").await.unwrap_err();
+        assert_eq!(status.code(), Code::Unavailable, "{status}");
+        let text = format!("{status:?}");
+        assert!(text.contains("can't be run now"), "{text}");
+        assert!(
+            !text.contains(fake::SECRET) && !text.contains("/srv"),
+            "{text}"
+        );
+    }
+    endpoint.stopped().await;
+}
+
+#[tokio::test]
+async fn a_function_sets_no_field_that_is_tinyfaas_own() {
+    let endpoint = start(Limits::default()).await;
+    let mut client = TinyFaaSClient::new(endpoint.channel().await);
+    let request = Request::new(Data {
+        function_identifier: "smuggler".to_owned(),
+        data: String::new(),
+    });
+    let response = client.request(request).await.unwrap();
+    let metadata = response.metadata();
+    assert!(metadata.contains_key("x-own"));
+    for name in ["x-tinyfaas-error", "x-tinyfaas-status", "connection"] {
+        assert!(!metadata.contains_key(name), "{name}");
+    }
+    endpoint.stopped().await;
+}
+
+#[tokio::test]
 async fn errors_have_a_code_and_say_whose_fault_they_are() {
     let endpoint = start(Limits::default()).await;
     let check = async |name: &str, code: Code, fault: Option<&str>, text: &str| {

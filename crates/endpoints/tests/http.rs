@@ -204,6 +204,45 @@ async fn status_and_headers_are_the_functions_own() {
 }
 
 #[tokio::test]
+async fn callers_see_nothing_that_a_function_printed() {
+    let endpoint = start(Limits::default()).await;
+    for path in ["/sick", "/unloaded"] {
+        let request = request(&endpoint, "GET", path, Bytes::new());
+        let answer = endpoint.call(Version::Http1, request).await;
+        assert_eq!(answer.head.status, StatusCode::SERVICE_UNAVAILABLE);
+        let body = String::from_utf8(answer.body.to_vec()).unwrap();
+        assert!(body.contains("can't be run now"), "{body}");
+        assert!(
+            !body.contains(fake::SECRET) && !body.contains("/srv"),
+            "{body}"
+        );
+    }
+    endpoint.stopped().await;
+}
+
+#[tokio::test]
+async fn a_function_can_not_frame_its_own_reply() {
+    let endpoint = start(Limits::default()).await;
+    for version in [Version::Http1, Version::Http2] {
+        let request = request(&endpoint, "GET", "/smuggler", Bytes::new());
+        let answer = endpoint.call(version, request).await;
+        assert_eq!(answer.field("x-own"), Some("1"));
+        assert_eq!(answer.field("content-length"), Some("24"));
+        for name in [
+            "transfer-encoding",
+            "connection",
+            "x-tinyfaas-error",
+            "x-tinyfaas-status",
+            "x-tinyfaas-anything",
+        ] {
+            assert_eq!(answer.field(name), None, "{version:?} {name}");
+        }
+        assert_eq!(answer.body.len(), 24);
+    }
+    endpoint.stopped().await;
+}
+
+#[tokio::test]
 async fn head_has_the_fields_of_get_and_no_body() {
     let endpoint = start(Limits::default()).await;
     for version in [Version::Http1, Version::Http2] {

@@ -21,6 +21,9 @@ pub enum HeaderError {
     /// A name is empty or has a byte that RFC 9110 (section 5.1) does not allow.
     #[error("a header name is empty or not a token")]
     BadName,
+    /// A name has capitals where lower case is demanded.
+    #[error("a header name has capital letters; send it in lower case")]
+    Capitals,
     /// A value has a control character that RFC 9110 (section 5.5) does not allow.
     #[error("a header value has a control character")]
     BadValue,
@@ -44,12 +47,16 @@ impl Headers {
     /// Takes a block as it came over the wire.
     ///
     /// # Errors
-    /// Where the block is cut short or a field breaks RFC 9110's grammar.
+    /// Where the block is cut short, a field breaks RFC 9110's grammar, or a name has capitals:
+    /// every filter of names compares with lower case.
     pub fn parse(block: Bytes) -> Result<Self, HeaderError> {
         let mut rest = &block[..];
         while !rest.is_empty() {
             let (name, value, after) = split_field(rest).ok_or(HeaderError::Truncated)?;
             check_field(name, value)?;
+            if name.iter().any(u8::is_ascii_uppercase) {
+                return Err(HeaderError::Capitals);
+            }
             rest = after;
         }
         Ok(Self { block })
@@ -175,5 +182,6 @@ mod tests {
         check(b"\0\0\0\x01v", HeaderError::BadName);
         check(b"\0\x01\0\0 ", HeaderError::BadName);
         check(b"\0\x01\0\x01a\n", HeaderError::BadValue);
+        check(b"\0\x02\0\x01aB1", HeaderError::Capitals);
     }
 }

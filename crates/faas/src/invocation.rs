@@ -173,11 +173,11 @@ pub enum InvokeError {
         retry_after: Duration,
     },
     /// The function's handlers keep dying or could not be started.
-    #[error("function \"{name}\" can't be run now: {reason}; try again in {} s", .retry_after.as_secs())]
+    #[error("function \"{name}\" can't be run now: {reason}; see its log, or try again in {} s", .retry_after.as_secs())]
     Unavailable {
         /// The function.
         name: FunctionName,
-        /// What is wrong with it.
+        /// What is wrong with it, without anything that it printed.
         reason: String,
         /// When another try makes sense.
         retry_after: Duration,

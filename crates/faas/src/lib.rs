@@ -19,7 +19,7 @@ mod reserve;
 pub mod router;
 
 pub use backend::{
-    Backend, BackendReport, Handler, HandlerState, HandlerStatus, Isolation, PrepareError,
+    Backend, BackendReport, Failure, Handler, HandlerState, HandlerStatus, Isolation, PrepareError,
     RuntimeReport,
 };
 pub use changes::Follower;

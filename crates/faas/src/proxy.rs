@@ -232,10 +232,10 @@ async fn current(route: &Route) -> Result<Arc<Deployment>, InvokeError> {
     if route.is_withdrawn() {
         return Err(InvokeError::NotFound(route.name().to_string()));
     }
-    if let Some(reason) = route.failure() {
+    if let Some(failure) = route.failure() {
         return Err(unavailable(
             route,
-            reason.to_string(),
+            failure.reason.clone(),
             Duration::from_secs(5),
         ));
     }

@@ -1,6 +1,6 @@
 //! From a name to the deployment that serves it: reads take no lock.
 
-use crate::backend::{Handler, HandlerState};
+use crate::backend::{Failure, Handler, HandlerState};
 use crate::changes::{Changes, Follower};
 use crate::function::{FunctionName, FunctionSpec};
 use crate::histogram::Histogram;
@@ -105,7 +105,7 @@ pub struct Route {
     name: FunctionName,
     deployment: ArcSwapOption<Deployment>,
     /// Why the function has no deployment, where starting it failed.
-    failure: ArcSwapOption<String>,
+    failure: ArcSwapOption<Failure>,
     changed: Notify,
     withdrawn: AtomicBool,
     queue_max: AtomicUsize,
@@ -174,13 +174,13 @@ impl Route {
 
     /// Why the function has no deployment, where starting it failed.
     #[must_use]
-    pub fn failure(&self) -> Option<Arc<String>> {
+    pub fn failure(&self) -> Option<Arc<Failure>> {
         self.failure.load_full()
     }
 
     /// Tells callers and `list` why the function can't be started, until something is published.
-    pub fn set_failure(&self, reason: String) {
-        self.failure.store(Some(Arc::new(reason)));
+    pub fn set_failure(&self, failure: Failure) {
+        self.failure.store(Some(Arc::new(failure)));
         self.changed.notify_waiters();
         self.changes.count();
     }
@@ -405,14 +405,14 @@ impl Deployment {
                     return Ok(());
                 }
                 HandlerState::Pausing {
-                    reason,
+                    failure,
                     retry_after,
                 } => {
                     if soonest
                         .as_ref()
                         .is_none_or(|(_, pause)| retry_after < *pause)
                     {
-                        soonest = Some((reason, retry_after));
+                        soonest = Some((failure.reason, retry_after));
                     }
                 }
                 HandlerState::Stopped => {}

@@ -6,8 +6,9 @@
 
 use bytes::Bytes;
 use faas::{
-    BoxFuture, Deployment, Entry, FunctionLimits, FunctionSpec, Handler, HandlerState,
-    HandlerStatus, Headers, Invocation, InvokeError, Limits, Proxy, Reply, Router, Runtime,
+    BoxFuture, Deployment, Entry, Failure, FunctionLimits, FunctionSpec, Handler, HandlerState,
+    HandlerStatus, Headers, Invocation, InvokeError, Limits, PrepareError, Proxy, Reply, Router,
+    Runtime,
 };
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -109,7 +110,10 @@ impl Handler for FakeHandler {
             (true, _) => HandlerState::Ready,
             (false, None) => HandlerState::Starting,
             (false, Some(retry_after)) => HandlerState::Pausing {
-                reason: "exit status 1".into(),
+                failure: Failure {
+                    reason: "exit status 1".into(),
+                    detail: "password=hunter2 /srv/host".into(),
+                },
                 retry_after,
             },
         };
@@ -283,9 +287,14 @@ async fn a_function_that_cannot_be_started_says_why() {
         .router
         .find("f")
         .unwrap()
-        .set_failure("no python3 here".into());
+        .set_failure(Failure::from(&PrepareError::Load {
+            message: "its handler ended while loading (exit status 1)".into(),
+            output: "password=hunter2 /srv/host".into(),
+        }));
     let refused = world.call("").await.unwrap_err();
-    assert!(refused.to_string().contains("no python3 here"), "{refused}");
+    let text = refused.to_string();
+    assert!(text.contains("it could not be loaded"), "{text}");
+    assert!(!text.contains("hunter2"), "{text}");
 }
 
 #[tokio::test]
@@ -296,6 +305,7 @@ async fn handlers_that_all_pause_refuse_at_once_with_the_reason() {
     world.publish(spec(), &handlers);
     let refused = world.call("").await.unwrap_err();
     assert!(refused.to_string().contains("exit status 1"), "{refused}");
+    assert!(!refused.to_string().contains("hunter2"), "{refused}");
     assert_eq!(refused.retry_after(), Some(Duration::from_secs(4)));
 }
 

@@ -587,6 +587,29 @@ mod tests {
         );
     }
 
+    #[test]
+    fn a_reply_with_capitals_in_a_name_breaks_the_protocol() {
+        let reply = |name: &'static [u8]| {
+            let mut block = BytesMut::new();
+            block.put_slice(&[0, 14, 0, 1]);
+            block.put_slice(name);
+            block.put_u8(b'5');
+            let mut out = BytesMut::new();
+            let header = Header {
+                id: 1,
+                kind: kind::REPLY,
+                flags: 0,
+                word: 200,
+            };
+            put_header(&mut out, header, block.len(), block.len()).unwrap();
+            out.put_slice(&block);
+            decode_from_handler(&mut out)
+        };
+        let refused = Err(FrameError::Malformed("header block"));
+        assert_eq!(reply(b"Content-Length"), refused);
+        assert!(reply(b"content-length").is_ok());
+    }
+
     proptest! {
         #[test]
         fn no_bytes_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {

@@ -3,8 +3,8 @@
 use crate::connection::{Connection, End, HelloError, Stream, Timing};
 use arc_swap::ArcSwapOption;
 use faas::{
-    BoxFuture, FunctionLog, FunctionName, Handler, HandlerState, HandlerStatus, Invocation,
-    InvokeError, Limits, LogStream, PrepareError, Reply,
+    BoxFuture, Failure, FunctionLog, FunctionName, Handler, HandlerState, HandlerStatus,
+    Invocation, InvokeError, Limits, LogStream, PrepareError, Reply,
 };
 use futures_util::future::join_all;
 use std::sync::Arc;
@@ -80,7 +80,7 @@ struct Shared {
 enum State {
     Starting,
     Ready,
-    Pausing { reason: String, until: Instant },
+    Pausing { failure: Failure, until: Instant },
     Stopped,
 }
 
@@ -214,8 +214,8 @@ impl Handler for Supervised {
         let state = match &*self.shared.state.borrow() {
             State::Starting => HandlerState::Starting,
             State::Ready => HandlerState::Ready,
-            State::Pausing { reason, until } => HandlerState::Pausing {
-                reason: reason.clone(),
+            State::Pausing { failure, until } => HandlerState::Pausing {
+                failure: failure.clone(),
                 retry_after: until.saturating_duration_since(Instant::now()),
             },
             State::Stopped => HandlerState::Stopped,
@@ -332,7 +332,14 @@ async fn supervise(
             // It works, and dies of some calls: the others should not wait long.
             failures = failures.min(1);
         }
-        next = replace(&shared, &*spawn, reason, &mut failures, &stop).await;
+        next = replace(
+            &shared,
+            &*spawn,
+            Failure::plain(reason),
+            &mut failures,
+            &stop,
+        )
+        .await;
     }
     shared.connection.store(None);
     shared.leaving.close();
@@ -470,16 +477,17 @@ fn let_leave(shared: &Arc<Shared>, live: Live, timing: Timing, stop: Cancellatio
 async fn replace(
     shared: &Shared,
     spawn: &dyn Spawn,
-    mut reason: String,
+    mut failure: Failure,
     failures: &mut u32,
     stop: &CancellationToken,
 ) -> Option<Live> {
     let identity = &shared.identity;
     loop {
-        let note = format!("handler ended ({reason}); it is started anew");
+        let reason = failure.text();
+        let note = format!("handler ended ({reason}); it is started again");
         identity.log.push(&identity.id, LogStream::Platform, &note);
         tracing::warn!(function = %identity.name, handler = %identity.id, reason, "handler ended");
-        pause(shared, &reason, *failures, stop).await?;
+        pause(shared, failure, *failures, stop).await?;
         *failures += 1;
         shared.restarts.fetch_add(1, Ordering::Relaxed);
         shared.state.send_replace(State::Starting);
@@ -489,8 +497,7 @@ async fn replace(
         };
         match started {
             Ok(live) => return Some(live),
-            Err(error) if error.output().is_empty() => reason = error.to_string(),
-            Err(error) => reason = format!("{error}: {}", error.output()),
+            Err(error) => failure = Failure::from(&error),
         }
     }
 }
@@ -498,7 +505,7 @@ async fn replace(
 /// The first restart comes at once, each further one after twice the pause.
 async fn pause(
     shared: &Shared,
-    reason: &str,
+    mut failure: Failure,
     failures: u32,
     stop: &CancellationToken,
 ) -> Option<()> {
@@ -511,14 +518,11 @@ async fn pause(
         .restart_pause_min
         .saturating_mul(factor)
         .min(limits.restart_pause_max);
-    let lines = last_lines(&shared.identity);
-    let reason = if lines.is_empty() {
-        reason.to_owned()
-    } else {
-        format!("{reason}: {lines}")
-    };
+    if failure.detail.is_empty() {
+        failure.detail = last_lines(&shared.identity);
+    }
     shared.state.send_replace(State::Pausing {
-        reason,
+        failure,
         until: Instant::now() + pause,
     });
     tokio::select! {

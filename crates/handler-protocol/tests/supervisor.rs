@@ -259,11 +259,15 @@ async fn pauses_grow_while_a_handler_keeps_dying() {
     while pauses.len() < 4 {
         tokio::time::sleep(Duration::from_millis(10)).await;
         if let HandlerState::Pausing {
-            reason,
+            failure,
             retry_after,
         } = world.handler.status().state
         {
-            assert!(reason.contains("SyntaxError: as told"), "{reason}");
+            assert!(
+                failure.detail.contains("SyntaxError: as told"),
+                "{failure:?}"
+            );
+            assert_eq!(failure.reason, "it could not be loaded");
             tokio::time::sleep(retry_after).await;
             pauses.push(retry_after);
         }

@@ -10,8 +10,8 @@ use crate::options::Options;
 use crate::order::{self, BadField, DeployError, Deployed, Order, Source};
 use crate::store::{Record, Store};
 use crate::turns::{Turn, Turns};
+use faas::Package;
 use faas::{Deployment, Entry, FunctionLog, FunctionName, FunctionSpec, Handler};
-use faas::{Package, PrepareError};
 use futures_util::future::join_all;
 use std::fs::File;
 use std::net::SocketAddr;
@@ -388,12 +388,4 @@ fn now_ms() -> i64 {
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default();
     i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
-}
-
-/// What a failure to prepare says in one text: the reason, then what was printed.
-pub(crate) fn prepare_text(error: &PrepareError) -> String {
-    match error.output().trim_end() {
-        "" => error.to_string(),
-        output => format!("{error}\n{output}"),
-    }
 }

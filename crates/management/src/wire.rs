@@ -166,7 +166,7 @@ impl FunctionShape {
                 Entry::EventHandler(file) => Some(file.clone()),
             },
             state: state(deployment.as_ref(), failure.is_some(), &handlers),
-            failure: failure.map(|reason| reason.to_string()),
+            failure: failure.map(|failure| failure.text()),
             handlers,
             invocations: count(|route| route.counters.invocations.load(Ordering::Relaxed)),
             errors: ErrorsShape {
@@ -231,10 +231,10 @@ impl HandlerShape {
         };
         let (reason, retry_after_ms, last_output) = match &status.state {
             HandlerState::Pausing {
-                reason,
+                failure,
                 retry_after,
             } => (
-                Some(reason.clone()),
+                Some(failure.reason.clone()),
                 Some(millis(*retry_after)),
                 last_output(),
             ),

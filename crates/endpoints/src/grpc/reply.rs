@@ -43,7 +43,7 @@ pub(crate) fn encode(reply: Reply) -> Result<tonic::Response<Response>, Status> 
 fn metadata(reply: &Reply) -> MetadataMap {
     let mut metadata = MetadataMap::new();
     for (name, value) in reply.headers.iter() {
-        let is_ours = name == ERROR_KEY || name == STATUS_KEY;
+        let is_ours = crate::http::is_ours(name);
         if is_ours || is_reserved(name) || crate::http::is_hop_by_hop(name) {
             continue;
         }

@@ -1,7 +1,7 @@
 //! From a reply or an error to a response.
 
-use super::ERROR_HEADER;
 use super::request::{BodyError, is_hop_by_hop};
+use super::{ERROR_HEADER, is_ours};
 use faas::{Fault, HeaderError, InvokeError, Reply};
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
@@ -21,7 +21,7 @@ pub(crate) fn encode(reply: Reply) -> Response<Full<Bytes>> {
     };
     let mut headers = HeaderMap::with_capacity(4);
     for (name, value) in reply.headers.iter() {
-        if is_hop_by_hop(name) || name == "content-length" || name == ERROR_HEADER {
+        if is_hop_by_hop(name) || name == "content-length" || is_ours(name) {
             continue;
         }
         // The fields were checked to follow RFC 9110, so that both conversions hold.
@@ -98,9 +98,10 @@ pub(crate) fn not_found(name: &str) -> Response<Full<Bytes>> {
 pub(crate) fn bad_headers(error: HeaderError) -> Response<Full<Bytes>> {
     let status = match error {
         HeaderError::TooLong => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
-        HeaderError::Truncated | HeaderError::BadName | HeaderError::BadValue => {
-            StatusCode::BAD_REQUEST
-        }
+        HeaderError::Truncated
+        | HeaderError::BadName
+        | HeaderError::Capitals
+        | HeaderError::BadValue => StatusCode::BAD_REQUEST,
     };
     text(status, Fault::Caller, &error.to_string())
 }

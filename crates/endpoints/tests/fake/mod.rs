@@ -9,8 +9,9 @@
 
 use bytes::Bytes;
 use faas::{
-    BoxFuture, Deployment, Entry, FunctionLimits, FunctionSpec, Handler, HandlerState,
-    HandlerStatus, Headers, Invocation, InvokeError, Limits, Proxy, Reply, Router, Runtime,
+    BoxFuture, Deployment, Entry, Failure, FunctionLimits, FunctionSpec, Handler, HandlerState,
+    HandlerStatus, Headers, Invocation, InvokeError, Limits, PrepareError, Proxy, Reply, Router,
+    Runtime,
 };
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -44,11 +45,15 @@ impl Seen {
     }
 }
 
-/// A handler that is always ready. The path decides: `/echo` replies with the payload, and so on.
+/// What a handler printed before it died.
+pub const SECRET: &str = "password=hunter2";
+
+/// A handler that is always ready, but for that of `sick`. The path decides: `/echo` replies with the payload, and so on.
 #[derive(Debug)]
 pub struct FakeHandler {
     seen: Arc<Seen>,
     in_flight: AtomicUsize,
+    is_sick: bool,
 }
 
 struct Cancelled<'a>(&'a Seen, bool);
@@ -91,6 +96,19 @@ impl FakeHandler {
                 self.seen.release.notified().await;
                 reply(200, &[], Bytes::from_static(b"released"))
             }
+            b"/smuggler" => reply(
+                200,
+                &[
+                    ("content-length", "5"),
+                    ("transfer-encoding", "chunked"),
+                    ("connection", "close"),
+                    ("x-tinyfaas-error", "caller"),
+                    ("x-tinyfaas-status", "418"),
+                    ("x-tinyfaas-anything", "1"),
+                    ("x-own", "1"),
+                ],
+                Bytes::from_static(b"0\r\n\r\nHTTP/1.1 200 OK\r\n\r\n"),
+            ),
             b"/large" => reply(200, &[], Bytes::from(vec![b'x'; 4 << 20])),
             _ => reply(200, &[], invocation.payload.clone()),
         }
@@ -122,7 +140,7 @@ impl Handler for FakeHandler {
     }
 
     fn is_ready(&self) -> bool {
-        true
+        !self.is_sick
     }
 
     fn settled(&self) -> BoxFuture<'_, ()> {
@@ -132,7 +150,17 @@ impl Handler for FakeHandler {
     fn status(&self) -> HandlerStatus {
         HandlerStatus {
             id: "fake".into(),
-            state: HandlerState::Ready,
+            state: if self.is_sick {
+                HandlerState::Pausing {
+                    failure: Failure {
+                        reason: "exit status 1".to_owned(),
+                        detail: format!("/srv/host/fn.py, line 1: {SECRET}"),
+                    },
+                    retry_after: Duration::from_secs(9),
+                }
+            } else {
+                HandlerState::Ready
+            },
             restarts: 0,
             in_flight: self.in_flight(),
         }
@@ -153,7 +181,7 @@ pub fn proxy(limits: Limits) -> (Arc<Proxy>, Arc<Seen>) {
     });
     let router = Arc::new(Router::default());
     for name in [
-        "echo", "fail", "full", "teapot", "binary", "wait", "large", "a/b",
+        "echo", "fail", "full", "teapot", "binary", "wait", "large", "a/b", "sick", "smuggler",
     ] {
         let spec = FunctionSpec {
             name: name.parse().unwrap(),
@@ -168,6 +196,7 @@ pub fn proxy(limits: Limits) -> (Arc<Proxy>, Arc<Seen>) {
         let handler = Arc::new(FakeHandler {
             seen: Arc::clone(&seen),
             in_flight: AtomicUsize::new(0),
+            is_sick: name == "sick",
         });
         router.publish(Arc::new(Deployment::new(
             Arc::new(spec),
@@ -175,5 +204,21 @@ pub fn proxy(limits: Limits) -> (Arc<Proxy>, Arc<Seen>) {
             vec![handler],
         )));
     }
+    let unloaded = FunctionSpec {
+        name: "unloaded".parse().unwrap(),
+        runtime: Runtime::Binary,
+        entry: Entry::Convention,
+        handlers: 1,
+        envs: Vec::new(),
+        network: false,
+        allow_hosts: Vec::new(),
+        limits: FunctionLimits::default(),
+    };
+    router.announce([Arc::new(unloaded)]);
+    let failure = Failure::from(&PrepareError::Load {
+        message: "/srv/host: exit status 1".to_owned(),
+        output: SECRET.to_owned(),
+    });
+    router.find("unloaded").unwrap().set_failure(failure);
     (Arc::new(Proxy::new(router, Arc::new(limits))), seen)
 }

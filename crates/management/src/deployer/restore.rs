@@ -1,8 +1,8 @@
 //! Bringing stored functions back after a start.
 
-use super::{Deployer, prepare_text};
+use super::Deployer;
 use crate::functions::Function;
-use faas::{Deployment, Package, PrepareError};
+use faas::{Deployment, Failure, Package, PrepareError};
 use std::sync::Arc;
 
 /// How a try ended.
@@ -69,7 +69,7 @@ impl Deployer {
         }
         if !function.code.path().is_dir() {
             tracing::error!(function = %spec.name, "its code is gone; deploy it again");
-            route.set_failure("its code is gone from the disk; deploy it again".to_owned());
+            route.set_failure(Failure::plain("its code is gone; deploy it again"));
             return Outcome::Settled;
         }
         let prepared = tokio::select! {
@@ -87,7 +87,7 @@ impl Deployer {
             }
             Err(error) => {
                 log_failure(function, &error);
-                route.set_failure(prepare_text(&error));
+                route.set_failure(Failure::from(&error));
                 Outcome::Failed
             }
         }

@@ -160,7 +160,7 @@ impl Handler for Echo {
     fn status(&self) -> HandlerStatus {
         let state = if self.text.contains("SICK") {
             HandlerState::Pausing {
-                reason: "exit status 1".to_owned(),
+                failure: faas::Failure::plain("exit status 1"),
                 retry_after: Duration::from_secs(1),
             }
         } else {
