@@ -266,6 +266,7 @@ fn spec(runtime: Runtime) -> Result<FunctionSpec> {
         envs: Vec::new(),
         network: false,
         allow_hosts: Vec::new(),
+        allow_scripts: false,
         limits: FunctionLimits::default(),
     })
 }

@@ -56,16 +56,20 @@ fn npm(package: &Package) -> Result<Option<Recipe>, PrepareError> {
     }
     let locks = ["npm-shrinkwrap.json", "package-lock.json"];
     let is_locked = locks.iter().any(|lock| package.code.join(lock).is_file());
+    let mut command = words(&[
+        "npm",
+        if is_locked { "ci" } else { "install" },
+        "--omit=dev",
+        "--no-audit",
+        "--no-fund",
+        "--no-progress",
+        "--loglevel=error",
+    ]);
+    if !package.spec.allow_scripts {
+        command.push("--ignore-scripts".to_owned());
+    }
     Ok(Some(Recipe {
-        command: words(&[
-            "npm",
-            if is_locked { "ci" } else { "install" },
-            "--omit=dev",
-            "--no-audit",
-            "--no-fund",
-            "--no-progress",
-            "--loglevel=error",
-        ]),
+        command,
         envs: words(&["npm_config_cache=/tmp/npm"]),
         entries: Vec::new(),
         complaint: "npm could not install the dependencies in package.json",

@@ -164,6 +164,7 @@ impl Function {
             envs: Vec::new(),
             network: false,
             allow_hosts: Vec::new(),
+            allow_scripts: false,
             limits: FunctionLimits {
                 deadline: Duration::from_millis(self.deadline_ms),
                 queue_max: self.queue_max,

@@ -21,6 +21,7 @@ fn spec(name: &str) -> Arc<FunctionSpec> {
         envs: Vec::new(),
         network: false,
         allow_hosts: Vec::new(),
+        allow_scripts: false,
         limits: FunctionLimits {
             deadline: Duration::from_millis(1234),
             queue_max: 7,

@@ -208,6 +208,9 @@ pub struct FunctionSpec {
     pub network: bool,
     /// The hosts that a `wasi:http` component may send requests to. `wasm` only.
     pub allow_hosts: Vec<HostPattern>,
+    /// Whether npm packages may run scripts of their own when they are installed, and the function
+    /// its own. Not by default. `nodejs` only.
+    pub allow_scripts: bool,
     /// What one handler may use.
     pub limits: FunctionLimits,
 }

@@ -184,6 +184,7 @@ fn spec_with(limits: FunctionLimits) -> FunctionSpec {
         envs: Vec::new(),
         network: false,
         allow_hosts: Vec::new(),
+        allow_scripts: false,
         limits,
     }
 }

@@ -41,6 +41,7 @@ pub(crate) struct FunctionShape {
     envs: Vec<String>,
     network: bool,
     allow_hosts: Vec<String>,
+    allow_scripts: bool,
     limits: LimitsShape,
     urls: Vec<String>,
 }
@@ -182,6 +183,7 @@ impl FunctionShape {
             envs: spec.envs.iter().map(|(name, _)| name.clone()).collect(),
             network: spec.network,
             allow_hosts: spec.allow_hosts.iter().map(ToString::to_string).collect(),
+            allow_scripts: spec.allow_scripts,
             limits: LimitsShape::new(spec),
             urls,
         }

@@ -150,6 +150,9 @@ pub(crate) struct Deploy {
     /// *.example.org:8080; repeat for more
     #[arg(long, value_name = "HOST")]
     pub(crate) allow_host: Vec<String>,
+    /// Lets npm packages, and the function itself, run their install scripts
+    #[arg(long)]
+    pub(crate) allow_scripts: bool,
     #[command(flatten)]
     pub(crate) node: Node,
 }

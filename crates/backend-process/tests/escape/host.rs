@@ -217,6 +217,7 @@ fn spec(limits: FunctionLimits, handlers: u16) -> Result<FunctionSpec> {
         envs: Vec::new(),
         network: false,
         allow_hosts: Vec::new(),
+        allow_scripts: false,
         limits,
     })
 }

@@ -191,6 +191,7 @@ pub fn proxy(limits: Limits) -> (Arc<Proxy>, Arc<Seen>) {
             envs: Vec::new(),
             network: false,
             allow_hosts: Vec::new(),
+            allow_scripts: false,
             limits: FunctionLimits::default(),
         };
         let handler = Arc::new(FakeHandler {
@@ -212,6 +213,7 @@ pub fn proxy(limits: Limits) -> (Arc<Proxy>, Arc<Seen>) {
         envs: Vec::new(),
         network: false,
         allow_hosts: Vec::new(),
+        allow_scripts: false,
         limits: FunctionLimits::default(),
     };
     router.announce([Arc::new(unloaded)]);

@@ -16,12 +16,13 @@ pub(crate) struct Settings {
     envs: Vec<(String, String)>,
     network: bool,
     allow_hosts: Vec<HostPattern>,
+    allow_scripts: bool,
     has_memory: bool,
     limits: FunctionLimits,
 }
 
 /// The name of every setting, for those who mistyped one.
-const NAMES: &str = "runtime, threads, envs (in a query: var=NAME=VALUE), network, allow_hosts (in a query: allow_host=HOST), memory, pids, cpu, tmp, tmp_files, open_files, deadline, queue";
+const NAMES: &str = "runtime, threads, envs (in a query: var=NAME=VALUE), network, allow_hosts (in a query: allow_host=HOST), allow_scripts, memory, pids, cpu, tmp, tmp_files, open_files, deadline, queue";
 
 impl Settings {
     /// Nothing set.
@@ -32,6 +33,7 @@ impl Settings {
             envs: Vec::new(),
             network: false,
             allow_hosts: Vec::new(),
+            allow_scripts: false,
             has_memory: false,
             limits,
         }
@@ -92,6 +94,11 @@ impl Settings {
                 let fix = "send true or false";
                 self.network = quantity::switch(value).ok_or_else(|| bad(name, value, fix))?;
             }
+            "allow_scripts" => {
+                let fix = "send true or false";
+                self.allow_scripts =
+                    quantity::switch(value).ok_or_else(|| bad(name, value, fix))?;
+            }
             "memory" => {
                 let memory = bytes()?;
                 if memory < MEMORY_BYTES_MIN {
@@ -145,6 +152,7 @@ impl Settings {
             envs: self.envs,
             network: self.network,
             allow_hosts: self.allow_hosts,
+            allow_scripts: self.allow_scripts,
             limits: self.limits,
         };
         (spec, undecided)

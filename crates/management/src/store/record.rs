@@ -32,6 +32,9 @@ struct Settings {
     /// Stores of version 0.1.0 have none.
     #[serde(default)]
     allow_hosts: Vec<String>,
+    /// Stores of version 0.1.0 have none.
+    #[serde(default)]
+    allow_scripts: bool,
     memory_bytes_max: u64,
     pids_max: u32,
     cpu_millis_max: u32,
@@ -55,6 +58,7 @@ pub(super) fn settings(spec: &FunctionSpec) -> String {
         envs: spec.envs.clone(),
         network: spec.network,
         allow_hosts: spec.allow_hosts.iter().map(ToString::to_string).collect(),
+        allow_scripts: spec.allow_scripts,
         memory_bytes_max: limits.memory_bytes_max,
         pids_max: limits.pids_max,
         cpu_millis_max: limits.cpu_millis_max,
@@ -90,6 +94,7 @@ pub(super) fn spec(name: &str, settings: &str) -> Result<FunctionSpec, String> {
             .map(|host| host.parse())
             .collect::<Result<_, faas::BadHost>>()
             .map_err(|error| error.to_string())?,
+        allow_scripts: stored.allow_scripts,
         limits: FunctionLimits {
             memory_bytes_max: stored.memory_bytes_max,
             pids_max: stored.pids_max,

@@ -47,6 +47,7 @@ fn request(name: &str, text: &str) -> management::DeployRequest {
             envs: Vec::new(),
             network: false,
             allow_hosts: Vec::new(),
+            allow_scripts: false,
             limits: faas::FunctionLimits::default(),
         },
         source: management::Source::Files(vec![management::SourceFile {

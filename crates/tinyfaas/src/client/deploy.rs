@@ -77,6 +77,9 @@ fn query(args: &Deploy) -> Vec<String> {
     if args.network {
         add("network", "true".to_owned());
     }
+    if args.allow_scripts {
+        add("allow_scripts", "true".to_owned());
+    }
     for host in &args.allow_host {
         add("allow_host", host.clone());
     }
@@ -89,10 +92,11 @@ fn from_url(args: &Deploy, api: &Api) -> Result<()> {
         bail!("say the runtime of what is at the URL with --env");
     };
     let has_limits = args.memory.is_some() || args.cpu.is_some() || args.deadline.is_some();
-    if has_limits || args.network || !args.allow_host.is_empty() {
+    let has_rights = args.network || args.allow_scripts || !args.allow_host.is_empty();
+    if has_limits || has_rights {
         bail!(
-            "--memory, --cpu, --deadline, --network and --allow-host are not for URLs; download \
-             the archive and deploy it"
+            "--memory, --cpu, --deadline, --network, --allow-host and --allow-scripts are not for \
+             URLs; download the archive and deploy it"
         );
     }
     let name = match &args.name {

@@ -74,6 +74,9 @@ pub(crate) fn describe(args: &Named) -> Result<()> {
     row("code", &size)?;
     row("variables", &joined(&function["envs"], ", "))?;
     row("network", &text(&function["network"]))?;
+    if function["allow_scripts"].as_bool() == Some(true) {
+        row("install scripts", "allowed")?;
+    }
     let hosts = function["allow_hosts"].as_array();
     if let Some(hosts) = hosts.filter(|hosts| !hosts.is_empty()) {
         let hosts: Vec<String> = hosts.iter().map(text).collect();

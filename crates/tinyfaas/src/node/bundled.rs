@@ -103,6 +103,7 @@ async fn deploy_one(
         envs: Vec::new(),
         network: false,
         allow_hosts: Vec::new(),
+        allow_scripts: false,
         limits,
     };
     let source = Source::Files(example.sources());
