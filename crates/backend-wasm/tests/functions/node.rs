@@ -83,6 +83,7 @@ impl Node {
             envs: vec![("GREETING".to_owned(), "hello".to_owned())],
             network: false,
             allow_hosts: self.allow_hosts.clone(),
+            allow_scripts: false,
             limits: self.limits.clone(),
         };
         let package = Package {
