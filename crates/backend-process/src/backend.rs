@@ -6,24 +6,25 @@ use crate::handler::Template;
 use crate::interpreter::{Finder, Interpreter, Interpreters};
 use crate::process::Sandbox;
 use crate::report;
-use crate::sandbox::SandboxMode;
 use crate::sandbox::cgroup::Cgroups;
 use crate::sandbox::spawner::Spawner;
+use crate::sandbox::{LANDLOCK_STEP, SandboxMode, Walls};
 use crate::shims::Shims;
-use faas::{Backend, BackendReport, BoxFuture, Handler, Limits, Package, PrepareError};
+use crate::users::{self, HOST_ID_FIRST, HostIds};
+use faas::{Backend, BackendReport, BoxFuture, Handler, Limits, Package, PrepareError, Runtime};
 use handler_protocol::Spawn;
 use handler_protocol::supervisor::{Identity, start_all};
 use std::io;
-use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
 
-/// The first of the host's user ids that functions get when tinyFaaS runs as root, one each. It
-/// is above every range that Linux distributions and systemd hand out.
-const HOST_ID_FIRST: u32 = 1_900_000_000;
-const HOST_ID_COUNT: u32 = 1_000_000;
+/// Folders of the data directory on the way to what functions and builds read, beside that of code.
+const OPEN_FOLDERS: [&str; 4] = ["builds/results", "builds/staging", "scratch", "shims"];
+
 /// Where the backend lives and how it isolates.
 #[derive(Debug, Clone)]
 pub struct Options {
@@ -33,6 +34,9 @@ pub struct Options {
     pub limits: Arc<Limits>,
     /// How far handlers are isolated.
     pub sandbox: SandboxMode,
+    /// Whether reduced isolation may go on where the kernel has no Landlock, which leaves the files
+    /// of this host open to functions.
+    pub may_lack_landlock: bool,
     /// Which interpreters to use.
     pub interpreters: Interpreters,
 }
@@ -48,6 +52,21 @@ pub enum StartError {
         /// What the system said.
         source: io::Error,
     },
+    /// Reduced isolation would leave the host's files open.
+    #[error(
+        "this kernel has no Landlock, and without namespaces nothing else keeps functions from \
+         this host's files. Start the kernel with lsm=landlock,… (Linux 5.13 or newer), or accept \
+         that with --accept-no-landlock"
+    )]
+    NoLandlock,
+    /// Functions, which are users of their own, could not reach their code.
+    #[error(
+        "with --sandbox reduced each function is a user of its own, and others than root may not \
+         enter {}, above the data directory. Choose another with --data-dir, such as \
+         /var/lib/tinyfaas",
+        .0.display()
+    )]
+    OutOfReach(PathBuf),
     /// This host does not let us isolate handlers.
     #[error(
         "this host does not let tinyFaaS isolate functions ({reason}). {}",
@@ -77,8 +96,11 @@ pub(crate) struct Node {
     pub(crate) build_turns: Semaphore,
     /// Writable folders of handlers in reduced isolation.
     pub(crate) scratch: PathBuf,
-    is_root: bool,
-    next_host_id: AtomicU32,
+    /// What a sandbox of this node has shown to have.
+    pub(crate) walls: OnceLock<Walls>,
+    data_dir: PathBuf,
+    /// None where tinyFaaS is not root, and functions are the user that it is.
+    host_ids: Option<HostIds>,
     next_handler: AtomicU64,
 }
 
@@ -91,13 +113,100 @@ impl Node {
 
     /// The host's user that builds are.
     pub(crate) fn build_id(&self) -> Option<u32> {
-        (self.is_root && self.mode == SandboxMode::Full).then_some(HOST_ID_FIRST)
+        self.host_ids.as_ref().map(|_| HOST_ID_FIRST)
     }
 
     /// A user of the host for a function, which no other has.
     fn function_id(&self) -> Option<u32> {
-        let number = self.next_host_id.fetch_add(1, Ordering::Relaxed) % HOST_ID_COUNT;
-        self.build_id().map(|first| first + 1 + number)
+        self.host_ids.as_ref().map(HostIds::next)
+    }
+
+    /// Lets functions, by their group, enter the folders on the way to what they read: without
+    /// namespaces they get there by the host's own paths.
+    fn let_in_everywhere(&self, code: &Path) -> io::Result<()> {
+        if self.mode == SandboxMode::Full || self.host_ids.is_none() {
+            return Ok(());
+        }
+        let ours = OPEN_FOLDERS.map(|name| self.data_dir.join(name).join("x"));
+        let paths = ours.iter().map(PathBuf::as_path).chain([code]);
+        paths
+            .into_iter()
+            .try_for_each(|path| users::let_in(&self.data_dir, path))
+    }
+
+    /// An interpreter in somebody's home is of no use to another user of the host.
+    fn check_reach(&self, runtime: Runtime, executable: &Path) -> Result<(), PrepareError> {
+        let is_bound = self.mode == SandboxMode::Full || self.host_ids.is_none();
+        match users::closed_above(executable).filter(|_| !is_bound) {
+            None => Ok(()),
+            Some(closed) => Err(PrepareError::Runtime(format!(
+                "the runtime {runtime}: {} lies in {}, which users other than root may not enter; \
+                 with --sandbox reduced each function is a user of its own: name another with \
+                 --{runtime}",
+                executable.display(),
+                closed.display()
+            ))),
+        }
+    }
+
+    /// Takes back what functions without namespaces were allowed.
+    fn shut_out(&self) {
+        if self.mode == SandboxMode::Reduced && self.host_ids.is_some() {
+            let private = std::fs::Permissions::from_mode(0o700);
+            // The next start does it too.
+            drop(std::fs::set_permissions(&self.data_dir, private));
+        }
+    }
+
+    async fn set_up(options: Options) -> Result<Self, StartError> {
+        let Options {
+            data_dir,
+            limits,
+            sandbox: mode,
+            may_lack_landlock,
+            interpreters,
+        } = options;
+        let io = |what| move |source| StartError::Io { what, source };
+        let host_ids = rustix::process::geteuid().is_root().then(HostIds::new);
+        if let Some(closed) = users::closed_above(&data_dir)
+            && host_ids.is_some()
+            && mode == SandboxMode::Reduced
+        {
+            return Err(StartError::OutOfReach(closed));
+        }
+        let scratch = data_dir.join("scratch");
+        if scratch.exists() {
+            std::fs::remove_dir_all(&scratch)
+                .map_err(io("empty the folder for temporary files"))?;
+        }
+        std::fs::create_dir_all(&scratch).map_err(io("make a folder for temporary files"))?;
+        let build_id = host_ids.as_ref().map(|_| HOST_ID_FIRST);
+        let cache = Cache::open(&data_dir.join("builds"), build_id, &limits);
+        let shims = Shims::write(&data_dir.join("shims"));
+        // It may have to end what was left behind.
+        let cgroups = tokio::task::spawn_blocking(Cgroups::set_up).await;
+        let cgroups = cgroups.map_err(|failed| io("set up cgroups")(io::Error::other(failed)))?;
+        let spawner = Spawner::start(cgroups.folders());
+        Ok(Self {
+            mode,
+            sandbox: Sandbox {
+                spawner: spawner.map_err(io("start the spawner thread"))?,
+                cgroups: Arc::new(cgroups),
+                group: HOST_ID_FIRST,
+                may_lack_landlock,
+                tracker: TaskTracker::new(),
+            },
+            finder: Finder::new(interpreters),
+            cache: cache.map_err(io("open the cache of builds"))?,
+            shims: shims.map_err(io("write the shims"))?,
+            build_turns: Semaphore::new(limits.builds_at_once_max),
+            scratch,
+            walls: OnceLock::new(),
+            data_dir,
+            host_ids,
+            next_handler: AtomicU64::new(1),
+            limits,
+        })
     }
 
     /// What a failed start means and what to do about it.
@@ -115,45 +224,15 @@ impl ProcessBackend {
     /// # Errors
     /// Where the host forbids the isolation that was asked for, or a folder can't be made.
     pub async fn start(options: Options) -> Result<Arc<Self>, StartError> {
-        let Options {
-            data_dir,
-            limits,
-            sandbox: mode,
-            interpreters,
-        } = options;
-        let io = |what| move |source| StartError::Io { what, source };
-        let is_root = rustix::process::geteuid().is_root();
-        let build_id = (is_root && mode == SandboxMode::Full).then_some(HOST_ID_FIRST);
-        let scratch = data_dir.join("scratch");
-        if scratch.exists() {
-            std::fs::remove_dir_all(&scratch)
-                .map_err(io("empty the folder for temporary files"))?;
-        }
-        std::fs::create_dir_all(&scratch).map_err(io("make a folder for temporary files"))?;
-        let cache = Cache::open(&data_dir.join("builds"), build_id, &limits);
-        let shims = Shims::write(&data_dir.join("shims"));
-        let node = Node {
-            mode,
-            sandbox: Sandbox {
-                spawner: Spawner::start().map_err(io("start the spawner thread"))?,
-                cgroups: Arc::new(Cgroups::set_up()),
-                tracker: TaskTracker::new(),
-            },
-            finder: Finder::new(interpreters),
-            cache: cache.map_err(io("open the cache of builds"))?,
-            shims: shims.map_err(io("write the shims"))?,
-            build_turns: Semaphore::new(limits.builds_at_once_max),
-            scratch,
-            is_root,
-            next_host_id: AtomicU32::new(0),
-            next_handler: AtomicU64::new(1),
-            limits,
-        };
-        report::try_sandbox(&node)
-            .await
-            .map_err(|error| StartError::NoIsolation {
-                reason: error.to_string(),
-            })?;
+        let node = Node::set_up(options).await?;
+        let walls = report::try_sandbox(&node).await;
+        let walls = walls.map_err(|error| match error.to_string() {
+            step if step.starts_with(LANDLOCK_STEP) && node.mode == SandboxMode::Reduced => {
+                StartError::NoLandlock
+            }
+            reason => StartError::NoIsolation { reason },
+        })?;
+        node.walls.get_or_init(|| walls);
         Ok(Arc::new(Self {
             node: Arc::new(node),
         }))
@@ -166,6 +245,11 @@ impl ProcessBackend {
         let node = &self.node;
         package.check_code()?;
         let interpreter = node.finder.find(package.spec.runtime).await?;
+        if let Some(found) = &interpreter {
+            node.check_reach(package.spec.runtime, &found.executable)?;
+        }
+        node.let_in_everywhere(&package.code)
+            .map_err(|error| node.explain(&package, &error))?;
         let built = dependencies::install(node, &package, interpreter.as_ref()).await?;
         let spawn: Arc<dyn Spawn> = Arc::new(self.template(&package, interpreter, built));
         let spec = &package.spec;
@@ -215,6 +299,7 @@ impl Backend for ProcessBackend {
             self.node.sandbox.tracker.close();
             self.node.sandbox.tracker.wait().await;
             self.node.sandbox.cgroups.tear_down();
+            self.node.shut_out();
         })
     }
 }

@@ -108,6 +108,7 @@ impl Template {
             SandboxMode::Reduced => {
                 let tmp = self.scratch(id).unwrap_or_default();
                 std::fs::create_dir_all(&tmp)?;
+                std::os::unix::fs::chown(&tmp, self.host_id, self.host_id)?;
                 Ok(Places {
                     code: self.package.code.clone(),
                     shim: self.node.shims.folder().to_owned(),

@@ -14,6 +14,7 @@ mod recipe;
 mod report;
 mod sandbox;
 mod shims;
+mod users;
 
 pub use backend::{Options, ProcessBackend, StartError};
 pub use interpreter::Interpreters;

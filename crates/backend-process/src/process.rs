@@ -3,7 +3,7 @@
 use crate::output::{self, Target};
 use crate::sandbox::cgroup::{Cgroup, Cgroups};
 use crate::sandbox::spawner::{Launch, Launched, Spawner};
-use crate::sandbox::{Plan, SandboxMode, watch};
+use crate::sandbox::{HostUser, Plan, SandboxMode, watch};
 use faas::{BoxFuture, FunctionLimits, LogStream};
 use handler_protocol::Process;
 use rustix::process::{
@@ -28,6 +28,10 @@ const LAST_OUTPUT: Duration = Duration::from_millis(200);
 pub(crate) struct Sandbox {
     pub(crate) spawner: Spawner,
     pub(crate) cgroups: Arc<Cgroups>,
+    /// The group of the host that may enter the folders of code.
+    pub(crate) group: u32,
+    /// Whether reduced isolation may go on where the kernel has no Landlock.
+    pub(crate) may_lack_landlock: bool,
     /// Holds the tasks that wait for processes whose owner has gone.
     pub(crate) tracker: TaskTracker,
 }
@@ -47,13 +51,31 @@ pub(crate) struct Order<'a> {
 impl Sandbox {
     /// Starts a process. Dropping the future, or an error, leaves nothing running.
     pub(crate) async fn start(&self, order: Order<'_>) -> io::Result<SandboxedProcess> {
+        self.start_with(order, false).await
+    }
+
+    /// Starts a process that first prints the [`Walls`](crate::sandbox::Walls) around it.
+    pub(crate) async fn start_telling(&self, order: Order<'_>) -> io::Result<SandboxedProcess> {
+        self.start_with(order, true).await
+    }
+
+    async fn start_with(
+        &self,
+        order: Order<'_>,
+        tells_walls: bool,
+    ) -> io::Result<SandboxedProcess> {
         let cgroup = self.cgroups.make(order.limits)?;
         let (stdout, their_stdout) = output::pipe()?;
         let (stderr, their_stderr) = output::pipe()?;
         let is_reduced = order.plan.mode == SandboxMode::Reduced;
         let launch = Launch {
             plan: order.plan,
-            host_id: order.host_id,
+            host_user: order.host_id.map(|id| HostUser {
+                id,
+                group: self.group,
+            }),
+            may_lack_landlock: self.may_lack_landlock,
+            tells_walls,
             cgroup: cgroup
                 .as_ref()
                 .map(Cgroup::to_be_born_into)

@@ -3,7 +3,7 @@
 use crate::backend::Node;
 use crate::output::Target;
 use crate::process::Order;
-use crate::sandbox::{Plan, Program, SandboxMode};
+use crate::sandbox::{Plan, Program, SandboxMode, Walls};
 use faas::{
     BackendReport, FunctionLimits, FunctionLog, Isolation, PrepareError, Runtime, RuntimeReport,
 };
@@ -39,9 +39,10 @@ pub(crate) fn fix() -> String {
     )
 }
 
-/// Makes a sandbox and runs `true` in it.
-pub(crate) async fn try_sandbox(node: &Node) -> io::Result<()> {
+/// Makes a sandbox and runs `true` in it; tells what walls it had.
+pub(crate) async fn try_sandbox(node: &Node) -> io::Result<Walls> {
     let limits = FunctionLimits::default();
+    let log = Arc::new(FunctionLog::new(&node.limits));
     let order = Order {
         plan: Plan {
             mode: node.mode,
@@ -64,16 +65,15 @@ pub(crate) async fn try_sandbox(node: &Node) -> io::Result<()> {
         scratch: None,
         protocol: File::open("/dev/null")?.into(),
         output: Target {
-            log: Arc::new(FunctionLog::new(&node.limits)),
+            log: Arc::clone(&log),
             handler: "check".into(),
         },
     };
-    let exit = node.sandbox.start(order).await?.ended().await;
-    if exit.is_success {
-        Ok(())
-    } else {
-        Err(io::Error::other(exit.text))
+    let exit = node.sandbox.start_telling(order).await?.ended().await;
+    if !exit.is_success {
+        return Err(io::Error::other(exit.text));
     }
+    Ok(serde_json::from_str(&log.last_text("check", 1))?)
 }
 
 /// What this host allows and which runtimes it has.
@@ -122,18 +122,14 @@ fn isolation(node: &Node) -> Vec<Isolation> {
         "off by --sandbox reduced: functions see the host's processes; leave it out to have them"
             .into()
     };
-    let is_root = rustix::process::geteuid().is_root();
-    let own_user = if is_root && is_full {
+    let has_users = node.build_id().is_some();
+    let own_user = if has_users {
         "a user of the host for each function".to_owned()
     } else {
         "functions share the user of tinyfaas on the host; run it as root to give each its own"
             .into()
     };
-    let landlock = landlock_version();
-    let landlock_detail = match landlock {
-        Some(version) => format!("version {version}"),
-        None => "not in this kernel; start it with lsm=landlock,… (Linux 5.13 or newer)".into(),
-    };
+    let landlock = node.walls.get().and_then(|walls| walls.landlock);
     let cgroups = &node.sandbox.cgroups;
     vec![
         Isolation {
@@ -143,7 +139,7 @@ fn isolation(node: &Node) -> Vec<Isolation> {
         },
         Isolation {
             name: "own user",
-            is_on: is_root && is_full,
+            is_on: has_users,
             detail: own_user,
         },
         Isolation {
@@ -154,7 +150,7 @@ fn isolation(node: &Node) -> Vec<Isolation> {
         Isolation {
             name: "landlock",
             is_on: landlock.is_some(),
-            detail: landlock_detail,
+            detail: landlock_detail(landlock, node.mode),
         },
         Isolation {
             name: "seccomp",
@@ -164,15 +160,45 @@ fn isolation(node: &Node) -> Vec<Isolation> {
     ]
 }
 
-fn landlock_version() -> Option<i32> {
-    use landlock::{ABI, Access, AccessFs, CompatLevel, Compatible, Ruleset, RulesetAttr};
-    let versions = [ABI::V6, ABI::V5, ABI::V4, ABI::V3, ABI::V2, ABI::V1];
-    let works = |abi: &ABI| {
-        let ruleset = Ruleset::default().set_compatibility(CompatLevel::HardRequirement);
-        ruleset
-            .handle_access(AccessFs::from_all(*abi))
-            .and_then(landlock::Ruleset::create)
-            .is_ok()
+/// What the Landlock that sandboxes have shown to have leaves open, where nothing else is before it.
+fn landlock_detail(version: Option<u32>, mode: SandboxMode) -> String {
+    let Some(version) = version else {
+        return "not in this kernel; start it with lsm=landlock,… (Linux 5.13 or newer)".into();
     };
-    versions.into_iter().find(works).map(|abi| abi as i32)
+    let tcp = "TCP ports of this host (Linux 6.7 has them)";
+    let sockets = "abstract Unix sockets and signals of this host (Linux 6.12 has them)";
+    let open = match (mode, version) {
+        (SandboxMode::Full, _) | (SandboxMode::Reduced, 6..) => {
+            return format!("version {version}");
+        }
+        (SandboxMode::Reduced, 4..6) => sockets.to_owned(),
+        (SandboxMode::Reduced, _) => format!("{tcp}, {sockets}"),
+    };
+    format!("version {version}, which has no rules for {open}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_an_older_landlock_leaves_open_is_told_where_nothing_else_closes_it() {
+        let check = |version, mode, expected: &str| {
+            let detail = landlock_detail(version, mode);
+            assert!(detail.starts_with(expected), "{detail}");
+        };
+        check(Some(2), SandboxMode::Full, "version 2");
+        check(None, SandboxMode::Full, "not in this kernel");
+        check(
+            Some(2),
+            SandboxMode::Reduced,
+            "version 2, which has no rules for TCP",
+        );
+        check(
+            Some(5),
+            SandboxMode::Reduced,
+            "version 5, which has no rules for abstract",
+        );
+        assert_eq!(landlock_detail(Some(6), SandboxMode::Reduced), "version 6");
+    }
 }

@@ -12,7 +12,9 @@ mod root;
 pub(crate) mod spawner;
 mod sys;
 mod syscalls;
+mod warden;
 
+pub(crate) use confine::{LANDLOCK_STEP, Walls};
 pub(crate) use sys::watch;
 
 use serde::{Deserialize, Serialize};
@@ -28,6 +30,26 @@ pub enum SandboxMode {
     Full,
     /// Landlock, seccomp and resource limits only, for hosts that forbid user namespaces.
     Reduced,
+}
+
+/// What a launcher is told: what to do, and by whose rights.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Handover {
+    pub(crate) plan: Plan,
+    /// Whom to become, where no user namespace has a user of its own.
+    pub(crate) host_user: Option<HostUser>,
+    /// Whether reduced isolation may go on where the kernel has no Landlock.
+    pub(crate) may_lack_landlock: bool,
+    /// Whether to print its walls before the program is executed.
+    pub(crate) tells_walls: bool,
+}
+
+/// A user of the host that only one function is, and the group of those who may enter the folders
+/// of code.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct HostUser {
+    pub(crate) id: u32,
+    pub(crate) group: u32,
 }
 
 /// Everything that a launcher is to do.

@@ -188,6 +188,7 @@ async fn processes(config: &Config, limits: &Arc<Limits>) -> Result<Arc<dyn Back
         data_dir: config.data_dir.clone(),
         limits: Arc::clone(limits),
         sandbox,
+        may_lack_landlock: config.may_lack_landlock,
         interpreters: Interpreters {
             nodejs: config.nodejs.clone(),
             python3: config.python3.clone(),

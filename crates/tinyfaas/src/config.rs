@@ -45,6 +45,10 @@ pub(crate) struct Settings {
     /// How handlers are isolated [default: full]
     #[arg(long, value_enum)]
     pub(crate) sandbox: Option<Sandbox>,
+    /// With --sandbox reduced, go on where the kernel has no Landlock and nothing keeps functions
+    /// from this host's files
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub(crate) accept_no_landlock: Option<bool>,
     /// What runs handlers [default: process]
     #[arg(long, value_enum)]
     pub(crate) backend: Option<BackendName>,
@@ -127,6 +131,7 @@ pub(crate) struct Config {
     pub(crate) is_token_wanted: bool,
     pub(crate) is_management_insecure: bool,
     pub(crate) sandbox: Sandbox,
+    pub(crate) may_lack_landlock: bool,
     pub(crate) backend: BackendName,
     pub(crate) nodejs: Option<PathBuf>,
     pub(crate) python3: Option<PathBuf>,
@@ -169,6 +174,7 @@ impl Settings {
             token_file: self.token_file.or(other.token_file),
             insecure_management: self.insecure_management.or(other.insecure_management),
             sandbox: self.sandbox.or(other.sandbox),
+            accept_no_landlock: self.accept_no_landlock.or(other.accept_no_landlock),
             backend: self.backend.or(other.backend),
             nodejs: self.nodejs.or(other.nodejs),
             python3: self.python3.or(other.python3),
@@ -209,6 +215,7 @@ impl Settings {
             token_file: path("token-file"),
             insecure_management: boolean("insecure-management")?,
             sandbox: choice(text("sandbox"))?,
+            accept_no_landlock: boolean("accept-no-landlock")?,
             backend: choice(text("backend"))?,
             nodejs: path("nodejs"),
             python3: path("python3"),
@@ -280,6 +287,7 @@ impl Settings {
             token_file: self.token_file.unwrap_or_else(|| data_dir.join("token")),
             is_management_insecure: self.insecure_management.unwrap_or(false),
             sandbox: self.sandbox.unwrap_or(Sandbox::Full),
+            may_lack_landlock: self.accept_no_landlock.unwrap_or(false),
             backend: self.backend.unwrap_or(BackendName::Process),
             nodejs: self.nodejs,
             python3: self.python3,

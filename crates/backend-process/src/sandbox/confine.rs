@@ -4,12 +4,17 @@ use super::launcher::{Failure, Step};
 use super::{Plan, SandboxMode};
 use caps::CapSet;
 use landlock::{
-    ABI, Access, AccessFs, AccessNet, BitFlags, CompatLevel, Compatible, PathBeneath, PathFd,
-    Ruleset, RulesetAttr, RulesetCreatedAttr, RulesetError, Scope,
+    ABI, Access, AccessFs, AccessNet, BitFlags, CompatLevel, Compatible, LandlockStatus,
+    PathBeneath, PathFd, Ruleset, RulesetAttr, RulesetCreatedAttr, RulesetError, RulesetStatus,
+    Scope,
 };
 use rustix::process::{Resource, Rlimit, setrlimit};
+use serde::{Deserialize, Serialize};
 use std::io;
 use std::path::Path;
+
+/// How a launcher that could not wall off files names the step.
+pub(crate) const LANDLOCK_STEP: &str = "Landlock";
 
 /// The newest Landlock whose rights are used; older kernels give what they have.
 const LANDLOCK_ABI: ABI = ABI::V6;
@@ -101,18 +106,22 @@ pub(crate) fn drop_capabilities() -> Result<(), Failure> {
     Ok(())
 }
 
+/// What a confined process found out about its own walls.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Walls {
+    /// The version of Landlock that is enforced; none where this kernel enforces nothing.
+    pub(crate) landlock: Option<u32>,
+}
+
 /// Restricts what paths, TCP ports, abstract sockets and signals are in reach, as far as this
-/// kernel's Landlock goes. Where there are namespaces, it is a second wall behind them.
-pub(crate) fn restrict_paths(plan: &Plan) -> Result<(), Failure> {
-    let rules = || -> Result<(), RulesetError> {
-        let level = match plan.mode {
-            SandboxMode::Full => CompatLevel::BestEffort,
-            SandboxMode::Reduced => CompatLevel::SoftRequirement,
-        };
+/// kernel's Landlock goes: a right that it does not know leaves the others as they are. Where there
+/// are namespaces, it is a second wall behind them; where there are none, it must at least wall off
+/// files, unless `may_lack_landlock`.
+pub(crate) fn restrict_paths(plan: &Plan, may_lack_landlock: bool) -> Result<Walls, Failure> {
+    let rules = || -> Result<Walls, RulesetError> {
         let mut ruleset = Ruleset::default()
-            .set_compatibility(level)
-            .handle_access(AccessFs::from_all(LANDLOCK_ABI))?
             .set_compatibility(CompatLevel::BestEffort)
+            .handle_access(AccessFs::from_all(LANDLOCK_ABI))?
             .scope(Scope::AbstractUnixSocket | Scope::Signal)?;
         if !plan.has_network {
             ruleset = ruleset.handle_access(AccessNet::BindTcp | AccessNet::ConnectTcp)?;
@@ -124,10 +133,22 @@ pub(crate) fn restrict_paths(plan: &Plan) -> Result<(), Failure> {
                 created = created.add_rule(PathBeneath::new(fd, access))?;
             }
         }
-        created.restrict_self()?;
-        Ok(())
+        let status = created.restrict_self()?;
+        let landlock = match (status.ruleset, status.landlock) {
+            (RulesetStatus::NotEnforced, _)
+            | (_, LandlockStatus::NotEnabled | LandlockStatus::NotImplemented) => None,
+            // Files are what its first version has.
+            (_, LandlockStatus::Available { effective_abi, .. }) => {
+                u32::try_from(effective_abi as i32).ok()
+            }
+        };
+        Ok(Walls { landlock })
     };
-    rules().map_err(io::Error::other).step("Landlock")
+    let walls = rules().map_err(io::Error::other).step(LANDLOCK_STEP)?;
+    if plan.mode == SandboxMode::Reduced && walls.landlock.is_none() && !may_lack_landlock {
+        return Err(io::Error::from(io::ErrorKind::Unsupported)).step(LANDLOCK_STEP);
+    }
+    Ok(walls)
 }
 
 fn allowed_paths(plan: &Plan) -> Vec<(&Path, BitFlags<AccessFs>)> {
@@ -136,7 +157,8 @@ fn allowed_paths(plan: &Plan) -> Vec<(&Path, BitFlags<AccessFs>)> {
     let writable = plan.binds.iter().filter(|bind| bind.is_writable);
     match plan.mode {
         SandboxMode::Full => {
-            let mut paths = vec![(Path::new("/"), read), (Path::new("/tmp"), all)];
+            let mut paths = vec![(Path::new("/"), read)];
+            paths.extend(["/tmp", "/dev/shm"].map(|path| (Path::new(path), all)));
             paths.push((Path::new("/dev"), AccessFs::from_file(LANDLOCK_ABI)));
             paths.push((Path::new("/proc"), read | AccessFs::WriteFile));
             paths.extend(writable.map(|bind| (bind.target.as_path(), all)));

@@ -1,7 +1,9 @@
 //! The launcher: a fresh process of one thread that turns itself into a sandboxed program.
 
-use super::sys::{CONTROL_FD, LAUNCHER_ARG0, PROTOCOL_FD, take_inherited};
-use super::{INNER_ID, Plan, Program, SandboxMode, confine, root, syscalls};
+use super::sys::{
+    CONTROL_FD, LAUNCHER_ARG0, PROTOCOL_FD, WARDEN_ARG0, take_inherited, unshare_cgroup,
+};
+use super::{Handover, INNER_ID, Program, SandboxMode, confine, root, syscalls, warden};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::Timespec;
 use rustix::io::FdFlags;
@@ -14,13 +16,18 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, ExitCode};
 
-/// Runs the launcher where this process was started as one, and does not return then unless it
-/// fails or the binary shim has ended.
+/// Runs the launcher or the warden where this process was started as one, and does not return then
+/// unless it fails, the binary shim has ended, or the warden has nothing to wait for any more.
 ///
 /// It must be called first thing in `main`: the process may have only one thread.
 #[must_use]
 pub fn launcher_main() -> Option<ExitCode> {
-    let arg0 = std::env::args_os().next()?;
+    let mut args = std::env::args_os();
+    let arg0 = args.next()?;
+    if arg0.as_encoded_bytes() == WARDEN_ARG0.to_bytes() {
+        let ended = warden::run(args.map(Into::into));
+        return Some(ended.map_or(ExitCode::FAILURE, |()| ExitCode::SUCCESS));
+    }
     if arg0.as_encoded_bytes() != LAUNCHER_ARG0.to_bytes() {
         return None;
     }
@@ -65,24 +72,41 @@ impl<T, E: Into<io::Error>> Step<T> for Result<T, E> {
 /// shim.
 fn launch(control: &mut File) -> Result<BinaryShim, Failure> {
     rustix::io::fcntl_setfd(&*control, FdFlags::CLOEXEC).step("control channel")?;
-    let plan = read_plan(control)?;
+    let Handover {
+        plan,
+        host_user,
+        may_lack_landlock,
+        tells_walls,
+    } = read_handover(control)?;
     confine::prefer_for_out_of_memory();
     match plan.mode {
         SandboxMode::Full => {
+            // After the parent has put this process into its cgroup, which then is all it sees.
+            unshare_cgroup().step("cgroup namespace")?;
             let trees = root::open(&plan)?;
-            become_inner_user()?;
+            become_user(&[], INNER_ID)?;
             die_with_parent(control)?;
             root::build(&plan, &trees)?;
         }
-        SandboxMode::Reduced => die_with_parent(control)?,
+        SandboxMode::Reduced => {
+            if let Some(user) = host_user {
+                become_user(&[user.group], user.id)?;
+            }
+            die_with_parent(control)?;
+        }
     }
     std::env::set_current_dir(&plan.working_dir).step("working folder")?;
     confine::limit_resources(&plan)?;
     rustix::process::setsid().step("session")?;
     confine::drop_capabilities()?;
     rustix::thread::set_no_new_privs(true).step("no new privileges")?;
-    confine::restrict_paths(&plan)?;
-    syscalls::restrict()?;
+    let walls = confine::restrict_paths(&plan, may_lack_landlock)?;
+    syscalls::restrict(plan.mode, walls)?;
+    if tells_walls {
+        let told = serde_json::to_vec(&walls).map_err(io::Error::from);
+        let told = told.and_then(|text| io::stdout().write_all(&text));
+        told.and_then(|()| io::stdout().flush()).step("walls")?;
+    }
     match plan.program {
         Program::Execute { path, args } => {
             match execute(&path, &args, plan.envs).step("execute")? {}
@@ -91,7 +115,7 @@ fn launch(control: &mut File) -> Result<BinaryShim, Failure> {
     }
 }
 
-fn read_plan(control: &mut File) -> Result<Plan, Failure> {
+fn read_handover(control: &mut File) -> Result<Handover, Failure> {
     let mut text = Vec::new();
     control.read_to_end(&mut text).step("plan")?;
     if text.is_empty() {
@@ -105,11 +129,15 @@ fn read_plan(control: &mut File) -> Result<Plan, Failure> {
 
 /// Leaves the user that tinyFaaS is. The capabilities in the user namespace stay until they are
 /// dropped.
-fn become_inner_user() -> Result<(), Failure> {
+fn become_user(groups: &[u32], id: u32) -> Result<(), Failure> {
+    let groups: Vec<_> = groups.iter().map(|&group| Gid::from_raw(group)).collect();
+    let left = rustix::thread::set_thread_groups(&groups);
     // Only root may leave its groups; for anyone else setgroups is off, as the kernel demands.
-    let _may_be_off = rustix::thread::set_thread_groups(&[]);
-    let gid = Gid::from_raw(INNER_ID);
-    let uid = Uid::from_raw(INNER_ID);
+    if !groups.is_empty() {
+        left.step("groups")?;
+    }
+    let gid = Gid::from_raw(id);
+    let uid = Uid::from_raw(id);
     rustix::thread::set_keep_capabilities(true).step("keeping capabilities")?;
     rustix::thread::set_thread_res_gid(gid, gid, gid).step("group")?;
     rustix::thread::set_thread_res_uid(uid, uid, uid).step("user")

@@ -40,14 +40,30 @@ const ETC_NETWORK: [&str; 2] = ["hosts", "resolv.conf"];
 const DEVICES: [&str; 5] = ["null", "zero", "full", "random", "urandom"];
 
 /// What `/proc` tells of the kernel beside processes, and no function needs.
-const PROC_HIDDEN: [&str; 6] = [
+const PROC_HIDDEN: [&str; 18] = [
+    // Names the host's disks, and whatever was put there, secrets of installers included.
+    "cmdline",
+    "config.gz",
+    "diskstats",
+    "interrupts",
+    "iomem",
+    "ioports",
+    "kallsyms",
     "kcore",
-    "keys",
     "key-users",
+    "keys",
+    "kmsg",
+    "latency_stats",
+    "modules",
+    "partitions",
     "sched_debug",
+    "swaps",
     "sysrq-trigger",
     "timer_list",
 ];
+
+/// The name of every sandbox's host; the machine's own says whose it is.
+const HOST_NAME: &str = "function";
 
 const ROOT_OPTIONS: &str = "size=1m,nr_inodes=1024,mode=755";
 
@@ -157,6 +173,9 @@ pub(crate) fn build(plan: &Plan, taken: &Trees) -> Result<(), Failure> {
         plan.tmp_files_max + 1
     );
     mount_tmpfs(&tmp, &format!("{STAGE}/tmp")).step("/tmp")?;
+    // What POSIX semaphores and shared memory are made of, multiprocessing's among them.
+    fs::create_dir(Path::new(STAGE).join("dev/shm")).step("/dev/shm")?;
+    mount_tmpfs(&tmp, &format!("{STAGE}/dev/shm")).step("/dev/shm")?;
     for tree in &taken.trees {
         attach(tree).step("binding")?;
     }
@@ -169,6 +188,7 @@ pub(crate) fn build(plan: &Plan, taken: &Trees) -> Result<(), Failure> {
         symlink(destination, Path::new(STAGE).join("dev").join(link)).step("/dev")?;
     }
     mount_proc().step("/proc")?;
+    rustix::system::sethostname(HOST_NAME.as_bytes()).step("host name")?;
     let read_only = MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NODEV | MountFlags::BIND;
     mount_remount(STAGE, read_only, "").step("read-only root")?;
     enter().step("new root")
@@ -206,6 +226,7 @@ fn make_etc(plan: &Plan, copies: &[(PathBuf, Vec<u8>)]) -> io::Result<()> {
     if !plan.has_network {
         fs::write(etc.join("hosts"), "127.0.0.1 localhost\n::1 localhost\n")?;
     }
+    fs::write(etc.join("hostname"), format!("{HOST_NAME}\n"))?;
     for (path, contents) in copies {
         fs::write(staged(path), contents)?;
     }

@@ -2,7 +2,8 @@
 //! when the *thread* that made it ends (`PR_SET_PDEATHSIG`).
 
 use super::sys::{Cloned, Inherited, clone_launcher};
-use super::{INNER_ID, Plan, SandboxMode};
+use super::warden::Warden;
+use super::{Handover, HostUser, INNER_ID, Plan, SandboxMode};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::fcntl_dupfd_cloexec;
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, pidfd_send_signal, waitid};
@@ -10,6 +11,7 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use tokio::sync::oneshot;
 
@@ -22,7 +24,11 @@ const HIGH_FD: i32 = 10;
 pub(crate) struct Launch {
     pub(crate) plan: Plan,
     /// The user of the host that it is; none for the one that tinyFaaS is.
-    pub(crate) host_id: Option<u32>,
+    pub(crate) host_user: Option<HostUser>,
+    /// Whether reduced isolation may go on where the kernel has no Landlock.
+    pub(crate) may_lack_landlock: bool,
+    /// Whether it prints its walls first.
+    pub(crate) tells_walls: bool,
     /// A cgroup of version 2 to be born into.
     pub(crate) cgroup: Option<OwnedFd>,
     /// Puts the process, by its id, into cgroups of version 1.
@@ -55,8 +61,9 @@ pub(crate) struct Spawner {
 }
 
 impl Spawner {
-    /// Starts the thread.
-    pub(crate) fn start() -> io::Result<Self> {
+    /// Starts the thread, and the warden, which also ends whatever is in the children of these
+    /// cgroups.
+    pub(crate) fn start(cgroups: Vec<PathBuf>) -> io::Result<Self> {
         let (jobs, queue) = sync_channel(QUEUE_MAX);
         let flags = OFlags::PATH | OFlags::CLOEXEC;
         let executable = rustix::fs::open("/proc/self/exe", flags, Mode::empty())?;
@@ -64,7 +71,8 @@ impl Spawner {
             executable: fcntl_dupfd_cloexec(&executable, HIGH_FD)?,
             stdin: fcntl_dupfd_cloexec(File::open("/dev/null")?, HIGH_FD)?,
         };
-        let work = move || serve(&queue, &constant);
+        let mut warden = Warden::start(cgroups)?;
+        let work = move || serve(&queue, &constant, &mut warden);
         std::thread::Builder::new()
             .name("spawner".into())
             .spawn(work)?;
@@ -89,9 +97,9 @@ impl Spawner {
     }
 }
 
-fn serve(queue: &Receiver<Job>, constant: &Constant) {
+fn serve(queue: &Receiver<Job>, constant: &Constant, warden: &mut Warden) {
     while let Ok((launch, reply)) = queue.recv() {
-        if let Err(Ok(unwanted)) = reply.send(start(*launch, constant)) {
+        if let Err(Ok(unwanted)) = reply.send(start(*launch, constant, warden)) {
             // Whoever asked has gone; the pidfd's owner would have killed it.
             kill_and_reap(&unwanted.pidfd);
         }
@@ -104,7 +112,7 @@ fn kill_and_reap(pidfd: &OwnedFd) {
     let _reaped = waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED);
 }
 
-fn start(launch: Launch, constant: &Constant) -> io::Result<Launched> {
+fn start(launch: Launch, constant: &Constant, warden: &mut Warden) -> io::Result<Launched> {
     let (ours, theirs) = UnixStream::pair()?;
     let high = |fd: &OwnedFd| fcntl_dupfd_cloexec(fd, HIGH_FD);
     let protocol = high(&launch.protocol)?;
@@ -121,7 +129,9 @@ fn start(launch: Launch, constant: &Constant) -> io::Result<Launched> {
     };
     let cgroup = launch.cgroup.as_ref().map(AsFd::as_fd);
     let cloned = clone_launcher(namespaces(&launch.plan), cgroup, &inherited)?;
-    match hand_over(&cloned, &launch.plan, launch.host_id, launch.enroll, &ours) {
+    // The launcher waits for its plan, and ends by itself if tinyFaaS ends before.
+    let held = warden.hold(cloned.pidfd.as_fd());
+    match held.and_then(|()| hand_over(&cloned, launch, &ours)) {
         Ok(()) => Ok(Launched {
             pid: cloned.pid,
             pidfd: cloned.pidfd,
@@ -142,8 +152,7 @@ fn namespaces(plan: &Plan) -> u64 {
         | libc::CLONE_NEWNS
         | libc::CLONE_NEWPID
         | libc::CLONE_NEWIPC
-        | libc::CLONE_NEWUTS
-        | libc::CLONE_NEWCGROUP;
+        | libc::CLONE_NEWUTS;
     let flags = if plan.has_network {
         always
     } else {
@@ -152,20 +161,20 @@ fn namespaces(plan: &Plan) -> u64 {
     u64::from(flags.cast_unsigned())
 }
 
-fn hand_over(
-    cloned: &Cloned,
-    plan: &Plan,
-    host_id: Option<u32>,
-    enroll: Option<Box<dyn FnOnce(u32) -> io::Result<()> + Send>>,
-    mut control: &UnixStream,
-) -> io::Result<()> {
-    if let Some(enroll) = enroll {
+fn hand_over(cloned: &Cloned, launch: Launch, mut control: &UnixStream) -> io::Result<()> {
+    if let Some(enroll) = launch.enroll {
         enroll(cloned.pid.as_raw_pid().cast_unsigned())?;
     }
-    if plan.mode == SandboxMode::Full {
-        map_ids(cloned.pid, host_id)?;
+    if launch.plan.mode == SandboxMode::Full {
+        map_ids(cloned.pid, launch.host_user.map(|user| user.id))?;
     }
-    control.write_all(&serde_json::to_vec(plan)?)?;
+    let handover = Handover {
+        plan: launch.plan,
+        host_user: launch.host_user,
+        may_lack_landlock: launch.may_lack_landlock,
+        tells_walls: launch.tells_walls,
+    };
+    control.write_all(&serde_json::to_vec(&handover)?)?;
     control.shutdown(std::net::Shutdown::Write)
 }
 

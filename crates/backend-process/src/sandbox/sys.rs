@@ -6,6 +6,7 @@
 
 use rustix::mount::MountAttrFlags;
 use rustix::process::Pid;
+use rustix::thread::UnshareFlags;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use tokio::io::Interest;
@@ -23,6 +24,9 @@ const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
 
 /// `argv[0]` of a launcher.
 pub(crate) const LAUNCHER_ARG0: &std::ffi::CStr = c"tinyfaas-launcher";
+
+/// `argv[0]` of the warden.
+pub(crate) const WARDEN_ARG0: &std::ffi::CStr = c"tinyfaas-warden";
 
 /// What a launcher inherits. All descriptors are above [`FIRST_FREE_FD`].
 pub(crate) struct Inherited<'a> {
@@ -163,6 +167,21 @@ fn exit_now() -> ! {
 pub(crate) fn take_inherited(fd: RawFd) -> OwnedFd {
     // SAFETY: the launcher's descriptors are set by `clone_launcher`, and each is taken once.
     unsafe { OwnedFd::from_raw_fd(fd) }
+}
+
+/// Makes this process outlive the signals that ask programs to end.
+pub(crate) fn ignore_stop_signals() {
+    for signal in [libc::SIGTERM, libc::SIGINT, libc::SIGHUP, libc::SIGQUIT] {
+        // SAFETY: no handler is installed that could run.
+        unsafe { libc::signal(signal, libc::SIG_IGN) };
+    }
+}
+
+/// Enters a cgroup namespace whose root is the cgroup that this process is in.
+pub(crate) fn unshare_cgroup() -> io::Result<()> {
+    // SAFETY: only `CLONE_FILES` could take descriptors from other threads.
+    unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWCGROUP) }?;
+    Ok(())
 }
 
 /// Sets attributes of a whole mount tree (`mount_setattr(2)`), which rustix does not wrap.

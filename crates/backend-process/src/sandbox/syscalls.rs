@@ -6,6 +6,7 @@
 //! architecture (32-bit on a 64-bit kernel) end the process; x32 numbers are not on the list.
 
 use super::launcher::{Failure, Step};
+use super::{SandboxMode, Walls};
 use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen as Len, SeccompCmpOp as Op, SeccompCondition,
     SeccompFilter, SeccompRule, TargetArch,
@@ -110,9 +111,25 @@ const ALLOWED_HERE: &[i64] = &[
 #[cfg(not(target_arch = "x86_64"))]
 const ALLOWED_HERE: &[i64] = &[libc::SYS_renameat];
 
-/// Kinds of sockets that a function may make. Netlink, packet, vsock, crypto and every other kind
-/// reach into the kernel or the host.
-const SOCKET_FAMILIES: [i32; 3] = [libc::AF_UNIX, libc::AF_INET, libc::AF_INET6];
+/// Families of sockets that a function may make beside Unix ones. Netlink, packet, vsock, crypto and
+/// every other family reach into the kernel or the host.
+const INTERNET_FAMILIES: [i32; 2] = [libc::AF_INET, libc::AF_INET6];
+
+/// Types and protocols of Internet sockets that a function may make: TCP, UDP and ping. MPTCP, SCTP,
+/// DCCP and their like are large parts of the kernel that no function needs and that neither
+/// Landlock nor most firewalls know. SCTP is also the kernel's choice for `SOCK_SEQPACKET`, DCCP for
+/// its own type, so that the type is checked too.
+const INTERNET_SOCKETS: [(i32, i32); 6] = [
+    (libc::SOCK_STREAM, 0),
+    (libc::SOCK_STREAM, libc::IPPROTO_TCP),
+    (libc::SOCK_DGRAM, 0),
+    (libc::SOCK_DGRAM, libc::IPPROTO_UDP),
+    (libc::SOCK_DGRAM, libc::IPPROTO_ICMP),
+    (libc::SOCK_DGRAM, libc::IPPROTO_ICMPV6),
+];
+
+/// The kernel's `SOCK_TYPE_MASK`: the rest of a socket's type are flags.
+const SOCKET_TYPE_MASK: u64 = 0xf;
 
 /// The flags of `clone` that make namespaces.
 const NAMESPACE_FLAGS: i32 = libc::CLONE_NEWNS
@@ -126,10 +143,24 @@ const NAMESPACE_FLAGS: i32 = libc::CLONE_NEWNS
 /// Terminal requests that put input into another's terminal (`TIOCSTI`, `TIOCLINUX`).
 const TERMINAL_INPUT: [u64; 2] = [0x5412, 0x541c];
 
+/// Calls that change the process whose id is this argument, where 0 is the caller.
+const ON_ANOTHER_PROCESS: [(i64, u8); 1] = [(libc::SYS_prlimit64, 0)];
+
+/// Likewise, of processes in sight: within a pid namespace those are the function's own.
+const ON_ANOTHER_IN_SIGHT: [(i64, u8); 3] = [
+    (libc::SYS_sched_setaffinity, 0),
+    (libc::SYS_sched_setscheduler, 0),
+    (libc::SYS_setpriority, 1),
+];
+
+/// Shortens a file by its path, which Landlock has no rule for before its version 3.
+const TRUNCATE: i64 = libc::SYS_truncate;
+const LANDLOCK_WITH_TRUNCATE: u32 = 3;
+
 /// Installs both filters on this process and all that it will start.
-pub(crate) fn restrict() -> Result<(), Failure> {
+pub(crate) fn restrict(mode: SandboxMode, walls: Walls) -> Result<(), Failure> {
     let failed = |error: seccompiler::BackendError| io::Error::other(error.to_string());
-    let programs = [not_implemented(), allowed()];
+    let programs = [not_implemented(), allowed(mode, walls)];
     for program in programs {
         let program = program.map_err(failed).step("seccomp")?;
         let applied = seccompiler::apply_filter(&program);
@@ -155,22 +186,17 @@ fn not_implemented() -> Result<BpfProgram, seccompiler::BackendError> {
     SeccompFilter::new(rules, SeccompAction::Allow, errno, arch()?)?.try_into()
 }
 
-fn allowed() -> Result<BpfProgram, seccompiler::BackendError> {
+fn allowed(mode: SandboxMode, walls: Walls) -> Result<BpfProgram, seccompiler::BackendError> {
     let errno = SeccompAction::Errno(libc::EPERM.cast_unsigned());
-    SeccompFilter::new(rules()?, errno, SeccompAction::Allow, arch()?)?.try_into()
+    SeccompFilter::new(rules(mode, walls)?, errno, SeccompAction::Allow, arch()?)?.try_into()
 }
 
-fn rules() -> Result<Rules, seccompiler::BackendError> {
+fn rules(mode: SandboxMode, walls: Walls) -> Result<Rules, seccompiler::BackendError> {
     let listed = ALLOWED.iter().chain(ALLOWED_HERE).copied();
     let all = listed.chain(unimplemented_calls());
     let mut rules: Rules = all.map(|number| (number, Vec::new())).collect();
-    let families = SOCKET_FAMILIES.into_iter().map(|family| {
-        let family = u64::from(family.cast_unsigned());
-        SeccompRule::new(vec![SeccompCondition::new(0, Len::Dword, Op::Eq, family)?])
-    });
-    rules.insert(libc::SYS_socket, families.collect::<Result<_, _>>()?);
-    let unix = u64::from(libc::AF_UNIX.cast_unsigned());
-    let pair = SeccompCondition::new(0, Len::Dword, Op::Eq, unix)?;
+    rules.insert(libc::SYS_socket, sockets()?);
+    let pair = is(0, Op::Eq, libc::AF_UNIX)?;
     rules.insert(libc::SYS_socketpair, vec![SeccompRule::new(vec![pair])?]);
     let mask = u64::from(NAMESPACE_FLAGS.cast_unsigned());
     let no_namespace = SeccompCondition::new(0, Len::Qword, Op::MaskedEq(mask), 0)?;
@@ -180,7 +206,48 @@ fn rules() -> Result<Rules, seccompiler::BackendError> {
         .map(|request| SeccompCondition::new(1, Len::Dword, Op::Ne, request));
     let not_input = SeccompRule::new(not_input.collect::<Result<_, _>>()?)?;
     rules.insert(libc::SYS_ioctl, vec![not_input]);
+    rules.insert(libc::SYS_prctl, controls()?);
+    let in_sight = ON_ANOTHER_IN_SIGHT
+        .into_iter()
+        .filter(|_| mode == SandboxMode::Reduced);
+    for (call, argument) in ON_ANOTHER_PROCESS.into_iter().chain(in_sight) {
+        let on_itself = is(argument, Op::Eq, 0)?;
+        rules.insert(call, vec![SeccompRule::new(vec![on_itself])?]);
+    }
+    if mode == SandboxMode::Reduced && walls.landlock < Some(LANDLOCK_WITH_TRUNCATE) {
+        rules.remove(&TRUNCATE);
+    }
     Ok(rules)
+}
+
+fn sockets() -> Result<Vec<SeccompRule>, seccompiler::BackendError> {
+    let mut rules = vec![SeccompRule::new(vec![is(0, Op::Eq, libc::AF_UNIX)?])?];
+    for family in INTERNET_FAMILIES {
+        for (kind, protocol) in INTERNET_SOCKETS {
+            rules.push(SeccompRule::new(vec![
+                is(0, Op::Eq, family)?,
+                is(1, Op::MaskedEq(SOCKET_TYPE_MASK), kind)?,
+                is(2, Op::Eq, protocol)?,
+            ])?);
+        }
+    }
+    Ok(rules)
+}
+
+/// A process may ask to be killed with its parent, but not for less: that is how handlers end with
+/// tinyFaaS.
+fn controls() -> Result<Vec<SeccompRule>, seccompiler::BackendError> {
+    let any_other = SeccompRule::new(vec![is(0, Op::Ne, libc::PR_SET_PDEATHSIG)?])?;
+    let killed = SeccompRule::new(vec![
+        is(0, Op::Eq, libc::PR_SET_PDEATHSIG)?,
+        is(1, Op::Eq, libc::SIGKILL)?,
+    ])?;
+    Ok(vec![any_other, killed])
+}
+
+/// A condition on the low half of an argument, which is what the kernel reads of an `int`.
+fn is(argument: u8, op: Op, value: i32) -> Result<SeccompCondition, seccompiler::BackendError> {
+    SeccompCondition::new(argument, Len::Dword, op, u64::from(value.cast_unsigned()))
 }
 
 fn arch() -> Result<TargetArch, seccompiler::BackendError> {

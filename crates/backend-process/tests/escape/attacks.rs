@@ -202,6 +202,86 @@ except OSError as error:
         inside: NOT_PERMITTED,
     },
     Attack {
+        name: "multipath_tcp_is_refused",
+        // A kernel that does not have it says so itself.
+        code: r"
+try: socket.socket(socket.AF_INET, socket.SOCK_STREAM, 262); result = 'asked the kernel'
+except OSError as error:
+    if error.errno not in (92, 93): raise
+    result = 'asked the kernel'",
+        outside: "asked the kernel",
+        inside: NOT_PERMITTED,
+    },
+    Attack {
+        name: "sctp_is_refused_by_number_and_by_type",
+        code: r"
+refused = 0
+for kind, protocol in [(socket.SOCK_STREAM, 132), (socket.SOCK_SEQPACKET, 0), (socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC, 132)]:
+    try: socket.socket(socket.AF_INET6, kind, protocol)
+    except PermissionError as error: refused += 1; last = error
+    except OSError as error:
+        if error.errno not in (93, 94): raise
+if refused == 3: raise last
+result = 'asked the kernel %d' % refused",
+        outside: "asked the kernel 0",
+        inside: NOT_PERMITTED,
+    },
+    Attack {
+        name: "dccp_is_refused",
+        code: r"
+try: socket.socket(socket.AF_INET, 6, 33); result = 'asked the kernel'
+except OSError as error:
+    if error.errno not in (93, 94): raise
+    result = 'asked the kernel'",
+        outside: "asked the kernel",
+        inside: NOT_PERMITTED,
+    },
+    Attack {
+        name: "the_signal_of_the_parents_death_cannot_be_cleared",
+        code: "call(157, 1, 0, 0, 0, 0); result = 'cleared'",
+        outside: "cleared",
+        inside: NOT_PERMITTED,
+    },
+    Attack {
+        name: "the_signal_of_the_parents_death_cannot_be_one_that_it_ignores",
+        code: "call(157, 1, 23, 0, 0, 0); result = 'weakened'",
+        outside: "weakened",
+        inside: NOT_PERMITTED,
+    },
+    Attack {
+        name: "limits_of_another_process_cannot_be_read_or_set",
+        code: r"
+import resource
+pid = @PID if os.path.exists('@FOLDER') else 1
+result = 'limits %r' % (resource.prlimit(pid, resource.RLIMIT_NOFILE),)",
+        outside: "limits",
+        inside: NOT_PERMITTED,
+    },
+    Attack {
+        name: "the_name_of_the_host_is_not_told",
+        code: r"
+names = {os.uname().nodename, socket.gethostname(), open('/proc/sys/kernel/hostname').read().strip()}
+result = 'names %r' % names if names != {'function'} else 'hidden'",
+        outside: "names",
+        inside: &["hidden"],
+    },
+    Attack {
+        name: "the_kernels_command_line_is_not_told",
+        code: "text = open('/proc/cmdline').read(); result = 'told' if text else 'hidden'",
+        outside: "told",
+        inside: &["hidden"],
+    },
+    Attack {
+        name: "the_nodes_pid_is_not_in_the_names_of_cgroups",
+        // The cgroup of the handler is the root of what it sees, in every hierarchy.
+        code: r"
+paths = {line.split(':', 2)[2] for line in open('/proc/self/cgroup').read().split()}
+if os.path.exists('@FOLDER'): paths.add('/of-the-host')
+result = 'hidden' if paths == {'/'} else 'told %r' % paths",
+        outside: "told",
+        inside: &["hidden"],
+    },
+    Attack {
         name: "usr_cannot_be_written",
         code: r"
 path = '/usr/local/tinyfaas-escape'

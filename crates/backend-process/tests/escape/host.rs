@@ -10,6 +10,7 @@ use std::fs;
 use std::io::Write;
 use std::net::TcpListener;
 use std::os::linux::net::SocketAddrExt;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{SocketAddr, UnixListener};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -78,6 +79,8 @@ impl Node {
 
     fn isolated(sandbox: SandboxMode, limits: &FunctionLimits, handlers: u16) -> Result<Self> {
         let folder = tempfile::tempdir()?;
+        // In reduced isolation functions reach their code by the host's paths.
+        fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o711))?;
         let targets = Targets::make(&folder)?;
         let code = folder.path().join("code");
         fs::create_dir(&code)?;
@@ -92,7 +95,8 @@ impl Node {
             data_dir: folder.path().join("data"),
             limits: node_limits,
             sandbox,
-            interpreters: Interpreters::default(),
+            may_lack_landlock: false,
+            interpreters: interpreters(sandbox),
         };
         let package = Package {
             spec: Arc::new(spec(limits.clone(), handlers)?),
@@ -192,6 +196,15 @@ impl Targets {
             _socket: UnixListener::bind(folder.path().join("docker.sock"))?,
             _secret: rustix::fs::open(&secret, flags, rustix::fs::Mode::empty())?,
         })
+    }
+}
+
+/// Without namespaces, functions can't enter root's home, where a version manager's Python may lie.
+fn interpreters(sandbox: SandboxMode) -> Interpreters {
+    let system = Some(PathBuf::from("/usr/bin/python3"));
+    Interpreters {
+        python3: system.filter(|path| sandbox == SandboxMode::Reduced && path.exists()),
+        ..Interpreters::default()
     }
 }
 

@@ -2,6 +2,7 @@
 
 use crate::attacks;
 use crate::host::{Node, outside};
+use crate::outlive;
 use anyhow::{Context, Result, ensure};
 use faas::{FunctionLimits, InvokeError, Limits};
 use std::fs;
@@ -29,7 +30,16 @@ pub(crate) const ALL: &[(&str, Test)] = &[
         "reduced_isolation_refuses_what_it_can",
         reduced_isolation_refuses_what_it_can,
     ),
+    (
+        "reduced_isolation_as_root_gives_each_function_a_user",
+        reduced_isolation_as_root_gives_each_function_a_user,
+    ),
+    (
+        "a_handler_ends_with_a_killed_node_whatever_it_executes",
+        outlive::a_handler_ends_with_a_killed_node_whatever_it_executes,
+    ),
     ("tmp_is_bounded_by_bytes", tmp_is_bounded_by_bytes),
+    ("shm_is_bounded_by_bytes", shm_is_bounded_by_bytes),
     ("tmp_is_bounded_by_files", tmp_is_bounded_by_files),
     (
         "a_fork_bomb_stops_at_its_limit",
@@ -85,10 +95,55 @@ fn reduced_isolation_refuses_what_it_can() -> Result<()> {
     Ok(())
 }
 
+/// Without a user of its own, it could change limits of any process of root, tinyFaaS's included,
+/// and read files of root wherever Landlock has no rule.
+fn reduced_isolation_as_root_gives_each_function_a_user() -> Result<()> {
+    let look =
+        "import os; result = sorted({os.getuid(), os.geteuid(), *os.getresgid(), *os.getgroups()})";
+    let own = outside("import os; result = os.getuid()")?;
+    let node = Node::reduced()?;
+    let ids = node.call(look)?;
+    let limits =
+        node.aim("import resource; result = resource.prlimit(@PID, resource.RLIMIT_NOFILE)");
+    let refused = node.call(&limits)?;
+    ensure!(
+        refused.contains("PermissionError("),
+        "limits of another: {refused}"
+    );
+    if own != "0" {
+        // Only root can become somebody else.
+        ensure!(ids.contains(&own), "{ids}");
+        return Ok(());
+    }
+    ensure!(
+        ids.starts_with("[1900000000, 1900") && !ids.contains("[0"),
+        "{ids}"
+    );
+    let alive = node.call(
+        "open(__import__('os').environ['TMPDIR'] + '/x', 'w').write('x'); result = 'own tmp'",
+    )?;
+    ensure!(alive == "own tmp", "{alive}");
+    Ok(())
+}
+
 fn tmp_is_bounded_by_bytes() -> Result<()> {
     let code = r"
 import tempfile, os
 with tempfile.TemporaryFile() as file:
+    for _ in range(40): file.write(bytes(1 << 20))
+    file.flush()
+result = 'filled'";
+    let limits = FunctionLimits {
+        tmp_bytes_max: 16 << 20,
+        ..FunctionLimits::default()
+    };
+    differs(&limits, code, "filled", "OSError(28,")
+}
+
+fn shm_is_bounded_by_bytes() -> Result<()> {
+    let code = r"
+import os, tempfile
+with tempfile.TemporaryFile(dir='/dev/shm') as file:
     for _ in range(40): file.write(bytes(1 << 20))
     file.flush()
 result = 'filled'";

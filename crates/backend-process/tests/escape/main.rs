@@ -4,6 +4,7 @@
 mod attacks;
 mod host;
 mod limits;
+mod outlive;
 
 use anyhow::{Result, ensure};
 use attacks::Attack;
@@ -14,6 +15,9 @@ use std::process::ExitCode;
 fn main() -> ExitCode {
     if let Some(code) = backend_process::launcher_main() {
         return code;
+    }
+    if let Some(ended) = outlive::node_main() {
+        return ended.map_or(ExitCode::FAILURE, |()| ExitCode::SUCCESS);
     }
     let attacks = attacks::ALL
         .iter()
