@@ -4,7 +4,7 @@ use anyhow::{Context, Result};
 use serde_json::Value;
 
 /// A crate and those of ours that it may depend on, also for its tests.
-const ALLOWED: [(&str, &[&str]); 12] = [
+const ALLOWED: [(&str, &[&str]); 13] = [
     (
         "bench",
         &[
@@ -13,13 +13,15 @@ const ALLOWED: [(&str, &[&str]); 12] = [
             "endpoints",
             "faas",
             "handler-protocol",
+            "net",
         ],
     ),
     ("faas", &[]),
     ("coap", &[]),
+    ("net", &[]),
     ("handler-protocol", &["faas"]),
     ("runtime-binary", &["handler-protocol", "faas"]),
-    ("endpoints", &["faas", "coap"]),
+    ("endpoints", &["faas", "coap", "net"]),
     (
         "backend-process",
         &["faas", "handler-protocol", "runtime-binary"],
@@ -30,7 +32,7 @@ const ALLOWED: [(&str, &[&str]); 12] = [
     ),
     ("backend-wasm", &["faas"]),
     ("control", &["faas", "handler-protocol"]),
-    ("management", &["faas"]),
+    ("management", &["faas", "net"]),
     (
         "tinyfaas",
         &[
@@ -43,6 +45,7 @@ const ALLOWED: [(&str, &[&str]); 12] = [
             "faas",
             "handler-protocol",
             "management",
+            "net",
             "runtime-binary",
         ],
     ),

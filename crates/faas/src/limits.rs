@@ -123,6 +123,11 @@ pub struct Limits {
     pub http_fields_max: usize,
     /// Requests at once on one HTTP/2 connection, gRPC included.
     pub http2_streams_max: u32,
+    /// What the node holds in memory for the clients of all endpoints together: heads, bodies,
+    /// replies, connections and what keeps them.
+    pub client_bytes_max: usize,
+    /// What it holds for one client: an address, or the /64 of one.
+    pub client_share_bytes_max: usize,
     /// Open connections of one endpoint.
     pub connections_max: usize,
     /// CoAP messages that one socket remembers for their duplicates, requests that run at once on
@@ -208,6 +213,8 @@ impl Default for Limits {
             http_large_bodies_max: 8,
             http_fields_max: 100,
             http2_streams_max: 256,
+            client_bytes_max: 128 << 20,
+            client_share_bytes_max: 64 << 20,
             connections_max: 10_000,
             coap_exchanges_max: 262_144,
             coap_transfer_bytes_max: 64 << 20,
