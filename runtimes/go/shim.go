@@ -25,6 +25,8 @@ const (
 	tinyfaasFd              = 3
 	tinyfaasAtOnce          = 256
 	tinyfaasFrameBytesMax   = 16 << 20
+	tinyfaasPayloadBytesMax = 8 << 20
+	tinyfaasHeadersBytesMax = 64 << 10
 	tinyfaasMessageBytesMax = 64 << 10
 	tinyfaasReadBytes       = 64 << 10
 	tinyfaasHeaderBytes     = 16
@@ -40,11 +42,41 @@ const (
 	tinyfaasCancel
 	tinyfaasPing
 	tinyfaasPong
+	tinyfaasFailed
 )
+
+const tinyfaasSignatures = `write one of
+	func fn(data string, headers map[string]string) (string, error)
+	func fn(data string, headers map[string]string) (body string, status int, err error)
+	func fn(data string, headers map[string]string) (body string, status int, replyHeaders map[string]string, err error)`
+
+// tinyfaasFunction is the function in its widest shape. It is called with what fn has of it.
+type tinyfaasFunction func(data string, headers map[string]string) (string, int, map[string]string, error)
+
+// tinyfaasFind looks at the shape of the function; the error is for whoever deployed it.
+func tinyfaasFind(function interface{}) (tinyfaasFunction, error) {
+	switch function := function.(type) {
+	case func(string, map[string]string) (string, error):
+		return func(data string, headers map[string]string) (string, int, map[string]string, error) {
+			body, err := function(data, headers)
+			return body, 200, nil, err
+		}, nil
+	case func(string, map[string]string) (string, int, error):
+		return func(data string, headers map[string]string) (string, int, map[string]string, error) {
+			body, status, err := function(data, headers)
+			return body, status, nil, err
+		}, nil
+	case func(string, map[string]string) (string, int, map[string]string, error):
+		return function, nil
+	default:
+		return nil, fmt.Errorf("fn is a %T: %s", function, tinyfaasSignatures)
+	}
+}
 
 // tinyfaasShim is the connection to the proxy.
 type tinyfaasShim struct {
-	conn net.Conn
+	conn     net.Conn
+	function tinyfaasFunction
 
 	mutex sync.Mutex
 	// The ids without a reply.
@@ -66,6 +98,12 @@ func main() {
 		conn:  conn,
 		calls: make(map[uint32]*tinyfaasCall),
 		wake:  make(chan struct{}, 1),
+	}
+	shim.function, err = tinyfaasFind(fn)
+	if err != nil {
+		shim.put(0, tinyfaasFailed, 0, 0, 0, "", err.Error())
+		conn.Write(shim.ready)
+		os.Exit(1)
 	}
 	go shim.write()
 	shim.put(0, tinyfaasHello, 0, tinyfaasVersion, tinyfaasAtOnce, "", "")
@@ -197,22 +235,76 @@ func (s *tinyfaasShim) run(id uint32, call *tinyfaasCall, block, payload []byte)
 		fmt.Fprintf(os.Stderr, "%s\n%s", message, debug.Stack())
 		s.fail(id, call, message)
 	}()
-	result, err := fn(string(payload), tinyfaasHeaders(block))
+	body, status, fields, err := s.function(string(payload), tinyfaasHeaders(block))
 	isDone = true
+	headers := ""
+	if err == nil {
+		headers, err = tinyfaasReplyHeaders(body, status, fields)
+	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "error:", err)
 		s.fail(id, call, err.Error())
 		return
 	}
-	headers := tinyfaasContentType
-	if !utf8.ValidString(result) {
-		headers = tinyfaasBytesType
+	if tinyfaasIsWithoutBody(status) {
+		body = ""
 	}
-	if len(result) > tinyfaasFrameBytesMax-tinyfaasHeaderBytes-len(headers) {
-		s.fail(id, call, fmt.Sprintf("the reply has %d bytes, too many", len(result)))
-		return
+	s.answer(id, call, 0, uint16(status), headers, body)
+}
+
+// tinyfaasReplyHeaders is the header block of a reply, once all of the reply is within bounds.
+func tinyfaasReplyHeaders(body string, status int, fields map[string]string) (string, error) {
+	if len(body) > tinyfaasPayloadBytesMax {
+		return "", fmt.Errorf("a reply may have %d bytes, got %d", tinyfaasPayloadBytesMax, len(body))
 	}
-	s.answer(id, call, 0, 200, headers, result)
+	if status < 200 || status > 599 {
+		return "", fmt.Errorf("the status of a reply must be between 200 and 599, got %d", status)
+	}
+	headers, isTyped := "", tinyfaasIsWithoutBody(status)
+	for name, value := range fields {
+		name = strings.ToLower(name)
+		if !tinyfaasIsToken(name) {
+			return "", fmt.Errorf("%q is no name of a header field", name)
+		}
+		value = strings.Trim(value, " \t")
+		if strings.IndexFunc(value, tinyfaasIsControl) >= 0 {
+			return "", fmt.Errorf("the header field %s holds a control character", name)
+		}
+		if len(headers)+len(name)+len(value) > tinyfaasHeadersBytesMax-256 {
+			return "", fmt.Errorf("the header fields of the reply have more than %d bytes", tinyfaasHeadersBytesMax-256)
+		}
+		if name == "content-type" {
+			if isTyped {
+				continue
+			}
+			isTyped = true
+		}
+		headers += tinyfaasField(name, value)
+	}
+	switch {
+	case isTyped:
+		return headers, nil
+	case utf8.ValidString(body):
+		return headers + tinyfaasContentType, nil
+	default:
+		return headers + tinyfaasBytesType, nil
+	}
+}
+
+func tinyfaasIsWithoutBody(status int) bool {
+	return status == 204 || status == 205 || status == 304
+}
+
+func tinyfaasIsToken(name string) bool {
+	isOther := func(c rune) bool {
+		isWord := 'a' <= c && c <= 'z' || '0' <= c && c <= '9'
+		return !isWord && !strings.ContainsRune("!#$%&'*+-.^_`|~", c)
+	}
+	return name != "" && strings.IndexFunc(name, isOther) < 0
+}
+
+func tinyfaasIsControl(c rune) bool {
+	return c < ' ' && c != '\t' || c == 0x7f
 }
 
 var (
@@ -221,7 +313,8 @@ var (
 )
 
 func tinyfaasField(name, value string) string {
-	return string([]byte{0, byte(len(name)), 0, byte(len(value))}) + name + value
+	lengths := []byte{byte(len(name) >> 8), byte(len(name)), byte(len(value) >> 8), byte(len(value))}
+	return string(lengths) + name + value
 }
 
 func (s *tinyfaasShim) fail(id uint32, call *tinyfaasCall, message string) {

@@ -224,6 +224,57 @@ class Go(Contract, unittest.TestCase):
         with self.run_function("error").hello_on() as handler:
             self.assertEqual(handler.call(), [True, 500, {}, b"no such shape"])
 
+    def test_another_shape_sets_status_and_headers(self):
+        text, binary = "text/plain; charset=utf-8", "application/octet-stream"
+        source = (
+            'package main\nimport ("errors"; "strings")\n'
+            "func fn(data string, headers map[string]string) (string, int, map[string]string, error) {\n"
+            "switch data {\n"
+            'case "error": return "x", 404, nil, errors.New("no such shape")\n'
+            'case "typed": return "<p>", 201, map[string]string{"Content-Type": "text/html", "ETag": `"a"`,'
+            ' "Location": "/a/1", "Cache-Control": "max-age=60"}, nil\n'
+            'case "bytes": return "\\xff", 200, nil, nil\n'
+            'case "none": return "x", 204, map[string]string{"content-type": "a/b", "x-a": "b"}, nil\n'
+            'case "status": return "x", 99, nil, nil\n'
+            'case "name": return "x", 200, map[string]string{"a b": "c"}, nil\n'
+            'case "value": return "x", 200, map[string]string{"a": "b\\r\\nc: d"}, nil\n'
+            'case "long": return "x", 200, map[string]string{"a": strings.Repeat("b", 70000)}, nil\n'
+            'case "most": return strings.Repeat("x", 8<<20), 200, nil, nil\n'
+            'case "more": return strings.Repeat("x", 8<<20+1), 200, nil, nil\n'
+            '}\nreturn "not found", 404, nil, nil\n}\n'
+        )
+        with Handler(go, {"fn.go": source}).hello_on() as handler:
+            typed = {"content-type": "text/html", "etag": '"a"', "location": "/a/1", "cache-control": "max-age=60"}
+            for payload, expected in [
+                (b"", [False, 404, {"content-type": text}, b"not found"]),
+                (b"error", [True, 500, {}, b"no such shape"]),
+                (b"typed", [False, 201, typed, b"<p>"]),
+                (b"bytes", [False, 200, {"content-type": binary}, b"\xff"]),
+                (b"none", [False, 204, {"x-a": "b"}, b""]),
+                (b"status", [True, 500, {}, b"the status of a reply must be between 200 and 599, got 99"]),
+                (b"name", [True, 500, {}, b'"a b" is no name of a header field']),
+                (b"value", [True, 500, {}, b"the header field a holds a control character"]),
+                (b"long", [True, 500, {}, b"the header fields of the reply have more than 65280 bytes"]),
+                (b"more", [True, 500, {}, b"a reply may have 8388608 bytes, got 8388609"]),
+            ]:
+                self.assertEqual(handler.call(payload), expected)
+            self.assertEqual(len(handler.call(b"most")[3]), 8 << 20)
+        source = "package main\nfunc fn(data string, headers map[string]string) (string, int, error) { return data, 201, nil }\n"
+        with Handler(go, {"fn.go": source}).hello_on() as handler:
+            self.assertEqual(handler.call(b"x"), [False, 201, {"content-type": text}, b"x"])
+
+    def test_a_wrong_shape_shows_the_right_ones(self):
+        for source, shape in [
+            ("func fn(data string) string { return data }", "fn is a func(string) string: write one of"),
+            ("var fn = 7", "fn is a int: write one of"),
+        ]:
+            with Handler(go, {"fn.go": "package main\n" + source}) as handler:
+                _, kind, _, _, _, text = handler.frame()
+                self.assertEqual(kind, FAILED)
+                self.assertIn(shape, text.decode())
+                self.assertIn("func fn(data string, headers map[string]string) (string, error)", text.decode())
+                self.assertEqual(handler.process.wait(30), 1)
+
 
 class Binary(Contract, unittest.TestCase):
     command = staticmethod(binary)
@@ -257,6 +308,52 @@ class Binary(Contract, unittest.TestCase):
         # What it leaves running holds its output open.
         self.check("echo a; sleep 1000 &", (False, b"a\n"))
         self.check("head -c 9000000 /dev/zero", (True, b"fn.sh printed more than 8388608 bytes"))
+
+    def test_a_cgi_program_prints_status_and_headers(self):
+        script = """case "$(cat)" in
+            found) printf 'Content-Type: text/html\\r\\nETag: "a"\\r\\nCache-Control: max-age=60\\r\\n\\r\\n<p>\\n' ;;
+            moved) printf 'Location: /a/1\\n\\n' ;;
+            failed) printf 'Status: 200\\n\\n'; exit 3 ;;
+            plain) echo 'no fields' ;;
+            most) printf 'A: b\\n\\n'; head -c 8388608 /dev/zero ;;
+            more) printf 'A: b\\n\\n'; head -c 8388609 /dev/zero ;;
+            long) printf 'A: '; head -c 65000 /dev/zero | tr '\\0' a; printf '\\nB: '; head -c 65000 /dev/zero | tr '\\0' a; printf '\\n\\n' ;;
+            *) printf 'Status: 404 Not Found\\n\\nnot found' ;;
+        esac"""
+        with Handler(binary, {"fn.cgi": script}).hello_on() as handler:
+            text = {"content-type": "text/plain; charset=utf-8"}
+            found = {"content-type": "text/html", "etag": '"a"', "cache-control": "max-age=60"}
+            for payload, expected in [
+                (b"", [False, 404, text, b"not found"]),
+                (b"found", [False, 200, found, b"<p>\n"]),
+                (b"moved", [False, 302, {"location": "/a/1"}, b""]),
+                (b"failed", [True, 500, {}, b"Status: 200"]),
+            ]:
+                self.assertEqual(handler.call(payload), expected)
+            self.assertEqual(len(handler.call(b"most")[3]), 8 << 20)
+            for payload, part in [
+                (b"plain", b"print fields such as Content-Type: text/plain, then an empty line"),
+                (b"more", b"more than 8388608 bytes"),
+                (b"long", b"may print 65536 bytes of header fields"),
+            ]:
+                failed, status, headers, message = handler.call(payload)
+                self.assertEqual((failed, status, headers), (True, 500, {}))
+                self.assertIn(part, message)
+
+    def test_a_script_that_may_not_be_executed_is_run_by_its_first_line(self):
+        self.check('#!/usr/bin/env python3\nimport sys\nprint(len(sys.stdin.read()))\n', (False, b"3\n"), payload=b"abc")
+
+    def test_what_cannot_be_run_is_refused_before_the_first_call(self):
+        for files, part in [
+            ({"fn.sh": "#!/bin/sh\r\necho hello\r\n"}, "has Windows line endings"),
+            ({"fn.sh": "#!/usr/bin/env none-such\n"}, "asks for none-such, which is not here"),
+            ({"fn.sh": "", "fn.cgi": ""}, "there are fn.sh and fn.cgi"),
+        ]:
+            with Handler(binary, files) as handler:
+                _, kind, _, _, _, text = handler.frame()
+                self.assertEqual(kind, FAILED)
+                self.assertIn(part, text.decode())
+                self.assertNotEqual(handler.process.wait(30), 0)
 
     def test_first_process_of_a_namespace_reaps_orphans(self):
         unshare = program("unshare", "apt install util-linux")

@@ -174,8 +174,11 @@ pub(crate) async fn run(
             format!("it took longer than {} s", limits.build.as_secs())
         }
     };
+    let output = package.log.last_text(&id, LAST_LINES);
+    let fix = package.build_fix(&output);
+    let fix = fix.map(|fix| format!("; {fix}")).unwrap_or_default();
     Err(PrepareError::Build {
-        message: format!("{} ({exit})", recipe.complaint),
-        output: package.log.last_text(&id, LAST_LINES),
+        message: format!("{} ({exit}){fix}", recipe.complaint),
+        output,
     })
 }

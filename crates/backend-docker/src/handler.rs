@@ -142,11 +142,8 @@ impl Template {
         if let Entry::EventHandler(entry) = &spec.entry {
             envs.push(format!("TINYFAAS_ENTRY={entry}"));
         }
-        let own = spec
-            .envs
-            .iter()
-            .map(|(name, value)| format!("{name}={value}"));
-        envs.extend(own);
+        let own = spec.process_envs().into_iter();
+        envs.extend(own.map(|(name, value)| format!("{name}={value}")));
         envs
     }
 }

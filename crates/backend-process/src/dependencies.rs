@@ -112,7 +112,9 @@ async fn run(
     tokio::select! {
         exit = process.ended() => {
             if !exit.is_success {
-                return Err(failed(format!("{} ({})", recipe.complaint, exit.text)));
+                let fix = package.build_fix(&package.log.last_text(&id, LAST_LINES));
+                let fix = fix.map(|fix| format!("; {fix}")).unwrap_or_default();
+                return Err(failed(format!("{} ({}){fix}", recipe.complaint, exit.text)));
             }
         }
         () = tokio::time::sleep(node.limits.build) => {

@@ -183,7 +183,7 @@ impl Template {
         if let Entry::EventHandler(entry) = &spec.entry {
             envs.push(("TINYFAAS_ENTRY".into(), entry.clone()));
         }
-        envs.extend(spec.envs.iter().cloned());
+        envs.extend(spec.process_envs());
         envs
     }
 

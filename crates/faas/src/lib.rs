@@ -13,6 +13,7 @@ pub mod host;
 pub mod invocation;
 pub mod limits;
 pub mod log;
+mod memory;
 pub mod package;
 pub mod proxy;
 mod reserve;

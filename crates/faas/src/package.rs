@@ -59,15 +59,49 @@ impl Package {
                 "fn.go",
                 "a go function is func fn(data string, headers map[string]string) (string, error) in fn.go",
             ),
-            (Runtime::Binary, _) if !has("fn.sh") => {
-                missing("fn.sh", "a binary function is a program or script fn.sh")
-            }
+            (Runtime::Binary, _) if !["fn.sh", "fn.cgi"].into_iter().any(has) => missing(
+                "fn.sh",
+                "a binary function is a program or script fn.sh, or fn.cgi to print header fields",
+            ),
             (
                 Runtime::Nodejs | Runtime::Python3 | Runtime::Go | Runtime::Binary | Runtime::Wasm,
                 _,
             ) => Ok(()),
         }
     }
+}
+
+impl Package {
+    /// What to do about a build that failed and printed this, where the compiler does not say it.
+    #[must_use]
+    pub fn build_fix(&self, output: &str) -> Option<&'static str> {
+        const NO_C: &str = "files that use C are left out, as builds have no C compiler (cgo is off): \
+                            write it in Go, or deploy the compiled program as a binary function";
+        const NO_FN: &str =
+            "write func fn(data string, headers map[string]string) (string, error) in package main";
+        if self.spec.runtime != Runtime::Go {
+            return None;
+        }
+        if output.contains("not using cgo") {
+            return Some(NO_C);
+        }
+        if !output.contains("undefined: fn") {
+            return None;
+        }
+        Some(if uses_c(&self.code) { NO_C } else { NO_FN })
+    }
+}
+
+/// Whether a Go file of the folder imports C.
+fn uses_c(code: &Path) -> bool {
+    let entries = std::fs::read_dir(code).into_iter().flatten().flatten();
+    let sources = entries.map(|entry| entry.path());
+    let mut sources = sources.filter(|path| path.extension().is_some_and(|it| it == "go"));
+    sources.any(|path| {
+        let source = std::fs::read_to_string(path).unwrap_or_default();
+        let mut lines = source.lines().map(str::trim);
+        lines.any(|line| matches!(line, "import \"C\"" | "\"C\""))
+    })
 }
 
 fn is_inside(entry: &str) -> bool {

@@ -242,7 +242,7 @@ fn detect_runtime(code: &Path) -> Result<Runtime, BadField> {
         Runtime::Nodejs => &["package.json", "index.js", "index.mjs", "index.cjs"][..],
         Runtime::Python3 => &["fn.py"],
         Runtime::Go => &["fn.go"],
-        Runtime::Binary => &["fn.sh"],
+        Runtime::Binary => &["fn.sh", "fn.cgi"],
         Runtime::Wasm => &["fn.wasm"],
     };
     let has = |runtime: &Runtime| signs(*runtime).iter().any(|sign| code.join(sign).is_file());
@@ -252,7 +252,7 @@ fn detect_runtime(code: &Path) -> Result<Runtime, BadField> {
         [runtime] => Ok(runtime),
         [] if has_one_module(code) => Ok(Runtime::Wasm),
         [] => {
-            let reason = "there is no package.json, index.js, fn.py, fn.go, fn.sh, fn.wasm or \
+            let reason = "there is no package.json, index.js, fn.py, fn.go, fn.sh, fn.cgi, fn.wasm or \
                           single .wasm file to tell it by";
             Err(BadField::new("runtime", reason, fix))
         }

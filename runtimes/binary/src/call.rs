@@ -1,6 +1,7 @@
-//! One run of `fn.sh`.
+//! One run of the function's file.
 
-use crate::script::Script;
+use crate::reply;
+use crate::script::{Form, Script};
 use bytes::{Buf, Bytes};
 use faas::Headers;
 use handler_protocol::frame::MESSAGE_BYTES_MAX;
@@ -12,8 +13,8 @@ use std::fs::File;
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::fd::OwnedFd;
 
-/// The largest reply, as for every function.
-const REPLY_BYTES_MAX: usize = 8 << 20;
+/// The largest body of a reply, as for every runtime.
+const PAYLOAD_BYTES_MAX: usize = 8 << 20;
 const READ_BYTES: usize = 16 << 10;
 
 /// A request that has come and not begun.
@@ -30,7 +31,7 @@ pub(crate) struct Request {
 /// What came of a call.
 pub(crate) enum Settled {
     /// What the script printed.
-    Replied(Vec<u8>),
+    Replied(faas::Reply),
     /// Why there is no reply.
     Failed(String),
 }
@@ -39,6 +40,7 @@ pub(crate) enum Settled {
 pub(crate) struct Call {
     pub(crate) id: u32,
     pub(crate) pid: Pid,
+    form: Form,
     /// Readable when the process has ended.
     pidfd: OwnedFd,
     /// None when the script has all or wants no more.
@@ -69,6 +71,7 @@ impl Call {
         let mut call = Self {
             id: request.id,
             pid,
+            form: script.form,
             pidfd: pidfd_open(pid, PidfdFlags::empty()).inspect_err(|_| kill_group(pid))?,
             stdin,
             payload: request.payload,
@@ -153,10 +156,19 @@ impl Call {
                 Ok(count) => self.output.extend_from_slice(&chunk[..count]),
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
-                Err(error) => return Err(format!("the output of fn.sh was lost: {error}")),
+                Err(error) => {
+                    return Err(format!("the output of {} was lost: {error}", self.name()));
+                }
             }
-            if self.output.len() > REPLY_BYTES_MAX {
-                return Err(format!("fn.sh printed more than {REPLY_BYTES_MAX} bytes"));
+            let bytes_max = match self.form {
+                Form::Body => PAYLOAD_BYTES_MAX,
+                Form::Cgi => PAYLOAD_BYTES_MAX + reply::HEADERS_BYTES_MAX,
+            };
+            if self.output.len() > bytes_max {
+                return Err(format!(
+                    "{} printed more than {bytes_max} bytes",
+                    self.name()
+                ));
             }
         }
         self.stdout = None;
@@ -165,7 +177,15 @@ impl Call {
 
     fn outcome(&mut self, status: WaitStatus) -> Settled {
         if status.exit_status() == Some(0) {
-            return Settled::Replied(std::mem::take(&mut self.output));
+            let printed = std::mem::take(&mut self.output);
+            return match reply::of(self.form, printed) {
+                Ok(reply) if reply.payload.len() > PAYLOAD_BYTES_MAX => Settled::Failed(format!(
+                    "{} printed a body of more than {PAYLOAD_BYTES_MAX} bytes",
+                    self.name()
+                )),
+                Ok(reply) => Settled::Replied(reply),
+                Err(message) => Settled::Failed(message),
+            };
         }
         self.output.truncate(MESSAGE_BYTES_MAX);
         let printed = String::from_utf8_lossy(&self.output);
@@ -173,11 +193,16 @@ impl Call {
         if !printed.is_empty() {
             return Settled::Failed(printed.to_owned());
         }
+        let name = self.name();
         Settled::Failed(match (status.exit_status(), status.terminating_signal()) {
-            (Some(code), _) => format!("fn.sh exited with status {code}"),
-            (None, Some(signal)) => format!("fn.sh was ended by signal {signal}"),
-            (None, None) => "fn.sh ended".to_owned(),
+            (Some(code), _) => format!("{name} exited with status {code}"),
+            (None, Some(signal)) => format!("{name} was ended by signal {signal}"),
+            (None, None) => format!("{name} ended"),
         })
+    }
+
+    fn name(&self) -> &'static str {
+        self.form.file_name()
     }
 }
 

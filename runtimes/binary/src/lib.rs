@@ -1,13 +1,14 @@
-//! The shim of the binary runtime: runs `fn.sh` for every request, payload on standard input,
-//! reply on standard output.
+//! The shim of the binary runtime: runs `fn.sh` or `fn.cgi` for every request, payload on standard
+//! input, reply on standard output.
 //!
 //! It is part of the `tinyfaas` program, which executes itself in the sandbox. One thread waits for
 //! the proxy and all children at once.
 
 mod call;
+mod reply;
 mod script;
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 use call::{Call, Request, Settled};
 use handler_protocol::frame::{self, FromProxy};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -191,7 +192,8 @@ impl Shim {
             match Call::start(&self.script, request) {
                 Ok(call) => self.running.push(call),
                 Err(error) => {
-                    let message = format!("fn.sh could not be started: {error}");
+                    let name = self.script.form.file_name();
+                    let message = format!("{name} could not be started: {error}");
                     frame::encode_failure(&mut self.out, id, &message);
                 }
             }
@@ -256,18 +258,7 @@ fn is_transient(error: &io::Error) -> bool {
 
 fn answer(out: &mut BytesMut, id: u32, settled: Settled) {
     match settled {
-        Settled::Replied(stdout) => {
-            let content_type: &[u8] = if std::str::from_utf8(&stdout).is_ok() {
-                b"text/plain; charset=utf-8"
-            } else {
-                b"application/octet-stream"
-            };
-            let field = [(&b"content-type"[..], content_type)];
-            let reply = faas::Reply {
-                status: 200,
-                headers: faas::Headers::collect(field).expect("a constant field is valid"),
-                payload: Bytes::from(stdout),
-            };
+        Settled::Replied(reply) => {
             frame::encode_reply(out, id, &reply).expect("the output is bounded below a frame");
         }
         Settled::Failed(message) => frame::encode_failure(out, id, &message),

@@ -11,6 +11,7 @@ pub struct Function {
     /// The route.
     pub name: String,
     files: Vec<(String, Vec<u8>)>,
+    mode: u32,
     query: Vec<(String, String)>,
 }
 
@@ -21,6 +22,7 @@ impl Function {
         let function = Self {
             name: name.to_owned(),
             files: Vec::new(),
+            mode: 0o755,
             query: Vec::new(),
         };
         function.set("env", runtime)
@@ -38,7 +40,7 @@ impl Function {
         Self::new(name, "binary").file("fn.sh", code)
     }
 
-    /// The same, with a file. Files are executable.
+    /// The same, with a file. Files are executable unless [`Function::mode`] says otherwise.
     #[must_use]
     pub fn file(mut self, path: &str, contents: impl AsRef<[u8]>) -> Self {
         self.files
@@ -77,6 +79,13 @@ impl Function {
         self.set("var", &format!("{name}={value}"))
     }
 
+    /// The same, with files of that mode.
+    #[must_use]
+    pub fn mode(mut self, mode: u32) -> Self {
+        self.mode = mode;
+        self
+    }
+
     /// The settings as a query.
     pub(crate) fn query(&self) -> String {
         let pairs = self
@@ -93,7 +102,7 @@ impl Function {
     #[must_use]
     pub fn zip(&self) -> Vec<u8> {
         let mut zip = zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
-        let options = SimpleFileOptions::default().unix_permissions(0o755);
+        let options = SimpleFileOptions::default().unix_permissions(self.mode);
         for (path, contents) in &self.files {
             zip.start_file(path, options).expect("a path for a zip");
             zip.write_all(contents).expect("memory takes every byte");

@@ -115,13 +115,19 @@ impl<'a> Tree<'a> {
         }
     }
 
-    /// Adds a file with what can be read from `contents`.
+    /// Adds a file with what can be read from `contents`. It may be executed where its mode says so
+    /// or it starts like a program: not every system and archive has modes.
     pub(crate) fn add_file(
         &mut self,
         path: &str,
         is_executable: bool,
         contents: &mut dyn Read,
     ) -> Result<(), ArchiveError> {
+        let mut start = Vec::new();
+        let read = contents.take(PROGRAM_START_BYTES).read_to_end(&mut start);
+        read.map_err(|error| ArchiveError::Damaged(error.to_string()))?;
+        let is_executable = is_executable || starts_like_a_program(&start);
+        let contents = &mut start.chain(contents);
         self.add_entry(path, Kind::File { is_executable })?;
         let mode = if is_executable { 0o755 } else { 0o644 };
         let options = OpenOptions::new()
@@ -311,8 +317,11 @@ fn leaves(inside: &str, link: &str, target: &str) -> bool {
     false
 }
 
+/// As much of a file as tells whether it is a program.
+const PROGRAM_START_BYTES: u64 = 4;
+
 /// Whether a file that starts so can be run: a script or an ELF binary.
-pub(crate) fn starts_like_a_program(start: &[u8]) -> bool {
+fn starts_like_a_program(start: &[u8]) -> bool {
     start.starts_with(b"#!") || start.starts_with(b"\x7fELF")
 }
 

@@ -2,7 +2,7 @@
 
 use super::ArchiveError;
 use super::path::{self, Named};
-use super::tree::{Tree, starts_like_a_program};
+use super::tree::Tree;
 use std::io::{Cursor, Read};
 use zip::result::ZipError;
 use zip::{CompressionMethod, ZipArchive};
@@ -67,14 +67,6 @@ fn add_entry(
         .by_index(index)
         .map_err(|error| refused(&error, &path))?;
     match mode & TYPE_MASK {
-        0 | TYPE_FILE if mode == 0 => {
-            // Systems without file modes: a program is known by how it starts.
-            let mut start = Vec::new();
-            let read = file.by_ref().take(4).read_to_end(&mut start);
-            read.map_err(|error| ArchiveError::Damaged(error.to_string()))?;
-            let is_executable = starts_like_a_program(&start);
-            tree.add_file(&path, is_executable, &mut start.chain(file))
-        }
         0 | TYPE_FILE => tree.add_file(&path, mode & 0o111 != 0, &mut file),
         TYPE_LINK => {
             let mut target = Vec::new();

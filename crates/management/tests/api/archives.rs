@@ -234,3 +234,25 @@ fn modes_are_kept_without_setuid_and_links_stay_inside() {
     );
     assert_eq!(node.codes()[0], answer.json()["digest"].as_str().unwrap());
 }
+
+#[test]
+fn a_program_without_a_mode_can_be_executed() {
+    let node = node();
+    let files = [
+        ("fn.py", "1"),
+        ("script", "#!/bin/sh\n"),
+        ("program", "\u{7f}ELF\u{2}"),
+        ("short", "#!"),
+        ("empty", ""),
+        ("text", "# no program"),
+    ];
+    // Each of these files has the mode 0644.
+    let answer = node.put("/v1/functions/modes", &pack::zip(&files));
+    assert_eq!(answer.status, 201, "{}", answer.text);
+    let code = node.data_dir().join("code").join(&node.codes()[0]);
+    let modes = files.map(|(name, _)| {
+        let metadata = code.join(name).symlink_metadata().unwrap();
+        metadata.permissions().mode() & 0o7777
+    });
+    assert_eq!(modes, [0o644, 0o755, 0o755, 0o755, 0o644, 0o644]);
+}
