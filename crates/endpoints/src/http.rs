@@ -117,12 +117,19 @@ async fn call(
         headers,
         payload,
     };
-    if head.headers.contains_key(ASYNC_HEADER) {
+    let result = if head.headers.contains_key(ASYNC_HEADER) {
         let taken = proxy.invoke_detached(&name, invocation);
-        return taken
-            .map(|()| reply::accepted())
-            .map_err(|e| reply::failed(&e));
-    }
-    let reply = proxy.invoke(&name, invocation).await;
-    reply.map(reply::encode).map_err(|e| reply::failed(&e))
+        taken.map(|()| reply::accepted())
+    } else {
+        proxy.invoke(&name, invocation).await.map(reply::encode)
+    };
+    let error = match result {
+        Ok(response) => return Ok(response),
+        Err(error) => error,
+    };
+    // Whoever is held back holds no memory but its connection's.
+    drop(name);
+    drop(head);
+    proxy.hold_back(&error).await;
+    Err(reply::failed(&error))
 }

@@ -472,3 +472,21 @@ async fn garbage_is_answered_or_closed_and_the_next_client_served() {
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
     endpoint.stopped().await;
 }
+
+#[tokio::test]
+async fn those_who_ask_again_at_once_are_held_back() {
+    let limits = Limits {
+        refusals_free_per_second: 5,
+        ..Limits::default()
+    };
+    let hold_back = limits.hold_back;
+    let endpoint = start(limits).await;
+    let begin = std::time::Instant::now();
+    for _ in 0..7 {
+        let request = request(&endpoint, "GET", "/full", Bytes::new());
+        let answer = endpoint.call(Version::Http1, request).await;
+        assert_eq!(answer.head.status, StatusCode::SERVICE_UNAVAILABLE);
+    }
+    assert!(begin.elapsed() >= hold_back);
+    endpoint.stopped().await;
+}

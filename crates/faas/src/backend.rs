@@ -47,6 +47,12 @@ pub trait Handler: Send + Sync + std::fmt::Debug {
     /// How many invocations it has now.
     fn in_flight(&self) -> usize;
 
+    /// What it has to do, to find the one with the least: its invocations, and much more where it
+    /// may be hung. Cheap: asked for every invocation.
+    fn load(&self) -> usize {
+        self.in_flight()
+    }
+
     /// Whether it takes invocations now. Cheap: asked for every invocation.
     fn is_ready(&self) -> bool;
 

@@ -172,6 +172,14 @@ pub enum InvokeError {
         /// When another try makes sense.
         retry_after: Duration,
     },
+    /// The call was cut short because its function was replaced or deleted, or the node stopped.
+    #[error(
+        "function \"{name}\": the call was cut, since the function was replaced or deleted or this node is stopping; it may have run in part"
+    )]
+    Cut {
+        /// The function.
+        name: FunctionName,
+    },
     /// The function's handlers keep dying or could not be started.
     #[error("function \"{name}\" can't be run now: {reason}; see its log, or try again in {} s", .retry_after.as_secs())]
     Unavailable {
@@ -213,9 +221,16 @@ impl InvokeError {
             | Self::Deadline { .. } => Fault::Function,
             Self::Overloaded { .. }
             | Self::Unavailable { .. }
+            | Self::Cut { .. }
             | Self::Stopping
             | Self::NotTaken => Fault::Platform,
         }
+    }
+
+    /// Whether it was refused for want of means, so that asking again at once is of no use.
+    #[must_use]
+    pub fn is_refusal(&self) -> bool {
+        matches!(self, Self::Overloaded { .. } | Self::Unavailable { .. })
     }
 
     /// When another try makes sense, for `Retry-After` and Max-Age; at least a second.
@@ -225,7 +240,7 @@ impl InvokeError {
             Self::Overloaded { retry_after, .. } | Self::Unavailable { retry_after, .. } => {
                 Some((*retry_after).max(Duration::from_secs(1)))
             }
-            Self::Stopping | Self::NotTaken => Some(Duration::from_secs(1)),
+            Self::Cut { .. } | Self::Stopping | Self::NotTaken => Some(Duration::from_secs(1)),
             Self::NotFound(_)
             | Self::Function(_)
             | Self::HandlerDied { .. }

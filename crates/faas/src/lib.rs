@@ -6,14 +6,17 @@
 
 pub mod backend;
 mod changes;
+pub mod deployment;
 pub mod function;
 pub mod headers;
 pub mod histogram;
+mod hold_back;
 pub mod host;
 pub mod invocation;
 pub mod limits;
 pub mod log;
 mod memory;
+mod pace;
 pub mod package;
 pub mod proxy;
 mod reserve;
@@ -24,6 +27,7 @@ pub use backend::{
     RuntimeReport,
 };
 pub use changes::Follower;
+pub use deployment::Deployment;
 pub use function::{Entry, FunctionName, FunctionSpec, NameError, Runtime, UnknownRuntime};
 pub use headers::{HeaderError, Headers};
 pub use histogram::Histogram;
@@ -34,7 +38,7 @@ pub use log::{FunctionLog, LogLine, LogStream, Printer};
 pub use package::Package;
 pub use proxy::Proxy;
 pub use reserve::Reserve;
-pub use router::{Counters, Deployment, Route, Router, Tally};
+pub use router::{Counters, Route, Router, Tally};
 
 /// A future that owns its state on the heap, for the traits that are used as objects.
 pub type BoxFuture<'a, T> = std::pin::Pin<Box<dyn Future<Output = T> + Send + 'a>>;

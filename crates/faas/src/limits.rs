@@ -13,6 +13,15 @@ pub struct Limits {
     pub query_bytes_max: usize,
     /// Invocations that run after their caller was answered (`X-tinyFaaS-Async`), all together.
     pub async_invocations_max: usize,
+    /// How long such an invocation, once accepted, may take to finish when the node stops. Together
+    /// with two times `drain` below the 90 s that systemd gives.
+    pub async_drain: Duration,
+    /// Refusals in a second that are told at once; more are held back.
+    pub refusals_free_per_second: u32,
+    /// How long a refusal is held back; less than a CoAP request may go unacknowledged.
+    pub hold_back: Duration,
+    /// Refusals that are held back at once; more are told at once.
+    pub held_back_max: usize,
     /// Functions that can be deployed.
     pub functions_max: usize,
     /// Handlers ("threads") of one function.
@@ -163,6 +172,10 @@ impl Default for Limits {
             headers_bytes_max: 64 << 10,
             query_bytes_max: 8 << 10,
             async_invocations_max: 4096,
+            async_drain: Duration::from_secs(65),
+            refusals_free_per_second: 100,
+            hold_back: Duration::from_millis(900),
+            held_back_max: 4096,
             functions_max: 20_000,
             handlers_max: 256,
             handler_start: Duration::from_secs(30),

@@ -1,13 +1,16 @@
 //! The one way into a function: admit, find, run, reply.
 
+use crate::deployment::{Busy, Deployment, Inside};
 use crate::function::FunctionName;
-use crate::invocation::{Deadline, Fault, Invocation, InvokeError, Reply};
+use crate::hold_back::Refusals;
+use crate::invocation::{Fault, Invocation, InvokeError, Reply};
 use crate::limits::Limits;
-use crate::router::{Busy, Deployment, Inside, Route, Router};
+use crate::router::{Route, Router, WaitPlace};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::sync::Notify;
+use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
 /// The reverse proxy without its endpoints: they decode, call [`Proxy::invoke`], and encode.
@@ -19,8 +22,15 @@ pub struct Proxy {
     is_stopping: AtomicBool,
     in_flight: AtomicUsize,
     left: Notify,
+    /// Invocations whose callers were answered before they ran.
     detached: TaskTracker,
+    refusals: Refusals,
 }
+
+/// Looks at a route that are of no use, after which the next one waits, and longer each time.
+const LOOKS_AT_ONCE: u32 = 4;
+const LOOK_PAUSE_MIN: Duration = Duration::from_millis(1);
+const LOOK_DOUBLINGS: u32 = 6;
 
 impl Proxy {
     /// A proxy that finds its functions in `router`.
@@ -33,6 +43,7 @@ impl Proxy {
             in_flight: AtomicUsize::new(0),
             left: Notify::new(),
             detached: TaskTracker::new(),
+            refusals: Refusals::new(),
         }
     }
 
@@ -51,7 +62,7 @@ impl Proxy {
     /// Invocations that are inside now.
     #[must_use]
     pub fn in_flight(&self) -> usize {
-        self.in_flight.load(Ordering::Relaxed)
+        self.in_flight.load(Ordering::SeqCst) + self.detached.len()
     }
 
     /// Runs the function of that name and returns its reply. `name` is the path without its
@@ -61,20 +72,81 @@ impl Proxy {
     /// Every way in which there can be no reply; see [`InvokeError`]. The invocation may have been
     /// run, in part, except where the error is the caller's or the platform's fault.
     pub async fn invoke(&self, name: &str, invocation: Invocation) -> Result<Reply, InvokeError> {
-        let _count = self.admit(&invocation)?;
+        self.check(&invocation)?;
+        let _count = self.count_in()?;
         let Some(route) = self.router.find(name) else {
             return Err(InvokeError::NotFound(name.to_owned()));
         };
+        self.run(&route, invocation, None).await
+    }
+
+    /// Runs the function of that name after the caller was answered. Its reply is dropped. Once
+    /// accepted, it is refused no more: it has its place in the queue.
+    ///
+    /// # Errors
+    /// Where the function is not known, it could not be run in time, or
+    /// [`Limits::async_invocations_max`] such invocations are under way.
+    pub fn invoke_detached(
+        self: &Arc<Self>,
+        name: &str,
+        invocation: Invocation,
+    ) -> Result<(), InvokeError> {
+        self.check(&invocation)?;
+        // Counted until it is spawned, so that a stop that begins now waits for it.
+        let _count = self.count_in()?;
+        let Some(route) = self.router.find(name) else {
+            return Err(InvokeError::NotFound(name.to_owned()));
+        };
+        if self.detached.len() >= self.limits.async_invocations_max {
+            return Err(overloaded(route.name()));
+        }
+        let place = route.wait_place().ok_or_else(|| overloaded(route.name()))?;
+        if let Some(deployment) = route.deployment()
+            && place.ahead > 0
+            && deployment.expected(place.ahead) > route.deadline()
+        {
+            return Err(overloaded(route.name()));
+        }
+        let proxy = Arc::clone(self);
+        self.detached.spawn(async move {
+            // The reply has no taker; failures are in the counters and the function's log.
+            drop(proxy.run(&route, invocation, Some(place)).await);
+        });
+        Ok(())
+    }
+
+    /// Holds the answer to a refused caller back where refusals are many, for endpoints to await
+    /// before they tell it. Nothing of the request should be in memory any more.
+    pub async fn hold_back(&self, error: &InvokeError) {
+        if error.is_refusal() {
+            self.refusals.hold_back(&self.limits).await;
+        }
+    }
+
+    async fn run(
+        &self,
+        route: &Arc<Route>,
+        invocation: Invocation,
+        place: Option<WaitPlace>,
+    ) -> Result<Reply, InvokeError> {
         route.counters.invocations.fetch_add(1, Ordering::Relaxed);
         let begin = Instant::now();
+        let call = Call {
+            route,
+            limits: &self.limits,
+            invocation: &invocation,
+            deadline: route.deadline(),
+            expires: begin + route.deadline(),
+            is_accepted: place.is_some(),
+        };
         let mut handled = Duration::ZERO;
-        let result = run(&route, &invocation, &self.limits, begin, &mut handled).await;
+        let result = call.run(place, &mut handled).await;
         match &result {
             Ok(_) => {
                 let overhead = begin.elapsed().saturating_sub(handled);
                 route.counters.overhead.record(overhead);
             }
-            Err(error) => count(&route, error),
+            Err(error) => count(route, error),
         }
         tracing::debug!(
             function = %route.name(),
@@ -85,40 +157,12 @@ impl Proxy {
         result
     }
 
-    /// Runs the function of that name after the caller was answered. Its reply is dropped.
-    ///
-    /// # Errors
-    /// Where the function is not known, or [`Limits::async_invocations_max`] such invocations are
-    /// under way.
-    pub fn invoke_detached(
-        self: &Arc<Self>,
-        name: &str,
-        invocation: Invocation,
-    ) -> Result<(), InvokeError> {
-        if self.is_stopping.load(Ordering::SeqCst) {
-            return Err(InvokeError::Stopping);
-        }
-        let Some(route) = self.router.find(name) else {
-            return Err(InvokeError::NotFound(name.to_owned()));
-        };
-        if self.detached.len() >= self.limits.async_invocations_max {
-            return Err(overloaded(route.name()));
-        }
-        let (proxy, name) = (Arc::clone(self), route.name().clone());
-        self.detached.spawn(async move {
-            // The reply has no taker; failures are in the counters and the function's log.
-            drop(proxy.invoke(name.as_str(), invocation).await);
-        });
-        Ok(())
-    }
-
-    /// Takes no more invocations and lets those inside finish, up to `grace`. Returns how many
-    /// were left.
+    /// Takes no more invocations and lets those inside finish, up to `grace`; those that were
+    /// accepted have [`Limits::async_drain`]. Returns how many were left.
     pub async fn stop(&self, grace: Duration) -> usize {
-        self.detached.close();
+        let accepted_until = Instant::now() + grace.max(self.limits.async_drain);
+        self.is_stopping.store(true, Ordering::SeqCst);
         let finished = async {
-            self.detached.wait().await;
-            self.is_stopping.store(true, Ordering::SeqCst);
             loop {
                 let left = self.left.notified();
                 tokio::pin!(left);
@@ -131,11 +175,13 @@ impl Proxy {
         };
         // What is left is counted below.
         let _in_time = tokio::time::timeout(grace, finished).await.is_ok();
-        self.is_stopping.store(true, Ordering::SeqCst);
-        self.in_flight.load(Ordering::SeqCst)
+        self.detached.close();
+        let accepted = tokio::time::timeout_at(accepted_until, self.detached.wait());
+        let _in_time = accepted.await.is_ok();
+        self.in_flight()
     }
 
-    fn admit(&self, invocation: &Invocation) -> Result<Count<'_>, InvokeError> {
+    fn check(&self, invocation: &Invocation) -> Result<(), InvokeError> {
         let too_large = |what, bytes_max| InvokeError::TooLarge { what, bytes_max };
         if invocation.payload.len() > self.limits.payload_bytes_max {
             return Err(too_large("body", self.limits.payload_bytes_max));
@@ -146,6 +192,10 @@ impl Proxy {
         if invocation.query.len() > self.limits.query_bytes_max {
             return Err(too_large("query", self.limits.query_bytes_max));
         }
+        Ok(())
+    }
+
+    fn count_in(&self) -> Result<Count<'_>, InvokeError> {
         self.in_flight.fetch_add(1, Ordering::SeqCst);
         let count = Count(self);
         if self.is_stopping.load(Ordering::SeqCst) {
@@ -167,132 +217,208 @@ impl Drop for Count<'_> {
     }
 }
 
-/// Runs an invocation within its function's deadline.
-async fn run(
-    route: &Route,
-    invocation: &Invocation,
-    limits: &Limits,
-    begin: Instant,
-    handled: &mut Duration,
-) -> Result<Reply, InvokeError> {
-    let deadline = route.deadline();
-    let expires = Deadline::at(begin + deadline);
-    let attempts = async {
+/// An invocation on its way to a handler.
+struct Call<'a> {
+    route: &'a Arc<Route>,
+    limits: &'a Limits,
+    invocation: &'a Invocation,
+    /// How long it may take.
+    deadline: Duration,
+    expires: Instant,
+    /// Whether its caller was told already that it will be run.
+    is_accepted: bool,
+}
+
+impl Call<'_> {
+    /// Runs it within its deadline.
+    async fn run(
+        &self,
+        place: Option<WaitPlace>,
+        handled: &mut Duration,
+    ) -> Result<Reply, InvokeError> {
+        match tokio::time::timeout_at(self.expires, self.attempts(place, handled)).await {
+            Ok(result) => result,
+            Err(_elapsed) => Err(InvokeError::Deadline {
+                name: self.route.name().clone(),
+                deadline: self.deadline,
+            }),
+        }
+    }
+
+    async fn attempts(
+        &self,
+        mut place: Option<WaitPlace>,
+        handled: &mut Duration,
+    ) -> Result<Reply, InvokeError> {
+        let mut looks = 0;
         loop {
-            match attempt(route, invocation, expires, limits, handled).await {
+            match self.attempt(&mut place, handled).await {
                 // The handler or the deployment went away before it took the invocation: the
                 // route's next one will.
-                Err(InvokeError::NotTaken) => tokio::task::yield_now().await,
+                Err(InvokeError::NotTaken) => {
+                    looks += 1;
+                    self.pause(looks, &mut place).await?;
+                }
                 result => return result,
             }
         }
-    };
-    match tokio::time::timeout_at(expires.instant().into(), attempts).await {
-        Ok(result) => result,
-        Err(_elapsed) => Err(InvokeError::Deadline {
-            name: route.name().clone(),
-            deadline,
-        }),
     }
-}
 
-async fn attempt(
-    route: &Route,
-    invocation: &Invocation,
-    expires: Deadline,
-    limits: &Limits,
-    handled: &mut Duration,
-) -> Result<Reply, InvokeError> {
-    let deployment = current(route).await?;
-    let inside = match deployment.try_enter() {
-        Ok(inside) => inside,
-        Err(Busy::Full) => queue(route, &deployment).await?,
-        Err(Busy::Retired) => return wait_for_next(route, &deployment).await,
-    };
-    let Some(handler) = deployment.least_busy() else {
-        drop(inside);
-        return wait_for_handler(route, &deployment, limits).await;
-    };
-    let begin = Instant::now();
-    let result = handler
-        .invoke(
-            invocation,
-            expires.instant().saturating_duration_since(begin),
-        )
-        .await;
-    *handled = begin.elapsed();
-    result
-}
-
-/// The deployment that serves the route, awaited where it is still being prepared.
-async fn current(route: &Route) -> Result<Arc<Deployment>, InvokeError> {
-    if let Some(deployment) = route.deployment() {
-        return Ok(deployment);
+    /// Waits before another look, longer where many were of no use, so that whatever handlers say
+    /// of themselves nobody goes round in circles.
+    async fn pause(&self, looks: u32, place: &mut Option<WaitPlace>) -> Result<(), InvokeError> {
+        let Some(late) = looks.checked_sub(LOOKS_AT_ONCE) else {
+            tokio::task::yield_now().await;
+            return Ok(());
+        };
+        self.wait(place)?;
+        let pause = LOOK_PAUSE_MIN * 2_u32.pow(late.min(LOOK_DOUBLINGS));
+        tokio::time::sleep(pause).await;
+        Ok(())
     }
-    if route.is_withdrawn() {
-        return Err(InvokeError::NotFound(route.name().to_string()));
-    }
-    if let Some(failure) = route.failure() {
-        return Err(unavailable(
-            route,
-            failure.reason.clone(),
-            Duration::from_secs(5),
-        ));
-    }
-    let _place = route.wait_place().ok_or_else(|| overloaded(route.name()))?;
-    route.changed_from(None).await;
-    Err(InvokeError::NotTaken)
-}
 
-async fn queue<'a>(route: &Route, deployment: &'a Deployment) -> Result<Inside<'a>, InvokeError> {
-    let _place = route.wait_place().ok_or_else(|| overloaded(route.name()))?;
-    deployment
-        .enter()
-        .await
-        .map_err(|_busy| InvokeError::NotTaken)
-}
-
-async fn wait_for_next(route: &Route, retired: &Arc<Deployment>) -> Result<Reply, InvokeError> {
-    let _place = route.wait_place().ok_or_else(|| overloaded(route.name()))?;
-    route.changed_from(Some(retired)).await;
-    Err(InvokeError::NotTaken)
-}
-
-async fn wait_for_handler(
-    route: &Route,
-    deployment: &Arc<Deployment>,
-    limits: &Limits,
-) -> Result<Reply, InvokeError> {
-    let _place = route.wait_place().ok_or_else(|| overloaded(route.name()))?;
-    let settled = async {
-        match deployment.handler_settled().await {
-            Ok(()) => Ok(()),
-            Err((_, pause)) if pause <= limits.restart_waited_max => {
-                tokio::time::sleep(pause).await;
-                Ok(())
-            }
-            Err((reason, pause)) => Err(unavailable(route, reason, pause)),
+    async fn attempt(
+        &self,
+        place: &mut Option<WaitPlace>,
+        handled: &mut Duration,
+    ) -> Result<Reply, InvokeError> {
+        let deployment = self.current(place).await?;
+        let inside = match deployment.try_enter() {
+            Ok(inside) => inside,
+            Err(Busy::Full) => self.queue(&deployment, place).await?,
+            Err(Busy::Retired) => return self.wait_for_next(&deployment, place).await,
+        };
+        let Some(handler) = deployment.least_busy() else {
+            drop(inside);
+            return self.wait_for_handler(&deployment, place).await;
+        };
+        *place = None;
+        let mut timed = Timed {
+            deployment: &deployment,
+            begin: Instant::now(),
+            expires: self.expires,
+            deadline: self.deadline,
+            has_ended: false,
+        };
+        let time_left = self.expires.saturating_duration_since(timed.begin);
+        let result = handler.invoke(self.invocation, time_left).await;
+        timed.has_ended = true;
+        *handled = timed.begin.elapsed();
+        if !matches!(result, Err(InvokeError::NotTaken)) {
+            deployment.learn(*handled, self.deadline);
         }
-    };
-    tokio::select! {
-        settled = settled => settled?,
-        () = route.changed_from(Some(deployment)) => {}
+        result
     }
-    Err(InvokeError::NotTaken)
+
+    /// The deployment that serves the route, awaited where it is still being prepared.
+    async fn current(&self, place: &mut Option<WaitPlace>) -> Result<Arc<Deployment>, InvokeError> {
+        let route = self.route;
+        if let Some(deployment) = route.deployment() {
+            return Ok(deployment);
+        }
+        if route.is_withdrawn() {
+            return Err(InvokeError::NotFound(route.name().to_string()));
+        }
+        if let Some(failure) = route.failure() {
+            return Err(self.unavailable(failure.reason.clone(), Duration::from_secs(5)));
+        }
+        self.wait(place)?;
+        route.want();
+        route.changed_from(None).await;
+        Err(InvokeError::NotTaken)
+    }
+
+    /// Waits for a place inside, unless it would come too late.
+    async fn queue<'d>(
+        &self,
+        deployment: &'d Deployment,
+        place: &mut Option<WaitPlace>,
+    ) -> Result<Inside<'d>, InvokeError> {
+        let ahead = self.wait(place)?;
+        let time_left = || self.expires.saturating_duration_since(Instant::now());
+        if !self.is_accepted && deployment.expected(ahead) > time_left() {
+            return Err(overloaded(self.route.name()));
+        }
+        let inside = deployment.enter().await;
+        let inside = inside.map_err(|_busy| InvokeError::NotTaken)?;
+        // It took longer than expected. Running it would cost the next one its time as well.
+        if !self.is_accepted && deployment.mean() > time_left() {
+            return Err(overloaded(self.route.name()));
+        }
+        Ok(inside)
+    }
+
+    async fn wait_for_next(
+        &self,
+        retired: &Arc<Deployment>,
+        place: &mut Option<WaitPlace>,
+    ) -> Result<Reply, InvokeError> {
+        self.wait(place)?;
+        self.route.changed_from(Some(retired)).await;
+        Err(InvokeError::NotTaken)
+    }
+
+    async fn wait_for_handler(
+        &self,
+        deployment: &Arc<Deployment>,
+        place: &mut Option<WaitPlace>,
+    ) -> Result<Reply, InvokeError> {
+        self.wait(place)?;
+        let patience = self.limits.restart_waited_max;
+        tokio::select! {
+            settled = deployment.handler_settled(patience) => {
+                settled.map_err(|(reason, pause)| self.unavailable(reason, pause))?;
+            }
+            () = self.route.changed_from(Some(deployment)) => {}
+        }
+        Err(InvokeError::NotTaken)
+    }
+
+    /// Counts it as waiting until it is with a handler. Returns how many were ahead of it.
+    fn wait(&self, place: &mut Option<WaitPlace>) -> Result<usize, InvokeError> {
+        if place.is_none() {
+            *place = self.route.wait_place();
+        }
+        let place = place.as_ref();
+        place
+            .map(|place| place.ahead)
+            .ok_or_else(|| overloaded(self.route.name()))
+    }
+
+    fn unavailable(&self, reason: String, retry_after: Duration) -> InvokeError {
+        InvokeError::Unavailable {
+            name: self.route.name().clone(),
+            reason,
+            retry_after,
+        }
+    }
+}
+
+/// An invocation that is with a handler. Where it is dropped at its deadline, that is learnt too.
+struct Timed<'a> {
+    deployment: &'a Deployment,
+    begin: Instant,
+    expires: Instant,
+    deadline: Duration,
+    has_ended: bool,
+}
+
+impl Drop for Timed<'_> {
+    fn drop(&mut self) {
+        if self.has_ended {
+            return;
+        }
+        let now = Instant::now();
+        if now >= self.expires {
+            self.deployment.learn(now - self.begin, self.deadline);
+        }
+    }
 }
 
 fn overloaded(name: &FunctionName) -> InvokeError {
     InvokeError::Overloaded {
         name: name.clone(),
         retry_after: Duration::from_secs(1),
-    }
-}
-
-fn unavailable(route: &Route, reason: String, retry_after: Duration) -> InvokeError {
-    InvokeError::Unavailable {
-        name: route.name().clone(),
-        reason,
-        retry_after,
     }
 }
 

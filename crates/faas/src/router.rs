@@ -1,16 +1,16 @@
 //! From a name to the deployment that serves it: reads take no lock.
 
-use crate::backend::{Failure, Handler, HandlerState};
+use crate::backend::Failure;
 use crate::changes::{Changes, Follower};
+use crate::deployment::Deployment;
 use crate::function::{FunctionName, FunctionSpec};
 use crate::histogram::Histogram;
 use arc_swap::{ArcSwap, ArcSwapOption};
-use futures_util::future::{join_all, select_all};
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-use tokio::sync::{Notify, Semaphore, TryAcquireError};
+use tokio::sync::Notify;
 
 /// The table of routes. Finding a route reads a snapshot; announcing or withdrawing one copies it.
 #[derive(Debug, Default)]
@@ -111,6 +111,8 @@ pub struct Route {
     queue_max: AtomicUsize,
     deadline_ms: AtomicU64,
     waiting: AtomicUsize,
+    /// Told when an invocation waits for the function to be prepared.
+    wanted: Notify,
     changes: Arc<Changes>,
     /// What is counted of this function, whatever deployment serves it.
     pub counters: Counters,
@@ -155,6 +157,7 @@ impl Route {
             queue_max: AtomicUsize::new(spec.limits.queue_max),
             deadline_ms: AtomicU64::new(millis(spec.limits.deadline)),
             waiting: AtomicUsize::new(0),
+            wanted: Notify::new(),
             changes: Arc::clone(changes),
             counters: Counters::default(),
         }
@@ -229,14 +232,31 @@ impl Route {
         store(&self.counters.function_errors, tally.function_errors);
         store(&self.counters.platform_errors, tally.platform_errors);
         self.waiting.store(tally.waiting, Ordering::Relaxed);
+        if tally.waiting > 0 && self.deployment.load().is_none() {
+            self.want();
+        }
         self.counters.overhead.set_raw(&tally.overhead);
     }
 
-    /// Takes a place among those that wait; none where all are taken.
-    pub(crate) fn wait_place(&self) -> Option<WaitPlace<'_>> {
-        let before = self.waiting.fetch_add(1, Ordering::Relaxed);
-        let place = WaitPlace(self);
-        (before < self.queue_max.load(Ordering::Relaxed)).then_some(place)
+    /// Asks for the function to be prepared before others.
+    pub(crate) fn want(&self) {
+        // Kept for whoever prepares it, should that begin later.
+        self.wanted.notify_one();
+    }
+
+    /// Returns when an invocation waits for the function to be prepared. One at a time.
+    pub async fn wanted(&self) {
+        self.wanted.notified().await;
+    }
+
+    /// Takes a place among those that wait, behind so many; none where all are taken.
+    pub(crate) fn wait_place(self: &Arc<Self>) -> Option<WaitPlace> {
+        let ahead = self.waiting.fetch_add(1, Ordering::Relaxed);
+        let place = WaitPlace {
+            route: Arc::clone(self),
+            ahead,
+        };
+        (ahead < self.queue_max.load(Ordering::Relaxed)).then_some(place)
     }
 
     /// Returns when the deployment is another one than `seen`, or the route failed or went.
@@ -264,174 +284,14 @@ fn millis(time: Duration) -> u64 {
 
 /// A place among the invocations that wait for a handler; dropping it frees the place.
 #[derive(Debug)]
-pub(crate) struct WaitPlace<'a>(&'a Route);
+pub(crate) struct WaitPlace {
+    route: Arc<Route>,
+    /// How many waited already.
+    pub(crate) ahead: usize,
+}
 
-impl Drop for WaitPlace<'_> {
+impl Drop for WaitPlace {
     fn drop(&mut self) {
-        self.0.waiting.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-/// The handlers that serve one version of a function.
-#[derive(Debug)]
-pub struct Deployment {
-    spec: Arc<FunctionSpec>,
-    digest: String,
-    handlers: Vec<Arc<dyn Handler>>,
-    /// A permit for every invocation that the handlers want to have at once.
-    permits: Semaphore,
-    entered: AtomicUsize,
-    retired: AtomicBool,
-    left: Notify,
-}
-
-/// Why a deployment did not take an invocation at once.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Busy {
-    /// Every handler has as many invocations as it wants.
-    Full,
-    /// It was replaced.
-    Retired,
-}
-
-impl Deployment {
-    /// A deployment of ready handlers, not yet published.
-    #[must_use]
-    pub fn new(spec: Arc<FunctionSpec>, digest: String, handlers: Vec<Arc<dyn Handler>>) -> Self {
-        let at_once = handlers.iter().map(|handler| handler.at_once_max()).sum();
-        Self {
-            spec,
-            digest,
-            handlers,
-            permits: Semaphore::new(std::cmp::min(at_once, Semaphore::MAX_PERMITS)),
-            entered: AtomicUsize::new(0),
-            retired: AtomicBool::new(false),
-            left: Notify::new(),
-        }
-    }
-
-    /// What the user asked for.
-    #[must_use]
-    pub fn spec(&self) -> &Arc<FunctionSpec> {
-        &self.spec
-    }
-
-    /// The digest of the code.
-    #[must_use]
-    pub fn digest(&self) -> &str {
-        &self.digest
-    }
-
-    /// The handlers, dead and alive.
-    #[must_use]
-    pub fn handlers(&self) -> &[Arc<dyn Handler>] {
-        &self.handlers
-    }
-
-    /// Lets the invocations that are inside finish, up to `grace`, and stops the handlers.
-    /// Returns when nothing of them is left. The deployment must not be published any more.
-    pub async fn retire(&self, grace: Duration) {
-        self.retired.store(true, Ordering::SeqCst);
-        self.permits.close();
-        let emptied = async {
-            loop {
-                let left = self.left.notified();
-                tokio::pin!(left);
-                left.as_mut().enable();
-                if self.entered.load(Ordering::SeqCst) == 0 {
-                    return;
-                }
-                left.await;
-            }
-        };
-        let started = tokio::time::Instant::now();
-        // Running out of grace is no failure: the handlers below are stopped all the same.
-        let in_time = tokio::time::timeout(grace, emptied).await.is_ok();
-        let rest = if in_time {
-            grace.saturating_sub(started.elapsed())
-        } else {
-            Duration::ZERO
-        };
-        join_all(self.handlers.iter().map(|handler| handler.stop(rest))).await;
-    }
-
-    /// Takes a place inside, if one is free now.
-    pub(crate) fn try_enter(&self) -> Result<Inside<'_>, Busy> {
-        match self.permits.try_acquire() {
-            Ok(permit) => {
-                permit.forget();
-                self.entered()
-            }
-            Err(TryAcquireError::NoPermits) => Err(Busy::Full),
-            Err(TryAcquireError::Closed) => Err(Busy::Retired),
-        }
-    }
-
-    /// Waits for a place inside, first come, first served.
-    pub(crate) async fn enter(&self) -> Result<Inside<'_>, Busy> {
-        let Ok(permit) = self.permits.acquire().await else {
-            return Err(Busy::Retired);
-        };
-        permit.forget();
-        self.entered()
-    }
-
-    fn entered(&self) -> Result<Inside<'_>, Busy> {
-        self.entered.fetch_add(1, Ordering::SeqCst);
-        let inside = Inside(self);
-        // The count is raised before the look: either this sees the retirement, or the
-        // retirement sees the count.
-        if self.retired.load(Ordering::SeqCst) {
-            Err(Busy::Retired)
-        } else {
-            Ok(inside)
-        }
-    }
-
-    /// The ready handler with the fewest invocations.
-    pub(crate) fn least_busy(&self) -> Option<&Arc<dyn Handler>> {
-        let ready = self.handlers.iter().filter(|handler| handler.is_ready());
-        ready.min_by_key(|handler| handler.in_flight())
-    }
-
-    /// Returns when a handler is ready, or says why and for how long none will be.
-    pub(crate) async fn handler_settled(&self) -> Result<(), (String, Duration)> {
-        let mut soonest: Option<(String, Duration)> = None;
-        for handler in &self.handlers {
-            match handler.status().state {
-                HandlerState::Ready => return Ok(()),
-                HandlerState::Starting => {
-                    select_all(self.handlers.iter().map(|handler| handler.settled())).await;
-                    return Ok(());
-                }
-                HandlerState::Pausing {
-                    failure,
-                    retry_after,
-                } => {
-                    if soonest
-                        .as_ref()
-                        .is_none_or(|(_, pause)| retry_after < *pause)
-                    {
-                        soonest = Some((failure.reason, retry_after));
-                    }
-                }
-                HandlerState::Stopped => {}
-            }
-        }
-        soonest.map_or(Ok(()), Err)
-    }
-}
-
-/// A place inside a deployment; dropping it lets the next invocation in.
-#[derive(Debug)]
-pub(crate) struct Inside<'a>(&'a Deployment);
-
-impl Drop for Inside<'_> {
-    fn drop(&mut self) {
-        self.0.permits.add_permits(1);
-        let before = self.0.entered.fetch_sub(1, Ordering::SeqCst);
-        if before == 1 && self.0.retired.load(Ordering::SeqCst) {
-            self.0.left.notify_waiters();
-        }
+        self.route.waiting.fetch_sub(1, Ordering::Relaxed);
     }
 }

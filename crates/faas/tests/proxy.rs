@@ -23,8 +23,11 @@ struct FakeHandler {
     gate: Semaphore,
     calls: AtomicUsize,
     is_ready: AtomicBool,
+    is_stopped: AtomicBool,
     pause: Option<Duration>,
     became_ready: Notify,
+    /// How often it was asked how it does.
+    looks: AtomicUsize,
 }
 
 impl FakeHandler {
@@ -41,9 +44,18 @@ impl FakeHandler {
             gate: Semaphore::new(0),
             calls: AtomicUsize::new(0),
             is_ready: AtomicBool::new(true),
+            is_stopped: AtomicBool::new(false),
             pause: None,
             became_ready: Notify::new(),
+            looks: AtomicUsize::new(0),
         })
+    }
+
+    /// Loads without end.
+    fn starting(id: &str) -> Arc<Self> {
+        let handler = Self::gated(id, 1);
+        handler.is_ready.store(false, Ordering::SeqCst);
+        handler
     }
 
     fn pausing(id: &str, pause: Duration) -> Arc<Self> {
@@ -106,6 +118,15 @@ impl Handler for FakeHandler {
     }
 
     fn status(&self) -> HandlerStatus {
+        self.looks.fetch_add(1, Ordering::SeqCst);
+        if self.is_stopped.load(Ordering::SeqCst) {
+            return HandlerStatus {
+                id: Arc::clone(&self.id),
+                state: HandlerState::Stopped,
+                restarts: 0,
+                in_flight: 0,
+            };
+        }
         let state = match (self.is_ready(), self.pause) {
             (true, _) => HandlerState::Ready,
             (false, None) => HandlerState::Starting,
@@ -323,6 +344,43 @@ async fn a_short_pause_is_waited_for() {
     assert_eq!(answer.as_deref(), Ok("a"));
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_call_that_waits_looks_a_few_times_and_is_counted() {
+    let check = async |handlers: [Arc<FakeHandler>; 2], looks_max: usize| {
+        let world = World::new();
+        let limits = FunctionLimits {
+            deadline: Duration::from_secs(5),
+            ..FunctionLimits::default()
+        };
+        world.publish(spec_with(limits), &handlers);
+        let route = world.router.find("f").unwrap();
+        let waiting = async {
+            tokio::time::sleep(Duration::from_secs(4)).await;
+            route.waiting()
+        };
+        let (late, waiting) = tokio::join!(world.call(""), waiting);
+        let late = late.unwrap_err();
+        assert!(matches!(late, InvokeError::Deadline { .. }), "{late}");
+        assert_eq!(waiting, 1);
+        let looks = handlers.map(|handler| handler.looks.load(Ordering::SeqCst));
+        assert!(looks.iter().all(|&count| count <= looks_max), "{looks:?}");
+    };
+    let starting = || FakeHandler::starting("a");
+    let pausing = |ms| FakeHandler::pausing("b", Duration::from_millis(ms));
+    check([starting(), starting()], 4).await;
+    // One that pauses for longer than anybody waits, and one whose pause ends again and again.
+    check([starting(), pausing(30_000)], 4).await;
+    check([starting(), pausing(900)], 20).await;
+    check([starting(), pausing(0)], 120).await;
+    // Handlers that have stopped, of a deployment that is not retired.
+    let stopped = || {
+        let handler = FakeHandler::starting("c");
+        handler.is_stopped.store(true, Ordering::SeqCst);
+        handler
+    };
+    check([stopped(), stopped()], 4).await;
+}
+
 #[tokio::test]
 async fn a_waiting_call_moves_to_the_new_deployment() {
     let world = World::new();
@@ -467,4 +525,55 @@ async fn detached_invocations_run_within_their_bound() {
     handler.gate.add_permits(2);
     assert_eq!(world.proxy.stop(Duration::from_secs(5)).await, 0);
     assert_eq!(handler.in_flight(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_accepted_is_run_before_the_node_stops_and_nothing_else_is() {
+    let world = World::new();
+    let handler = FakeHandler::gated("a", 1);
+    world.publish(spec(), &[Arc::clone(&handler)]);
+    let invocation = || Invocation::new("POST", "/f".into(), Bytes::new());
+    for _ in 0..20 {
+        world.proxy.invoke_detached("f", invocation()).unwrap();
+    }
+    let stopped = world.proxy.stop(Duration::from_secs(10));
+    let (left, ()) = tokio::join!(stopped, async {
+        tokio::task::yield_now().await;
+        let refused = world.proxy.invoke_detached("f", invocation());
+        assert_eq!(refused, Err(InvokeError::Stopping));
+        assert_eq!(world.call("").await, Err(InvokeError::Stopping));
+        // Two seconds each: longer than callers who wait are given.
+        for _ in 0..20 {
+            tokio::time::sleep(Duration::from_secs(2)).await;
+            handler.gate.add_permits(1);
+        }
+    });
+    assert_eq!(left, 0);
+    let counters = &world.router.find("f").unwrap().counters;
+    assert_eq!(counters.invocations.load(Ordering::Relaxed), 20);
+    assert_eq!(counters.platform_errors.load(Ordering::Relaxed), 0);
+    assert_eq!(counters.function_errors.load(Ordering::Relaxed), 0);
+}
+
+#[tokio::test]
+async fn what_was_accepted_has_its_place_in_the_queue() {
+    let world = World::new();
+    let handler = FakeHandler::gated("a", 1);
+    let limits = FunctionLimits {
+        queue_max: 3,
+        ..FunctionLimits::default()
+    };
+    world.publish(spec_with(limits), &[Arc::clone(&handler)]);
+    let detach = || {
+        world
+            .proxy
+            .invoke_detached("f", Invocation::new("POST", "/f".into(), Bytes::new()))
+    };
+    assert_eq!((detach(), detach(), detach()), (Ok(()), Ok(()), Ok(())));
+    // A fourth would be refused after its caller was told that it is run.
+    assert!(matches!(detach(), Err(InvokeError::Overloaded { .. })));
+    handler.gate.add_permits(3);
+    assert_eq!(world.proxy.stop(Duration::from_secs(5)).await, 0);
+    let counters = &world.router.find("f").unwrap().counters;
+    assert_eq!(counters.platform_errors.load(Ordering::Relaxed), 0);
 }

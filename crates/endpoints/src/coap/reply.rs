@@ -111,6 +111,7 @@ pub(super) fn status(error: &InvokeError) -> Code {
         InvokeError::Deadline { .. } => Code::GATEWAY_TIMEOUT,
         InvokeError::Overloaded { .. }
         | InvokeError::Unavailable { .. }
+        | InvokeError::Cut { .. }
         | InvokeError::Stopping
         | InvokeError::NotTaken => Code::SERVICE_UNAVAILABLE,
         InvokeError::TooLarge { .. } => Code::REQUEST_ENTITY_TOO_LARGE,
@@ -140,6 +141,7 @@ fn has_run(error: &InvokeError) -> bool {
         InvokeError::Function(_)
         | InvokeError::HandlerDied { .. }
         | InvokeError::Protocol { .. }
+        | InvokeError::Cut { .. }
         | InvokeError::Deadline { .. } => true,
     }
 }

@@ -159,7 +159,10 @@ async fn invoke(proxy: &Proxy, asked: Request<Peer>) -> (RequestId, Response) {
     let response = match proxy.invoke(&name, invocation).await {
         Ok(reply) => reply::encode(method, reply),
         Err(InvokeError::NotFound(name)) => reply::not_found(&name),
-        Err(error) => reply::failed(&error),
+        Err(error) => {
+            proxy.hold_back(&error).await;
+            reply::failed(&error)
+        }
     };
     (id, response)
 }

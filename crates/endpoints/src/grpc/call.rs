@@ -40,7 +40,14 @@ impl TinyFaaS for Functions {
                 .map_err(|_elapsed| reply::impatient(patience))?,
             None => invoked.await,
         };
-        reply::encode(reply.map_err(|error| reply::status(&error))?)
+        match reply {
+            Ok(reply) => reply::encode(reply),
+            Err(error) => {
+                drop(metadata);
+                self.proxy.hold_back(&error).await;
+                Err(reply::status(&error))
+            }
+        }
     }
 }
 

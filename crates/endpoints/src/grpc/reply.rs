@@ -89,9 +89,10 @@ pub(crate) fn status(error: &InvokeError) -> Status {
         InvokeError::Deadline { .. } => Code::DeadlineExceeded,
         // As gRPC itself answers a message over its bound.
         InvokeError::Overloaded { .. } | InvokeError::TooLarge { .. } => Code::ResourceExhausted,
-        InvokeError::Unavailable { .. } | InvokeError::Stopping | InvokeError::NotTaken => {
-            Code::Unavailable
-        }
+        InvokeError::Unavailable { .. }
+        | InvokeError::Cut { .. }
+        | InvokeError::Stopping
+        | InvokeError::NotTaken => Code::Unavailable,
     };
     let status = Status::new(code, cut(&error.to_string()));
     let mut status = with_fault(status, error.fault());

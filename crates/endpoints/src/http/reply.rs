@@ -64,6 +64,7 @@ pub(crate) fn status(error: &InvokeError) -> StatusCode {
         InvokeError::Deadline { .. } => StatusCode::GATEWAY_TIMEOUT,
         InvokeError::Overloaded { .. }
         | InvokeError::Unavailable { .. }
+        | InvokeError::Cut { .. }
         | InvokeError::Stopping
         | InvokeError::NotTaken => StatusCode::SERVICE_UNAVAILABLE,
         InvokeError::TooLarge { what: "header", .. } => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,

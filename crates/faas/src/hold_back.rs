@@ -1,0 +1,68 @@
+//! Refusals that come too fast are held back, so that asking again at once costs whoever asks and
+//! not those who are served.
+
+use crate::limits::Limits;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// The refusals of this node.
+#[derive(Debug)]
+pub(crate) struct Refusals {
+    origin: Instant,
+    /// When the refusals so far would all have been made at the rate that is free, in nanoseconds
+    /// since the origin (the generic cell rate algorithm of ITU-T I.371).
+    due_nanos: AtomicU64,
+    held: AtomicUsize,
+}
+
+impl Refusals {
+    pub(crate) fn new() -> Self {
+        Self {
+            origin: Instant::now(),
+            due_nanos: AtomicU64::new(0),
+            held: AtomicUsize::new(0),
+        }
+    }
+
+    /// Returns at once while refusals are rare, and after [`Limits::hold_back`] where they are not;
+    /// at once again where too many are held back already.
+    pub(crate) async fn hold_back(&self, limits: &Limits) {
+        if self.is_free(limits.refusals_free_per_second) {
+            return;
+        }
+        let held = Held::begin(&self.held);
+        if held.before < limits.held_back_max {
+            tokio::time::sleep(limits.hold_back).await;
+        }
+    }
+
+    fn is_free(&self, per_second: u32) -> bool {
+        const SECOND: Duration = Duration::from_secs(1);
+        let nanos = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+        let now = nanos(self.origin.elapsed());
+        let step = nanos(SECOND / per_second.max(1));
+        let next = |due: u64| (due < now + nanos(SECOND)).then(|| due.max(now) + step);
+        let (order, on_failure) = (Ordering::Relaxed, Ordering::Relaxed);
+        self.due_nanos.fetch_update(order, on_failure, next).is_ok()
+    }
+}
+
+/// A refusal that is held back; dropping it lets go of it.
+struct Held<'a> {
+    count: &'a AtomicUsize,
+    before: usize,
+}
+
+impl<'a> Held<'a> {
+    fn begin(count: &'a AtomicUsize) -> Self {
+        let before = count.fetch_add(1, Ordering::Relaxed);
+        Self { count, before }
+    }
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        self.count.fetch_sub(1, Ordering::Relaxed);
+    }
+}
