@@ -1,13 +1,13 @@
 //! The folders of code: each named by its digest, kept as long as someone refers to it.
 
-use crate::archive::Unpacked;
+use crate::archive::{self, Unpacked};
 use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio_util::task::TaskTracker;
 
 /// The folders of code below the data directory.
@@ -59,10 +59,7 @@ impl Codes {
 
     /// Refers to a folder that the store refers to.
     pub(crate) fn refer(self: &Arc<Self>, digest: &str) -> Code {
-        let mut references = self
-            .references
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut references = self.lock();
         *references.entry(digest.to_owned()).or_default() += 1;
         Code {
             codes: Arc::clone(self),
@@ -71,31 +68,31 @@ impl Codes {
         }
     }
 
-    /// Moves unpacked code to its place, unless the same is there. Blocks on the disk.
+    /// Moves unpacked code to its place, unless the same is there and unharmed. Blocks on the disk.
     pub(crate) fn adopt(self: &Arc<Self>, unpacked: &Unpacked) -> io::Result<Code> {
-        let mut references = self
-            .references
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        let place = self.folder.join(&unpacked.digest);
-        if !place.exists() {
-            fs::rename(&unpacked.root, &place)?;
-            File::open(&self.folder)?.sync_all()?;
+        // Referred to first, so that nobody removes what is looked at without the lock.
+        let code = self.refer(&unpacked.digest);
+        code.set_forgotten();
+        let place = code.path();
+        let was_there = place.exists();
+        if was_there && code.is_unharmed() {
+            return Ok(code);
         }
-        *references.entry(unpacked.digest.clone()).or_default() += 1;
-        Ok(Code {
-            codes: Arc::clone(self),
-            digest: unpacked.digest.clone(),
-            is_stored: AtomicBool::new(false),
-        })
+        let moving = self.lock();
+        if was_there {
+            tracing::warn!(digest = code.digest, "replaces damaged code");
+            replace(&unpacked.root, &place)?;
+        } else if !place.exists() {
+            fs::rename(&unpacked.root, &place)?;
+        }
+        File::open(&self.folder)?.sync_all()?;
+        drop(moving);
+        Ok(code)
     }
 
     /// Removes the folders that nobody refers to, which a crash may have left. Blocks.
     pub(crate) fn remove_unreferenced(&self) -> io::Result<()> {
-        let references = self
-            .references
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let references = self.lock();
         for entry in fs::read_dir(&self.folder)? {
             let entry = entry?;
             let is_known = entry
@@ -109,11 +106,14 @@ impl Codes {
         Ok(())
     }
 
-    fn release(&self, digest: &str) {
-        let mut references = self
-            .references
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, usize>> {
+        self.references
             .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn release(&self, digest: &str) {
+        let mut references = self.lock();
         let Some(count) = references.get_mut(digest) else {
             return;
         };
@@ -157,6 +157,12 @@ impl Code {
         &self.digest
     }
 
+    /// Whether the folder is there and is what its digest says. Reads all of it: not for the event
+    /// loop.
+    pub(crate) fn is_unharmed(&self) -> bool {
+        archive::summarize(&self.path()).is_ok_and(|summary| summary.digest == self.digest)
+    }
+
     /// Says that the store refers to the folder from now on, or may.
     pub(crate) fn set_stored(&self) {
         self.is_stored.store(true, Ordering::SeqCst);
@@ -174,4 +180,18 @@ impl Drop for Code {
             self.codes.release(&self.digest);
         }
     }
+}
+
+/// Puts `new` where `old` is, which goes where `new` was; whoever looks finds one of them.
+fn replace(new: &Path, old: &Path) -> io::Result<()> {
+    use rustix::fs::{CWD, RenameFlags, renameat_with};
+
+    let swapped = renameat_with(CWD, new, CWD, old, RenameFlags::EXCHANGE);
+    if swapped.is_ok() {
+        return Ok(());
+    }
+    // Not every file system can swap.
+    let aside = new.with_extension("damaged");
+    fs::rename(old, aside)?;
+    fs::rename(new, old)
 }

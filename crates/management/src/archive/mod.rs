@@ -2,15 +2,18 @@
 //!
 //! A bare WebAssembly module counts as an archive of one file.
 //!
-//! Nothing is believed: paths are parsed, bytes are counted as they come out, links are made last
-//! and looked at through the file system.
+//! Nothing is believed: paths are parsed, bytes are counted as they come out, links are made last,
+//! each once it was followed through what the archive has.
 
+mod digest;
 mod error;
+mod link;
 mod path;
 mod tarball;
 mod tree;
 mod zipped;
 
+pub(crate) use digest::summarize;
 pub use error::ArchiveError;
 pub(crate) use tree::Unpacked;
 

@@ -1,14 +1,13 @@
-//! The folder that code is written into, and its digest.
+//! The folder that code is written into.
 
 use super::ArchiveError;
+use super::digest;
+use super::link::{self, Astray};
 use super::path::{self, Named};
 use faas::Limits;
-use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, Read, Write};
-use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use tempfile::TempDir;
@@ -48,8 +47,9 @@ pub(crate) struct Tree<'a> {
     keeps_top_folder: bool,
 }
 
+/// What an entry is.
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Kind {
+pub(super) enum Kind {
     Folder,
     File { is_executable: bool },
     Link { target: String },
@@ -181,17 +181,18 @@ impl<'a> Tree<'a> {
             "" => self.root.clone(),
             prefix => self.root.join(prefix),
         };
-        self.make_links(&prefix, &root)?;
-        let (digest, files, unpacked_bytes) = digest(&root)?;
-        if files == 0 {
+        self.make_links(&prefix)?;
+        set_folder_modes(&root)?;
+        let summary = digest::summarize(&root)?;
+        if summary.files == 0 {
             return Err(ArchiveError::Empty);
         }
-        sync(&root, files)?;
+        sync(&root, summary.files)?;
         Ok(Unpacked {
             root,
-            digest,
-            files,
-            unpacked_bytes,
+            digest: summary.digest,
+            files: summary.files,
+            unpacked_bytes: summary.bytes,
             _folder: self.folder,
         })
     }
@@ -272,49 +273,31 @@ impl<'a> Tree<'a> {
         }
     }
 
-    fn make_links(&self, prefix: &str, root: &Path) -> Result<(), ArchiveError> {
+    /// Checks every link of the function's folder, then makes it.
+    fn make_links(&self, prefix: &str) -> Result<(), ArchiveError> {
         let inside = if prefix.is_empty() {
             String::new()
         } else {
             format!("{prefix}/")
         };
-        let links = || {
-            self.entries.iter().filter_map(|(path, kind)| match kind {
-                Kind::Link { target } if path.starts_with(&inside) => Some((path, target)),
-                Kind::Link { .. } | Kind::Folder | Kind::File { .. } => None,
-            })
-        };
-        for (path, target) in links() {
-            std::os::unix::fs::symlink(target, self.root.join(path))?;
-        }
-        let root = root.canonicalize()?;
-        for (path, target) in links() {
-            let (link, path, target) = (self.root.join(path), path.clone(), target.clone());
-            match link.canonicalize() {
-                Ok(resolved) if resolved.starts_with(&root) => {}
-                Ok(_) => return Err(ArchiveError::LinkOut { path, target }),
-                Err(_) if leaves(&inside, &path, &target) => {
-                    return Err(ArchiveError::LinkOut { path, target });
-                }
-                Err(_) => return Err(ArchiveError::LinkBroken { path, target }),
+        for (path, kind) in &self.entries {
+            let Kind::Link { target } = kind else {
+                continue;
+            };
+            if !path.starts_with(&inside) {
+                continue;
             }
+            link::follow(&self.entries, &inside, path).map_err(|astray| {
+                let (path, target) = (path.clone(), target.clone());
+                match astray {
+                    Astray::Out => ArchiveError::LinkOut { path, target },
+                    Astray::Nowhere => ArchiveError::LinkBroken { path, target },
+                }
+            })?;
+            std::os::unix::fs::symlink(target, self.root.join(path))?;
         }
         Ok(())
     }
-}
-
-/// Whether a link's target, read by its letters, lies outside.
-fn leaves(inside: &str, link: &str, target: &str) -> bool {
-    let mut depth = link[inside.len()..].matches('/').count();
-    for segment in target.split('/') {
-        match segment {
-            "" | "." => {}
-            ".." if depth == 0 => return true,
-            ".." => depth -= 1,
-            _ => depth += 1,
-        }
-    }
-    false
 }
 
 /// As much of a file as tells whether it is a program.
@@ -325,59 +308,15 @@ fn starts_like_a_program(start: &[u8]) -> bool {
     start.starts_with(b"#!") || start.starts_with(b"\x7fELF")
 }
 
-/// The digest of a tree (paths, modes, contents, in the order of paths), the number of its files
-/// and links, and what they take. Sets the modes of folders.
-fn digest(root: &Path) -> Result<(String, u64, u64), ArchiveError> {
-    let (mut hash, mut files, mut bytes) = (Sha256::new(), 0, 0);
-    for entry in WalkDir::new(root).sort_by_file_name() {
+/// Gives every folder its mode: the umask may have taken bits away.
+fn set_folder_modes(root: &Path) -> Result<(), ArchiveError> {
+    for entry in WalkDir::new(root) {
         let entry = entry.map_err(|error| ArchiveError::Disk(error.into()))?;
-        let path = entry.path().strip_prefix(root).unwrap_or(entry.path());
-        let name = path.as_os_str().as_bytes();
         if entry.file_type().is_dir() {
             fs::set_permissions(entry.path(), Permissions::from_mode(0o755))?;
-            head(&mut hash, b'd', name, 0);
-        } else if entry.file_type().is_symlink() {
-            let target = fs::read_link(entry.path())?;
-            head(&mut hash, b'l', name, target.as_os_str().len() as u64);
-            hash.update(target.as_os_str().as_bytes());
-            files += 1;
-        } else {
-            let mut file = File::open(entry.path())?;
-            let metadata = file.metadata()?;
-            let is_executable = metadata.permissions().mode() & 0o111 != 0;
-            let kind = if is_executable { b'x' } else { b'f' };
-            head(&mut hash, kind, name, metadata.len());
-            io::copy(&mut file, &mut Hashing(&mut hash))?;
-            files += 1;
-            bytes += metadata.len();
         }
     }
-    let mut hex = String::new();
-    for byte in hash.finalize() {
-        // Writing to a string can't fail.
-        let _infallible = write!(hex, "{byte:02x}").is_ok();
-    }
-    Ok((hex, files, bytes))
-}
-
-fn head(hash: &mut Sha256, kind: u8, name: &[u8], bytes: u64) {
-    hash.update([kind]);
-    hash.update((name.len() as u64).to_be_bytes());
-    hash.update(name);
-    hash.update(bytes.to_be_bytes());
-}
-
-struct Hashing<'a>(&'a mut Sha256);
-
-impl Write for Hashing<'_> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.update(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
+    Ok(())
 }
 
 /// Returns when the tree is on the disk.

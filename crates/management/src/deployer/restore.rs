@@ -67,9 +67,9 @@ impl Deployer {
         if !is_current || route.deployment().is_some() || self.stopping.is_cancelled() {
             return Outcome::Settled;
         }
-        if !function.code.path().is_dir() {
-            tracing::error!(function = %spec.name, "its code is gone; deploy it again");
-            route.set_failure(Failure::plain("its code is gone; deploy it again"));
+        if let Err(reason) = check_code(function).await {
+            tracing::error!(function = %spec.name, "{reason}");
+            route.set_failure(Failure::plain(reason));
             return Outcome::Settled;
         }
         let prepared = tokio::select! {
@@ -92,6 +92,19 @@ impl Deployer {
             }
         }
     }
+}
+
+/// Sees that the code is what was deployed: disks and power cuts may have changed it meanwhile.
+async fn check_code(function: &Arc<Function>) -> Result<(), &'static str> {
+    let reading = Arc::clone(function);
+    let is_unharmed = tokio::task::spawn_blocking(move || reading.code.is_unharmed());
+    if is_unharmed.await.unwrap_or(false) {
+        return Ok(());
+    }
+    if function.code.path().is_dir() {
+        return Err("its code is damaged on the disk; deploy it again");
+    }
+    Err("its code is gone; deploy it again")
 }
 
 fn package(function: &Function) -> Package {

@@ -77,6 +77,11 @@ fn every_kind_of_bad_zip_is_refused_with_its_own_words_and_leaves_nothing() {
         &pack::zip_links(&[("fn.py", "1")], &[("l", "../../lock")]),
         "out of the function's folder",
     );
+    // It is there while it is unpacked, but not where the folder is moved to.
+    check(
+        &pack::zip_links(&[("fn.py", "1")], &[("l", "../unpacked/fn.py")]),
+        "out of the function's folder",
+    );
     check(
         &pack::zip_links(&[("fn.py", "1")], &[("l", "nothing")]),
         "not in the archive",

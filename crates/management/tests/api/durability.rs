@@ -165,7 +165,10 @@ fn a_function_that_can_not_be_brought_back_says_why_and_is_tried_again() {
     wait_for("readiness", || node.get("/readyz").status == 200);
     let shape = node.get("/v1/functions/f").json();
     assert_eq!(shape["state"], "failed");
-    assert_eq!(shape["failure"], "no memory is left");
+    assert_eq!(
+        shape["failure"],
+        "this node can't start it: no memory is left"
+    );
     assert!(
         node.get("/v1/functions/lost")
             .text
@@ -180,6 +183,37 @@ fn a_function_that_can_not_be_brought_back_says_why_and_is_tried_again() {
     );
     assert_eq!(node.invoke("f").unwrap(), "new");
     assert_eq!(node.get("/v1/functions/f").json()["state"], "ready");
+}
+
+#[test]
+fn damaged_code_is_not_served_after_a_start_and_a_redeploy_repairs_it() {
+    let node = Node::start();
+    let code_of = |node: &Node, name: &str| {
+        let digest = node.get(&format!("/v1/functions/{name}")).json()["digest"].clone();
+        node.data_dir().join("code").join(digest.as_str().unwrap())
+    };
+    let archive = pack::zip(&[("fn.py", "right"), ("lib.py", "lib")]);
+    node.put("/v1/functions/f", &archive);
+    node.put("/v1/functions/whole", &pack::function("whole"));
+    let code = code_of(&node, "f");
+    let dir = node.kill();
+    // What a power cut makes of a file that was never synced.
+    std::fs::write(code.join("lib.py"), "").unwrap();
+    let node = reopen(dir);
+    wait_for("readiness", || node.get("/readyz").status == 200);
+    let shape = node.get("/v1/functions/f").json();
+    assert_eq!(shape["state"], "failed");
+    assert!(shape["failure"].as_str().unwrap().contains("damaged"));
+    assert!(node.invoke("f").is_err());
+    assert_eq!(node.invoke("whole").unwrap(), "whole");
+    assert_eq!(node.put("/v1/functions/f", &archive).status, 200);
+    assert_eq!(node.invoke("f").unwrap(), "right");
+    assert_eq!(std::fs::read(code.join("lib.py")).unwrap(), b"lib");
+    // The same while it serves.
+    std::fs::remove_file(code.join("lib.py")).unwrap();
+    assert_eq!(node.put("/v1/functions/f", &archive).status, 200);
+    assert_eq!(std::fs::read(code.join("lib.py")).unwrap(), b"lib");
+    node.wait_for_codes(2);
 }
 
 #[test]
