@@ -116,6 +116,8 @@ pub struct Limits {
     /// Requests to the management service with the largest body that are in memory at once; more
     /// wait.
     pub uploads_at_once_max: u64,
+    /// Space that the store keeps for deleting functions on a full disk.
+    pub store_reserve_bytes: u64,
 
     /// What the log of one function keeps in memory.
     pub log_bytes_max: usize,
@@ -219,6 +221,7 @@ impl Default for Limits {
             restore_pause_min: Duration::from_secs(5),
             restore_pause_max: Duration::from_secs(300),
             uploads_at_once_max: 2,
+            store_reserve_bytes: MIB,
             log_bytes_max: 256 << 10,
             log_line_bytes_max: 4 << 10,
             http_head: Duration::from_secs(10),

@@ -1,6 +1,7 @@
 //! The folders of code: each named by its digest, kept as long as someone refers to it.
 
 use crate::archive::{self, Unpacked};
+use crate::store;
 use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io;
@@ -34,14 +35,18 @@ impl Codes {
     /// Makes the folders and empties the one for temporary files. Removals run in `removals`.
     pub(crate) fn open(data_dir: &Path, removals: TaskTracker) -> io::Result<Arc<Self>> {
         let (folder, tmp) = (data_dir.join("code"), data_dir.join("tmp"));
-        if tmp.exists() {
-            fs::remove_dir_all(&tmp)?;
+        if tmp.exists()
+            && let Err(error) = fs::remove_dir_all(&tmp)
+        {
+            tracing::warn!(%error, "could not empty the folder for temporary files");
         }
         for path in [&folder, &tmp] {
-            fs::DirBuilder::new()
-                .recursive(true)
-                .mode(0o700)
-                .create(path)?;
+            let mut builder = fs::DirBuilder::new();
+            match builder.recursive(true).mode(0o700).create(path) {
+                // What is served now lies elsewhere, or nothing is.
+                Err(error) if store::lacks_space(&error) => {}
+                made => made?,
+            }
         }
         Ok(Arc::new(Self {
             folder,
@@ -90,20 +95,58 @@ impl Codes {
         Ok(code)
     }
 
+    /// Whether there is a folder of that digest.
+    pub(crate) fn has(&self, digest: &str) -> bool {
+        self.folder.join(digest).is_dir()
+    }
+
     /// Removes the folders that nobody refers to, which a crash may have left. Blocks.
-    pub(crate) fn remove_unreferenced(&self) -> io::Result<()> {
-        let references = self.lock();
-        for entry in fs::read_dir(&self.folder)? {
-            let entry = entry?;
-            let is_known = entry
-                .file_name()
-                .to_str()
-                .is_some_and(|n| references.contains_key(n));
-            if !is_known {
-                fs::remove_dir_all(entry.path())?;
+    pub(crate) fn remove_unreferenced(&self) {
+        for path in self.unreferenced() {
+            if let Err(error) = fs::remove_dir_all(&path) {
+                tracing::warn!(%error, path = %path.display(), "could not remove unused code");
             }
         }
-        Ok(())
+    }
+
+    /// Moves the folders that nobody refers to aside: they may be all that is left of functions
+    /// which the store has lost. Blocks.
+    pub(crate) fn set_unreferenced_aside(&self, aside: &Path) {
+        let lost = self.unreferenced();
+        if lost.is_empty() {
+            return;
+        }
+        let count = lost.len();
+        let moved = fs::create_dir_all(aside).and_then(|()| {
+            lost.iter().try_for_each(|path| {
+                let name = path.file_name().unwrap_or_default();
+                fs::rename(path, aside.join(name))
+            })
+        });
+        match moved {
+            Ok(()) => tracing::error!(
+                folders = count,
+                path = %aside.display(),
+                "the store tells nothing of code that is here; it was set aside: deploy it again \
+                 from there, or remove it"
+            ),
+            Err(error) => tracing::warn!(%error, "code of unknown functions stays where it is"),
+        }
+    }
+
+    fn unreferenced(&self) -> Vec<PathBuf> {
+        let references = self.lock();
+        let Ok(entries) = fs::read_dir(&self.folder) else {
+            return Vec::new();
+        };
+        let is_unknown = |entry: &fs::DirEntry| {
+            let name = entry.file_name();
+            !name
+                .to_str()
+                .is_some_and(|name| references.contains_key(name))
+        };
+        let unknown = entries.flatten().filter(is_unknown);
+        unknown.map(|entry| entry.path()).collect()
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<String, usize>> {

@@ -31,7 +31,12 @@ pub fn claim(path: &Path) -> Result<File, OpenError> {
     let made = builder.recursive(true).mode(0o700).create(path);
     made.map_err(failed)?;
     tighten(path)?;
-    let lock = open_private(&path.join(LOCK)).map_err(failed)?;
+    let lock = match open_private(&path.join(LOCK)) {
+        // The directory itself can be locked where nothing can be written.
+        Err(error) if crate::store::lacks_space(&error) => File::open(path),
+        opened => opened,
+    };
+    let lock = lock.map_err(failed)?;
     match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => Ok(lock),
         Err(rustix::io::Errno::WOULDBLOCK) => Err(OpenError::Locked(path.to_owned())),

@@ -1,5 +1,6 @@
 //! The sequence of a deployment, and what surrounds it: deleting, bringing back, stopping.
 
+mod durable;
 mod restore;
 
 use crate::api::body;
@@ -8,7 +9,8 @@ use crate::codes::{Code, Codes};
 use crate::functions::{Function, Functions};
 use crate::options::Options;
 use crate::order::{self, BadField, DeployError, Deployed, Order, Source};
-use crate::store::{Record, Store};
+use crate::probe::Probe;
+use crate::store::{Manifests, Record, Store};
 use crate::turns::{Turn, Turns};
 use faas::Package;
 use faas::{Deployment, Entry, FunctionLog, FunctionName, FunctionSpec, Handler};
@@ -39,7 +41,9 @@ pub(crate) struct Deployer {
     /// Where the API listens.
     pub(crate) addr: OnceLock<SocketAddr>,
     store: Store,
+    manifests: Arc<Manifests>,
     codes: Arc<Codes>,
+    probe: Probe,
     turns: Arc<Turns>,
     /// Deployments that are worked on at once.
     slots: Semaphore,
@@ -59,6 +63,8 @@ pub(crate) struct Deployer {
 pub(crate) struct Disk {
     /// Where the functions are kept.
     pub(crate) store: Store,
+    /// What it can be rebuilt from.
+    pub(crate) manifests: Arc<Manifests>,
     /// Where their code is kept.
     pub(crate) codes: Arc<Codes>,
     /// Held as long as the data directory is ours.
@@ -78,6 +84,8 @@ impl Deployer {
             bodies: Arc::new(Semaphore::new(body::room_kib(&options.limits))),
             addr: OnceLock::new(),
             store: disk.store,
+            manifests: disk.manifests,
+            probe: Probe::new(disk.codes.tmp()),
             codes: disk.codes,
             turns: Arc::default(),
             slots: Semaphore::new(at_once),
@@ -134,7 +142,7 @@ impl Deployer {
             if deployer.functions.get(name.as_str()).is_none() {
                 return Ok(false);
             }
-            deployer.store.delete(name.clone()).await?;
+            deployer.forget(&name).await?;
             let (_, served) = deployer.options.router.withdraw(&name);
             let function = deployer.functions.remove(&name);
             deployer.applied().await;
@@ -244,8 +252,10 @@ impl Deployer {
             digest: record.digest.clone(),
             log: Arc::clone(log),
         };
-        let handlers = self.options.backend.prepare(package).await?;
-        Ok((record, code, handlers))
+        match self.options.backend.prepare(package).await {
+            Ok(handlers) => Ok((record, code, handlers)),
+            Err(error) => Err(self.explain(error).await),
+        }
     }
 
     /// Brings the code to its folder. Blocks on the disk.
@@ -279,6 +289,7 @@ impl Deployer {
             packed_bytes: packed_bytes.unwrap_or(unpacked.unpacked_bytes),
             unpacked_bytes: unpacked.unpacked_bytes,
             deployed_at_ms: now_ms(),
+            fault: None,
         };
         Ok((record, code))
     }
@@ -312,11 +323,9 @@ impl Deployer {
         let digest = record.digest.clone();
         let deployment = Deployment::new(Arc::clone(&record.spec), digest, handlers);
         let deployment = Arc::new(deployment);
-        // A commit that failed may be on the disk all the same; the next start tells.
-        function.code.set_stored();
-        if let Err(error) = self.store.put(record.clone()).await {
+        if let Err(error) = self.keep(&function).await {
             deployment.retire(Duration::ZERO).await;
-            return Err(error.into());
+            return Err(error);
         }
         let handlers = deployment.handlers().len();
         // Known before it is routed: whoever sees the route finds the function.

@@ -13,7 +13,9 @@ mod download;
 mod functions;
 mod options;
 mod order;
+mod probe;
 mod problem;
+mod reconcile;
 mod server;
 mod store;
 mod turns;
@@ -24,6 +26,7 @@ pub use data_dir::claim as claim_data_dir;
 pub use download::DownloadError;
 pub use options::{EndpointUrl, Options};
 pub use order::{BadField, DeployError, DeployRequest, Deployed, Source};
+pub use probe::Unwritable;
 pub use store::StoreError;
 
 use codes::{Code, Codes};
@@ -34,7 +37,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
-use store::{Record, Store};
+use store::{Extent, Manifests, Record, Store};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -74,12 +77,14 @@ impl Management {
     /// Where another process has the data directory, it can't be used, or the store can't be read.
     pub async fn open(options: Options) -> Result<Self, OpenError> {
         let data_dir = options.data_dir.clone();
-        let opening = tokio::task::spawn_blocking(move || open_disk(&data_dir));
-        let (disk, stored) = opening.await.map_err(|error| OpenError::DataDir {
+        let limits = Arc::clone(&options.limits);
+        let opening = tokio::task::spawn_blocking(move || open_disk(&data_dir, &limits));
+        let mut opened = opening.await.map_err(|error| OpenError::DataDir {
             path: options.data_dir.clone(),
             error: io::Error::other(error),
         })??;
-        let deployer = Deployer::new(options, disk, stored);
+        opened.rebuild_store().await;
+        let deployer = Deployer::new(options, opened.disk, opened.stored);
         Ok(Self { deployer })
     }
 
@@ -138,7 +143,7 @@ impl Management {
 }
 
 /// Opens what is in the data directory. Blocks.
-fn open_disk(data_dir: &Path) -> Result<(Disk, Vec<(Record, Code)>), OpenError> {
+fn open_disk(data_dir: &Path, limits: &faas::Limits) -> Result<Opened, OpenError> {
     let failed = |error| OpenError::DataDir {
         path: data_dir.to_owned(),
         error,
@@ -146,21 +151,69 @@ fn open_disk(data_dir: &Path) -> Result<(Disk, Vec<(Record, Code)>), OpenError> 
     let lock = data_dir::claim(data_dir)?;
     let background = TaskTracker::new();
     let codes = Codes::open(data_dir, background.clone()).map_err(failed)?;
-    let (store, records) = Store::open(&data_dir.join(data_dir::STORE))?;
-    File::open(data_dir)
-        .and_then(|folder| folder.sync_all())
-        .map_err(failed)?;
+    let manifests = Manifests::open(data_dir).map_err(failed)?;
+    let path = data_dir.join(data_dir::STORE);
+    let (store, found) = Store::open(&path, limits.store_reserve_bytes)?;
+    let listed = manifests.read().map_err(failed)?;
+    let extent = found.extent;
+    let reconciled = reconcile::reconcile(found.records, listed, |digest| codes.has(digest));
+    let synced = manifests
+        .write_all(reconciled.for_manifests.iter())
+        .and_then(|()| File::open(data_dir)?.sync_all());
+    match synced {
+        Err(error) if store::lacks_space(&error) => {
+            tracing::warn!(%error, "manifests can't be written; they are at the next start");
+        }
+        synced => synced.map_err(failed)?,
+    }
     let with_code = |record: Record| {
         let code = codes.refer(&record.digest);
         (record, code)
     };
-    let stored = records.into_iter().map(with_code).collect();
-    codes.remove_unreferenced().map_err(failed)?;
+    let stored = reconciled.records.into_iter().map(with_code).collect();
+    match extent {
+        Extent::Whole => codes.remove_unreferenced(),
+        Extent::Lost => codes.set_unreferenced_aside(&data_dir.join("lost-code")),
+        Extent::Unopened => {}
+    }
     let disk = Disk {
         store,
+        manifests: Arc::new(manifests),
         codes,
         lock,
         background,
     };
-    Ok((disk, stored))
+    Ok(Opened {
+        disk,
+        stored,
+        for_store: reconciled.for_store,
+    })
+}
+
+/// What is in the data directory.
+struct Opened {
+    disk: Disk,
+    stored: Vec<(Record, Code)>,
+    /// What the store lacks and the manifests have.
+    for_store: Vec<Record>,
+}
+
+impl Opened {
+    /// Gives the store back what it has lost.
+    async fn rebuild_store(&mut self) {
+        let lost = std::mem::take(&mut self.for_store);
+        if lost.is_empty() {
+            return;
+        }
+        tracing::warn!(
+            functions = lost.len(),
+            "the store lacks functions; it is rebuilt from their manifests"
+        );
+        let puts = lost.into_iter().map(|record| self.disk.store.put(record));
+        for put in futures_util::future::join_all(puts).await {
+            if let Err(error) = put {
+                tracing::warn!(%error, "the store could not be rebuilt; it is at the next start");
+            }
+        }
+    }
 }

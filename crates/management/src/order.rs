@@ -2,6 +2,7 @@
 
 use crate::archive::{ArchiveError, SourceFile};
 use crate::download::DownloadError;
+use crate::probe::Unwritable;
 use crate::store::StoreError;
 use bytes::Bytes;
 use faas::{Entry, FunctionName, FunctionSpec, Limits, PrepareError, Runtime};
@@ -139,6 +140,9 @@ pub enum DeployError {
     /// It could not be made durable.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// Nothing can be written.
+    #[error(transparent)]
+    Unwritable(#[from] Unwritable),
     /// Too many deployments wait.
     #[error("{waiting_max} deployments wait already; try again in a few seconds")]
     Busy {

@@ -4,6 +4,7 @@
 use crate::archive::ArchiveError;
 use crate::download::DownloadError;
 use crate::order::{BadField, DeployError};
+use crate::probe::Unwritable;
 use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -78,6 +79,12 @@ impl Problem {
         if self.0.field.as_deref() == Some("archive") {
             return self.field(field);
         }
+        self
+    }
+
+    /// The same, with another status.
+    pub(crate) fn status(mut self, status: StatusCode) -> Self {
+        self.0.status = status;
         self
     }
 
@@ -163,6 +170,11 @@ impl From<BadField> for Problem {
 impl From<ArchiveError> for Problem {
     fn from(error: ArchiveError) -> Self {
         let (detail, fix) = split_fix(&error.to_string());
+        if let ArchiveError::Disk(error) = &error
+            && let Some(unwritable) = Unwritable::from_lack_of_space(error)
+        {
+            return unwritable.into();
+        }
         if let ArchiveError::Disk(_) = error {
             let status = StatusCode::SERVICE_UNAVAILABLE;
             return Self::new(status, "host", "the host can't do it", detail).fix(fix);
@@ -171,6 +183,14 @@ impl From<ArchiveError> for Problem {
         Self::new(status, "bad-archive", "the archive can't be taken", detail)
             .field("archive")
             .fix(fix)
+    }
+}
+
+impl From<Unwritable> for Problem {
+    fn from(error: Unwritable) -> Self {
+        let (detail, fix) = split_fix(&error.to_string());
+        let status = StatusCode::INSUFFICIENT_STORAGE;
+        Self::new(status, "unwritable", "nothing can be stored", detail).fix(fix)
     }
 }
 
@@ -227,6 +247,7 @@ impl From<DeployError> for Problem {
                 let status = StatusCode::INTERNAL_SERVER_ERROR;
                 Self::new(status, "store", "it could not be made durable", detail).fix(fix)
             }
+            DeployError::Unwritable(error) => error.into(),
             DeployError::Busy { .. } => Self::new(unavailable, "busy", "too much to do", detail)
                 .fix(fix)
                 .retry_after(5),

@@ -1,29 +1,28 @@
 //! What outlives a restart: every function and its settings, in SQLite.
 //!
-//! One thread writes. What waits for it is committed together, and an answer is given only when
-//! it is on the disk.
+//! This file has the functions' table; the file and its thread are in `db`.
 
+mod db;
+mod files;
+mod manifest;
 mod record;
+mod reserve;
 
-pub(crate) use record::Record;
+pub(crate) use manifest::Manifests;
+pub(crate) use record::{Fault, Record};
 
-use crate::data_dir;
+use crate::probe::Unwritable;
+use db::{Change, Db, Migrations, Room};
 use faas::FunctionName;
-use rusqlite::{Connection, params};
+use reserve::Reserve;
+use rusqlite::{Connection, ErrorCode, Row, params};
 use std::io;
 use std::path::Path;
-use std::sync::{Mutex, PoisonError};
-use std::thread::JoinHandle;
-use tokio::sync::{mpsc, oneshot};
+use time::OffsetDateTime;
+use time::macros::format_description;
 
-/// Writes that wait for the writer; more wait for a place.
-const WRITES_WAITING_MAX: usize = 1024;
-
-/// Writes that one commit takes along.
-const WRITES_AT_ONCE_MAX: usize = 256;
-
-/// Each step from one version of the schema to the next; the version is how many were taken.
-const MIGRATIONS: &[&str] = &["CREATE TABLE functions (
+/// The functions' table.
+const MIGRATIONS: Migrations = &["CREATE TABLE functions (
     name TEXT PRIMARY KEY,
     settings TEXT NOT NULL,
     digest TEXT NOT NULL,
@@ -39,30 +38,26 @@ const PUT: &str = "INSERT OR REPLACE INTO functions
 
 const DELETE: &str = "DELETE FROM functions WHERE name = ?1";
 
+const SELECT: &str = "SELECT name, settings, digest, files, packed_bytes, unpacked_bytes,
+    deployed_at_ms FROM functions ORDER BY name";
+
 /// Why the store could not do what it should.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// SQLite failed.
     #[error("the store failed ({0}); look at the disk of the data directory")]
     Sqlite(#[from] rusqlite::Error),
+    /// A check found pages that contradict each other.
+    #[error("the store is damaged ({0}); restore the data directory from a backup")]
+    Damaged(String),
     /// A newer tinyFaaS wrote the store.
     #[error(
         "the store has version {0}, which this tinyfaas does not know; use the newer one again"
     )]
     TooNew(u32),
-    /// What is stored of a function can't be read.
+    /// A file of it can't be opened for its owner alone, or written.
     #[error(
-        "what is stored of the function {name:?} can't be read ({reason}); restore the data directory from a backup"
-    )]
-    BadRecord {
-        /// The function.
-        name: String,
-        /// What is wrong.
-        reason: String,
-    },
-    /// A file of it can't be opened for its owner alone.
-    #[error(
-        "the store's files could not be closed to other users ({0}); check the owner of the data directory"
+        "the store's files could not be written ({0}); check the owner and the disk of the data directory"
     )]
     File(#[source] io::Error),
     /// The writer could not be started.
@@ -73,192 +68,253 @@ pub enum StoreError {
     Closed,
 }
 
-/// The handle to the writer.
+impl StoreError {
+    /// Whether the disk is full or read-only, so that it may work later.
+    fn lacks_space(&self) -> bool {
+        self.as_unwritable().is_some()
+    }
+
+    /// The same, with what to do; none where something else failed.
+    pub(crate) fn as_unwritable(&self) -> Option<Unwritable> {
+        match self {
+            Self::Sqlite(rusqlite::Error::SqliteFailure(error, _)) => match error.code {
+                ErrorCode::DiskFull => Some(Unwritable::Full),
+                ErrorCode::ReadOnly | ErrorCode::CannotOpen => Some(Unwritable::ReadOnly),
+                _ => None,
+            },
+            Self::File(error) => Unwritable::from_lack_of_space(error),
+            Self::Sqlite(_)
+            | Self::Damaged(_)
+            | Self::TooNew(_)
+            | Self::Thread(_)
+            | Self::Closed => None,
+        }
+    }
+
+    /// Whether what is in the file is wrong.
+    fn is_damage(&self) -> bool {
+        match self {
+            Self::Sqlite(rusqlite::Error::SqliteFailure(error, _)) => matches!(
+                error.code,
+                ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase
+            ),
+            // A table that is missing, or has other columns.
+            Self::Sqlite(_) | Self::Damaged(_) => true,
+            Self::File(_) | Self::TooNew(_) | Self::Thread(_) | Self::Closed => false,
+        }
+    }
+}
+
+/// Whether a disk is full, over its quota or read-only.
+pub(crate) fn lacks_space(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::StorageFull
+            | io::ErrorKind::QuotaExceeded
+            | io::ErrorKind::ReadOnlyFilesystem
+    )
+}
+
+/// What a store had when it was opened.
+#[derive(Debug, Default)]
+pub(crate) struct Found {
+    /// Every function.
+    pub(crate) records: Vec<Record>,
+    /// How much of what was ever kept that is.
+    pub(crate) extent: Extent,
+}
+
+/// How much a store tells of what was ever kept in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) enum Extent {
+    /// All of it.
+    Whole,
+    /// It is new, or was damaged: there may be more functions than it tells of.
+    #[default]
+    Lost,
+    /// It could not be opened for now; it may tell of more functions later.
+    Unopened,
+}
+
+/// The functions that are kept.
 #[derive(Debug)]
 pub(crate) struct Store {
-    writes: Mutex<Option<mpsc::Sender<Write>>>,
-    writer: Mutex<Option<JoinHandle<()>>>,
-}
-
-#[derive(Debug)]
-struct Write {
-    change: Change,
-    done: oneshot::Sender<Result<(), StoreError>>,
-}
-
-#[derive(Debug)]
-enum Change {
-    Put(Box<Record>),
-    Delete(FunctionName),
+    db: Db,
 }
 
 impl Store {
-    /// Opens or makes the file and reads every function. Blocks on the disk.
-    pub(crate) fn open(path: &Path) -> Result<(Self, Vec<Record>), StoreError> {
-        close_to_others(path).map_err(StoreError::File)?;
-        let mut connection = Connection::open(path)?;
-        // The journal mode answers with a row; synchronous=FULL makes every commit durable.
-        connection.query_row("PRAGMA journal_mode = WAL", [], |_row| Ok(()))?;
-        connection.pragma_update(None, "synchronous", "FULL")?;
-        migrate(&mut connection)?;
-        let records = read(&connection)?;
-        let (writes, waiting) = mpsc::channel(WRITES_WAITING_MAX);
-        let writer = std::thread::Builder::new()
-            .name("store".to_owned())
-            .spawn(move || write_until_closed(connection, waiting))?;
-        let store = Self {
-            writes: Mutex::new(Some(writes)),
-            writer: Mutex::new(Some(writer)),
-        };
-        Ok((store, records))
+    /// Opens or makes the file and reads every function. A damaged file is set aside; one that
+    /// can't be written now is read and opened later. Blocks on the disk.
+    pub(crate) fn open(path: &Path, reserve_bytes: u64) -> Result<(Self, Found), StoreError> {
+        let (connection, found) = open_or_mend(path)?;
+        let reserve = Reserve::open(path.with_file_name("reserve"), reserve_bytes);
+        let db = Db::start(path, MIGRATIONS, connection, reserve)?;
+        Ok((Self { db }, found))
     }
 
     /// Keeps the function, instead of what was kept of it before. Returns when it is durable.
     pub(crate) async fn put(&self, record: Record) -> Result<(), StoreError> {
-        self.write(Change::Put(Box::new(record))).await
+        self.db.write(Room::Ordinary, put(record)).await
     }
 
     /// Forgets the function. Returns when that is durable.
     pub(crate) async fn delete(&self, name: FunctionName) -> Result<(), StoreError> {
-        self.write(Change::Delete(name)).await
+        let change: Change = Box::new(move |transaction| {
+            transaction.execute(DELETE, [name.as_str()])?;
+            Ok(())
+        });
+        self.db.write(Room::Reserved, change).await
     }
 
     /// Writes what waits and closes the file. Blocks.
     pub(crate) fn close(&self) {
-        drop(
-            self.writes
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .take(),
-        );
-        let writer = self
-            .writer
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
-        if writer.is_some_and(|writer| writer.join().is_err()) {
-            tracing::error!("the store's thread had panicked");
+        self.db.close();
+    }
+}
+
+fn put(record: Record) -> Change {
+    Box::new(move |transaction| {
+        transaction.execute(
+            PUT,
+            params![
+                record.spec.name.as_str(),
+                record::settings(&record.spec),
+                record.digest,
+                record.files.cast_signed(),
+                record.packed_bytes.cast_signed(),
+                record.unpacked_bytes.cast_signed(),
+                record.deployed_at_ms,
+            ],
+        )?;
+        Ok(())
+    })
+}
+
+fn open_or_mend(path: &Path) -> Result<(Option<Connection>, Found), StoreError> {
+    let extent = match path.metadata() {
+        Ok(file) if file.len() > 0 => Extent::Whole,
+        Ok(_) | Err(_) => Extent::Lost,
+    };
+    match open_whole(path) {
+        Ok((connection, records)) => Ok((Some(connection), Found { records, extent })),
+        Err(error) if error.lacks_space() => {
+            tracing::warn!(%error, "the store can't be written; functions are served, not deployed");
+            let mut found = salvage(path);
+            found.extent = Extent::Unopened;
+            Ok((None, found))
         }
-    }
-
-    async fn write(&self, change: Change) -> Result<(), StoreError> {
-        let writes = self
-            .writes
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone();
-        let writes = writes.ok_or(StoreError::Closed)?;
-        let (done, result) = oneshot::channel();
-        let sent = writes.send(Write { change, done }).await;
-        sent.map_err(|_closed| StoreError::Closed)?;
-        result.await.map_err(|_closed| StoreError::Closed)?
-    }
-}
-
-/// Makes the file where it is missing. What SQLite keeps beside it gets the same mode; what an
-/// earlier version left is changed.
-fn close_to_others(path: &Path) -> io::Result<()> {
-    data_dir::open_private(path)?;
-    for suffix in ["-wal", "-shm"] {
-        let mut beside = path.as_os_str().to_owned();
-        beside.push(suffix);
-        let beside = Path::new(&beside);
-        if beside.exists() {
-            data_dir::open_private(beside)?;
+        Err(error) if error.is_damage() => {
+            let now = OffsetDateTime::now_utc();
+            let format = format_description!("[year][month][day]T[hour][minute][second]");
+            let stamp = now.format(format).unwrap_or_default();
+            let aside = files::set_aside(path, &stamp).map_err(StoreError::File)?;
+            let found = salvage(&aside);
+            tracing::error!(
+                %error,
+                set_aside = %aside.display(),
+                readable = found.records.len(),
+                "the store is damaged and was set aside; it is rebuilt from what can be read"
+            );
+            Ok((Some(db::open(path, MIGRATIONS)?), found))
         }
+        Err(error) => Err(error),
     }
-    Ok(())
 }
 
-fn migrate(connection: &mut Connection) -> Result<(), StoreError> {
-    let version: u32 = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
-    let taken = version as usize;
-    if taken > MIGRATIONS.len() {
-        return Err(StoreError::TooNew(version));
+/// Opens the file, checks all of it and reads every function.
+fn open_whole(path: &Path) -> Result<(Connection, Vec<Record>), StoreError> {
+    let connection = db::open(path, MIGRATIONS)?;
+    let verdict: String = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
+    if verdict != "ok" {
+        return Err(StoreError::Damaged(verdict));
     }
-    for (step, number) in MIGRATIONS.iter().zip(1_u32..).skip(taken) {
-        let transaction = connection.transaction()?;
-        transaction.execute_batch(step)?;
-        transaction.pragma_update(None, "user_version", number)?;
-        transaction.commit()?;
-    }
-    Ok(())
-}
-
-fn read(connection: &Connection) -> Result<Vec<Record>, StoreError> {
-    let mut select = connection.prepare(
-        "SELECT name, settings, digest, files, packed_bytes, unpacked_bytes, deployed_at_ms
-         FROM functions ORDER BY name",
-    )?;
-    let mut rows = select.query([])?;
     let mut records = Vec::new();
-    while let Some(row) = rows.next()? {
-        let (name, settings): (String, String) = (row.get(0)?, row.get(1)?);
-        let bad = |reason| StoreError::BadRecord {
-            name: name.clone(),
-            reason,
+    read(&connection, SELECT, &mut records)?;
+    Ok((connection, records))
+}
+
+/// Reads what can be read of a file that is damaged, or can't be opened where it is, in a copy.
+fn salvage(path: &Path) -> Found {
+    let mut records = Vec::new();
+    let tried = salvage_into(path, &mut records);
+    if let Err(error) = tried {
+        tracing::warn!(%error, "not all of the store could be read");
+    }
+    Found {
+        records,
+        extent: Extent::Lost,
+    }
+}
+
+fn salvage_into(path: &Path, records: &mut Vec<Record>) -> Result<(), StoreError> {
+    if !path.exists() {
+        return Ok(());
+    }
+    // The usual place for temporary files may be on the same disk.
+    let folder = tempfile::tempdir().or_else(|_full| tempfile::tempdir_in("/dev/shm"));
+    let folder = folder.map_err(StoreError::File)?;
+    let copied = files::copy(path, folder.path()).map_err(StoreError::File)?;
+    let connection = Connection::open(copied)?;
+    let forwards = read(&connection, SELECT, records);
+    if forwards.is_err() {
+        // What lies behind the damage, from the other end.
+        let mut behind = Vec::new();
+        let _fails_at_the_same_place =
+            read(&connection, &format!("{SELECT} DESC"), &mut behind).is_err();
+        let is_new = |record: &Record| {
+            records
+                .iter()
+                .all(|known| known.spec.name != record.spec.name)
         };
-        records.push(Record {
-            spec: record::spec(&name, &settings).map_err(bad)?.into(),
-            digest: row.get(2)?,
-            files: row.get::<_, i64>(3)?.cast_unsigned(),
-            packed_bytes: row.get::<_, i64>(4)?.cast_unsigned(),
-            unpacked_bytes: row.get::<_, i64>(5)?.cast_unsigned(),
-            deployed_at_ms: row.get(6)?,
-        });
+        let behind: Vec<Record> = behind.into_iter().filter(is_new).collect();
+        records.extend(behind);
     }
-    Ok(records)
+    forwards
 }
 
-fn write_until_closed(mut connection: Connection, mut waiting: mpsc::Receiver<Write>) {
-    while let Some(first) = waiting.blocking_recv() {
-        let mut group = vec![first];
-        while group.len() < WRITES_AT_ONCE_MAX {
-            let Ok(next) = waiting.try_recv() else { break };
-            group.push(next);
-        }
-        let is_committed = commit(&mut connection, &group).is_ok();
-        for write in group {
-            // Where the group failed each is tried alone: one that can't be written must not take
-            // the others along, and each gets its own error.
-            let own = if is_committed {
-                Ok(())
-            } else {
-                commit(&mut connection, std::slice::from_ref(&write))
-            };
-            // Whoever waited may have gone.
-            let _taken = write.done.send(own).is_ok();
-        }
-    }
-}
-
-fn commit(connection: &mut Connection, group: &[Write]) -> Result<(), StoreError> {
-    let transaction = connection.transaction()?;
-    for write in group {
-        match &write.change {
-            Change::Put(record) => {
-                let name = record.spec.name.as_str();
-                let settings = record::settings(&record.spec);
-                transaction.execute(
-                    PUT,
-                    params![
-                        name,
-                        settings,
-                        record.digest,
-                        record.files.cast_signed(),
-                        record.packed_bytes.cast_signed(),
-                        record.unpacked_bytes.cast_signed(),
-                        record.deployed_at_ms,
-                    ],
-                )?;
-            }
-            Change::Delete(name) => {
-                transaction.execute(DELETE, [name.as_str()])?;
+fn read(
+    connection: &Connection,
+    select: &str,
+    records: &mut Vec<Record>,
+) -> Result<(), StoreError> {
+    let mut select = connection.prepare(select)?;
+    let mut rows = select.query([])?;
+    while let Some(row) = rows.next()? {
+        match read_row(row) {
+            Ok(record) => records.push(record),
+            Err(error) => {
+                tracing::error!(%error, "a row of the store has no usable name; it is kept as it is")
             }
         }
     }
-    transaction.commit()?;
     Ok(())
+}
+
+/// A function's record; one that can't be read has its fault. Fails where even the name is none.
+fn read_row(row: &Row<'_>) -> Result<Record, String> {
+    let text = |error: rusqlite::Error| error.to_string();
+    let name: String = row.get(0).map_err(text)?;
+    let name: FunctionName = name
+        .parse()
+        .map_err(|error: faas::NameError| error.to_string())?;
+    let settings = row.get::<_, String>(1);
+    let settings = settings.map_err(|error| Fault::Unreadable(error.to_string()));
+    let spec = settings.and_then(|settings| record::spec(&name, &settings));
+    let number = |index| row.get::<_, i64>(index).unwrap_or_default();
+    let (spec, fault) = match spec {
+        Ok(spec) => (spec, None),
+        Err(fault) => (record::placeholder(&name), Some(fault)),
+    };
+    let digest = row.get(2).unwrap_or_default();
+    Ok(Record {
+        spec: spec.into(),
+        digest: record::checked_digest(digest),
+        files: number(3).cast_unsigned(),
+        packed_bytes: number(4).cast_unsigned(),
+        unpacked_bytes: number(5).cast_unsigned(),
+        deployed_at_ms: number(6),
+        fault,
+    })
 }
 
 #[cfg(test)]
@@ -273,7 +329,7 @@ mod tests {
         let path = folder.path().join("tinyfaas.db");
         fs::write(&path, "").unwrap();
         fs::set_permissions(&path, Permissions::from_mode(0o644)).unwrap();
-        let (store, _) = Store::open(&path).unwrap();
+        let (store, _) = Store::open(&path, 4096).unwrap();
         let files = fs::read_dir(folder.path()).unwrap();
         let modes = files.map(|file| file.unwrap().metadata().unwrap().mode() & 0o777);
         let modes: Vec<_> = modes.collect();

@@ -161,7 +161,10 @@ impl FunctionShape {
         let count = |pick: fn(&Route) -> u64| route.map_or(0, pick);
         Self {
             name: spec.name.to_string(),
-            runtime: spec.runtime.as_str(),
+            runtime: match &record.fault {
+                None => spec.runtime.as_str(),
+                Some(_) => "unknown",
+            },
             entry: match &spec.entry {
                 Entry::Convention => None,
                 Entry::EventHandler(file) => Some(file.clone()),

@@ -63,13 +63,19 @@ fn health() -> Router<Arc<Deployer>> {
         .method_not_allowed_fallback(wrong_method)
 }
 
-/// 200 once every stored function is ready or known to have failed.
+/// 200 once every stored function is ready or known to have failed, and the disk takes writes.
 async fn readyz(State(deployer): Deployers) -> Response {
     const SHOWN_MAX: usize = 10;
 
     let awaited = deployer.awaited();
     if awaited.is_empty() {
-        return "ready\n".into_response();
+        return match deployer.unwritable().await {
+            None => "ready\n".into_response(),
+            // Functions are served; whoever deploys is told the same by 507.
+            Some(unwritable) => Problem::from(unwritable)
+                .status(StatusCode::SERVICE_UNAVAILABLE)
+                .into_response(),
+        };
     }
     let shown = awaited[..awaited.len().min(SHOWN_MAX)].join(", ");
     let detail = format!(

@@ -95,16 +95,19 @@ impl Deployer {
 }
 
 /// Sees that the code is what was deployed: disks and power cuts may have changed it meanwhile.
-async fn check_code(function: &Arc<Function>) -> Result<(), &'static str> {
+async fn check_code(function: &Arc<Function>) -> Result<(), String> {
+    if let Some(fault) = &function.record.fault {
+        return Err(fault.to_string());
+    }
     let reading = Arc::clone(function);
     let is_unharmed = tokio::task::spawn_blocking(move || reading.code.is_unharmed());
     if is_unharmed.await.unwrap_or(false) {
         return Ok(());
     }
     if function.code.path().is_dir() {
-        return Err("its code is damaged on the disk; deploy it again");
+        return Err("its code is damaged on the disk; deploy it again".to_owned());
     }
-    Err("its code is gone; deploy it again")
+    Err("its code is gone; deploy it again".to_owned())
 }
 
 fn package(function: &Function) -> Package {

@@ -1,6 +1,6 @@
 //! What is stored of a function, in shapes of its own: the vocabulary may change, these stay.
 
-use faas::{Entry, FunctionLimits, FunctionSpec};
+use faas::{Entry, FunctionLimits, FunctionName, FunctionSpec, Runtime};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,10 +20,36 @@ pub(crate) struct Record {
     pub(crate) unpacked_bytes: u64,
     /// When it was deployed, in milliseconds since 1970.
     pub(crate) deployed_at_ms: i64,
+    /// Why what is stored can't be read. What was asked for is a placeholder then, and what is
+    /// stored stays as it is until the function is deployed again or deleted.
+    pub(crate) fault: Option<Fault>,
+}
+
+/// Why what is stored of a function can't be read.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Fault {
+    /// A newer tinyFaaS wrote it.
+    #[error("a newer tinyfaas stored it; use that one, or deploy the function again")]
+    Newer,
+    /// It makes no sense.
+    #[error("what is stored of it can't be read ({0}); deploy it again")]
+    Unreadable(String),
+}
+
+/// The version of the shape below. It grows when an older tinyFaaS would run a function wrongly.
+const VERSION: u32 = 1;
+
+#[derive(Debug, Deserialize)]
+struct Versioned {
+    #[serde(default)]
+    version: u32,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
 struct Settings {
+    /// Stores of version 0.1.0 have none.
+    #[serde(default)]
+    version: u32,
     runtime: String,
     event_handler: Option<String>,
     handlers: u16,
@@ -49,6 +75,7 @@ struct Settings {
 pub(super) fn settings(spec: &FunctionSpec) -> String {
     let limits = &spec.limits;
     let settings = Settings {
+        version: VERSION,
         runtime: spec.runtime.as_str().to_owned(),
         event_handler: match &spec.entry {
             Entry::Convention => None,
@@ -72,12 +99,45 @@ pub(super) fn settings(spec: &FunctionSpec) -> String {
 }
 
 /// What the user asked for, from its stored form.
-pub(super) fn spec(name: &str, settings: &str) -> Result<FunctionSpec, String> {
-    let stored: Settings = serde_json::from_str(settings).map_err(|error| error.to_string())?;
+pub(super) fn spec(name: &FunctionName, settings: &str) -> Result<FunctionSpec, Fault> {
+    let unreadable = |error: serde_json::Error| Fault::Unreadable(error.to_string());
+    // First of all: the rest may have another shape.
+    let versioned: Versioned = serde_json::from_str(settings).map_err(unreadable)?;
+    if versioned.version > VERSION {
+        return Err(Fault::Newer);
+    }
+    let stored: Settings = serde_json::from_str(settings).map_err(unreadable)?;
+    parse(name, stored).map_err(Fault::Unreadable)
+}
+
+/// What stands for a function whose settings can't be read.
+pub(super) fn placeholder(name: &FunctionName) -> FunctionSpec {
+    FunctionSpec {
+        name: name.clone(),
+        runtime: Runtime::Binary,
+        entry: Entry::Convention,
+        handlers: 1,
+        envs: Vec::new(),
+        network: false,
+        allow_hosts: Vec::new(),
+        allow_scripts: false,
+        limits: FunctionLimits::default(),
+    }
+}
+
+/// The digest, or where it is none, what names no folder: a folder by that name may be removed.
+pub(super) fn checked_digest(digest: String) -> String {
+    let is_digest = digest.len() == 64 && digest.bytes().all(|byte| byte.is_ascii_hexdigit());
+    if is_digest {
+        digest
+    } else {
+        "unknown".to_owned()
+    }
+}
+
+fn parse(name: &FunctionName, stored: Settings) -> Result<FunctionSpec, String> {
     Ok(FunctionSpec {
-        name: name
-            .parse()
-            .map_err(|error: faas::NameError| error.to_string())?,
+        name: name.clone(),
         runtime: stored
             .runtime
             .parse()

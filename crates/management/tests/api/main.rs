@@ -15,3 +15,4 @@ mod durability;
 mod node;
 mod pack;
 mod requests;
+mod storage;
