@@ -5,11 +5,17 @@
 // It speaks the handler protocol (docs/reference/handler-protocol.md) on descriptor 3, or over TCP
 // on the port that TINYFAAS_LISTEN names.
 //
+// What is thrown outside of a call, such as in a timer, fails the call that it comes from and no other.
 // Quick functions are what this file is shaped for: what a read brings is run at once, and what is
 // ready then goes out in one write.
 
 const net = require('net');
-const { Request, Response, REQUEST_BYTES, headerBlock, toBuffer } = require('./express.js');
+const { AsyncLocalStorage } = require('async_hooks');
+const { Request, Response, abandon } = require('./native.js');
+const { REQUEST_BYTES } = require('./request.js');
+const { toBuffer } = require('./express.js');
+const { describe, stackOf, withoutOurs } = require('./errors.js');
+const { load } = require('./load.js');
 
 const VERSION = 1;
 // Node itself keeps children from inheriting it.
@@ -37,6 +43,9 @@ const FLAG_FAILED = 1;
 
 const EMPTY = Buffer.alloc(0);
 
+// Whose work runs: the response of the call that began it.
+const calls = new AsyncLocalStorage();
+
 // Frames
 
 /** A frame that is ready to be written: its payload is text or a Buffer. */
@@ -63,6 +72,12 @@ function putHead(out, at, { id, kind, flags, word, headers, size }) {
   out.writeUInt32BE(headers.length, at + 12);
   headers.copy(out, at + HEADER_BYTES);
   return at + HEADER_BYTES + headers.length;
+}
+
+/** Whether a value that a function returns is meant for its caller: streams and timers are not. */
+function isReply(value) {
+  if (value === undefined || value === null || typeof value === 'function') return false;
+  return typeof value !== 'object' || !(typeof value.on === 'function' || typeof value.ref === 'function');
 }
 
 /** `HELLO`, whose last field is no length. */
@@ -132,10 +147,13 @@ class Shim {
   serve(call) {
     this.call = call;
     process.on('exit', this.flushLater);
+    process.on('uncaughtException', (error) => this.threwOutside(error));
+    process.on('unhandledRejection', (error) => this.threwOutside(error));
     this.socket.write(hello());
   }
 
-  fail(reason) {
+  /** Tells why the function cannot be loaded, and exits. */
+  refuse(reason) {
     const bytes = Buffer.alloc(HEADER_BYTES);
     const text = cut(reason);
     putHead(bytes, 0, frame(0, FAILED, 0, 0, EMPTY, text));
@@ -197,40 +215,75 @@ class Shim {
   run(id, req) {
     const res = new Response(this, id, req);
     try {
-      const result = this.call(req, res);
+      const result = calls.run(res, this.call, req, res);
       // Any object with a `then` counts, as not every library returns native promises.
       if (typeof result?.then === 'function') {
-        result.then(undefined, (error) => this.threw(res, error));
+        const returned = res._isOver ? undefined : (value) => this.returned(res, value);
+        result.then(returned, (error) => this.threw(res, error));
+      } else if (result !== undefined && this.call.length < 2) {
+        this.returned(res, result);
       }
     } catch (error) {
       this.threw(res, error);
     }
-    if (!res.writableEnded) this.running.set(id, res);
+    if (!res._isOver) this.running.set(id, res);
+  }
+
+  /** A value is the reply of a function that has not begun one. */
+  returned(res, value) {
+    if (res._isOver || res.headersSent || !isReply(value)) return;
+    try {
+      res.send(value);
+    } catch (error) {
+      this.threw(res, error);
+    }
   }
 
   threw(res, error) {
-    console.error(error);
-    if (res.writableEnded) return;
-    res.headersSent = true;
-    res.writableEnded = true;
-    this.running.delete(res._id);
-    this.put(failure(res._id, describe(error)));
+    console.error(withoutOurs(error));
+    if (!res._isOver) this.end(res, failure(res._id, describe(error)));
   }
 
-  reply(res, body) {
-    this.running.delete(res._id);
-    if (res.statusCode === 204 || res.statusCode === 304) {
-      res._type = undefined;
-      body = '';
+  /** Fails a call for a reason of ours. */
+  fail(res, message) {
+    console.error(message);
+    this.end(res, failure(res._id, message));
+  }
+
+  /** What was thrown outside of a call fails the call that it comes from. */
+  threwOutside(error) {
+    const res = calls.getStore();
+    if (res !== undefined && !res._isOver) return this.threw(res, error);
+    console.error(withoutOurs(error));
+    return undefined;
+  }
+
+  /** Node.js before version 24 forgets whose microtask it is that throws. */
+  traceMicrotasks() {
+    const queue = globalThis.queueMicrotask;
+    globalThis.queueMicrotask = (task) => queue(typeof task !== 'function' ? task : () => {
+      try {
+        task();
+      } catch (error) {
+        this.threwOutside(error);
+      }
+    });
+  }
+
+  /** Sends the reply of a response that has ended. */
+  reply(res, body, headers) {
+    const status = Number(res.statusCode);
+    if (!(Number.isInteger(status) && status >= 200 && status < 600)) {
+      return this.fail(res, `status ${res.statusCode}: use a number from 200 to 599`);
     }
-    const headers = headerBlock(res);
-    const reply = frame(res._id, REPLY, 0, res.statusCode, headers, body);
+    const payload = status === 204 || status === 304 ? '' : body;
+    const reply = frame(res._id, REPLY, 0, status, headers, payload);
     const size = reply.size + headers.length + HEADER_BYTES;
     if (size > FRAME_BYTES_MAX || headers.length > HEADERS_BYTES_MAX) {
-      const message = `the reply has ${size} bytes, too many: send less`;
-      console.error(message);
-      return this.put(failure(res._id, message));
+      return this.fail(res, `the reply has ${size} bytes, too many: send less`);
     }
+    res._isOver = true;
+    this.running.delete(res._id);
     return this.put(reply);
   }
 
@@ -238,11 +291,22 @@ class Shim {
   cancel(id) {
     const res = this.running.get(id);
     if (res === undefined) return;
-    this.running.delete(id);
-    res.writableEnded = true;
-    this.put(failure(id, 'cancelled'));
-    res.req._cancel();
-    if (res._emitter !== undefined) res.emit('close');
+    res._isCancelled = true;
+    this.end(res, failure(id, 'cancelled'));
+    try {
+      // The function's listeners run here.
+      calls.run(res, abandon, res);
+    } catch (error) {
+      console.error(withoutOurs(error));
+    }
+  }
+
+  /** Ends a call that sends no reply of its own. */
+  end(res, outcome) {
+    res._isOver = true;
+    this.running.delete(res._id);
+    this.put(outcome);
+    res._socket?.destroy();
   }
 
   put(ready) {
@@ -287,112 +351,14 @@ class Shim {
   }
 }
 
-/** The function's message for its caller. */
-function describe(error) {
-  try {
-    if (error instanceof Error || typeof error?.message === 'string') {
-      return `${error.name || 'Error'}: ${error.message}`;
-    }
-    return typeof error === 'string' ? error : require('util').inspect(error);
-  } catch {
-    return 'the function threw something that cannot be shown';
-  }
-}
-
-// The function
-
-// What `require` says of a module that has to be imported.
-const ES_MODULE = new Set(['ERR_REQUIRE_ESM', 'ERR_REQUIRE_ASYNC_MODULE']);
-
-/** The exports of the module at a path, be it CommonJS or an ES module. */
-async function importFrom(path) {
-  const file = require.resolve(path);
-  if (!file.endsWith('.mjs')) {
-    try {
-      return require(file);
-    } catch (error) {
-      if (!ES_MODULE.has(error?.code)) throw error;
-    }
-  }
-  return import(require('url').pathToFileURL(file));
-}
-
-/** The file to load; a folder stands for its package.json's `main` or its index.js. */
-function entryOf(code) {
-  const tries = [code, `${code}/index.mjs`, `${code}/fn.js`];
-  for (const path of tries) {
-    try {
-      return require.resolve(path);
-    } catch (error) {
-      if (error?.code !== 'MODULE_NOT_FOUND') throw error;
-    }
-  }
-  const fix = 'put an index.js into the folder, or name its file as "main" in package.json';
-  throw new Error(`no module to load: ${fix}`);
-}
-
-function addDependencies() {
-  const folder = process.env.TINYFAAS_DEPS;
-  // Node itself looks at /node_modules.
-  if (!folder || folder === '/node_modules') return;
-  const before = process.env.NODE_PATH;
-  process.env.NODE_PATH = before ? `${folder}:${before}` : folder;
-  require('module').Module._initPaths();
-}
-
-/** What is called with a request and a response. */
-async function load() {
-  addDependencies();
-  const code = process.env.TINYFAAS_CODE;
-  const original = process.env.TINYFAAS_ENTRY;
-  if (original) return oldContract(await importFrom(`${code}/${original}`), original);
-  const file = entryOf(code);
-  const entry = require('path').relative(code, file);
-  const module = await importFrom(file);
-  for (const candidate of [module, module?.default, module?.default?.default, module?.fn]) {
-    if (typeof candidate === 'function') return candidate;
-  }
-  const found = module === null ? 'null' : typeof module;
-  const fix = 'use module.exports = (req, res) => { … }, or export default';
-  throw new Error(`${entry} exports ${found}, not a function: ${fix}`);
-}
-
-/** `eventhandler()`, whose result is the reply as it is. */
-function oldContract(module, entry) {
-  const eventhandler = module?.eventhandler ?? module?.default?.eventhandler;
-  if (typeof eventhandler !== 'function') {
-    const fix = 'use module.exports.eventhandler = () => …';
-    throw new Error(`${entry} exports no function eventhandler(): ${fix}`);
-  }
-  const answer = (res, result) => {
-    if (typeof result === 'object' && result !== null && !ArrayBuffer.isView(result)) {
-      return res.json(result);
-    }
-    const isPlain = typeof result === 'string' || ArrayBuffer.isView(result);
-    return res.type('text').send(isPlain ? result : String(result ?? ''));
-  };
-  return (req, res) => {
-    const result = eventhandler();
-    if (typeof result?.then !== 'function') return answer(res, result);
-    return result.then((value) => answer(res, value));
-  };
-}
-
-/** A stack without the frames of this file, which tell the function's author nothing. */
-function stackOf(error) {
-  const stack = error instanceof Error ? error.stack || describe(error) : describe(error);
-  const isOurs = (line) => line.includes(__dirname) || line.includes('node:internal');
-  const lines = stack.split('\n').filter((line) => !(/^\s+at /.test(line) && isOurs(line)));
-  return lines.join('\n');
-}
-
 const shim = new Shim();
+shim.traceMicrotasks();
 shim.connect(() => {
   load().then(
     (call) => shim.serve(call),
     (error) => {
-      console.error(error);
-      shim.fail(stackOf(error));
+      console.error(withoutOurs(error));
+      shim.refuse(stackOf(error));
     },
   );
 });

@@ -37,7 +37,7 @@ class NodejsTest(unittest.TestCase):
         self.assertEqual(json.loads(reply[3]), {
             "method": "PUT", "path": "/f/a%20b", "url": "/f/a%20b?x=1&x=2&y=%26",
             "originalUrl": "/f/a%20b?x=1&x=2&y=%26", "query": {"x": ["1", "2"], "y": "&"},
-            "headers": {"x-a": "1, 2", "content-type": "application/json"},
+            "headers": {"x-a": "1, 2", "content-type": "application/json", "content-length": "7"},
             "body": '{"a":1}', "is": "application/json",
         })
 
@@ -141,13 +141,12 @@ class NodejsTest(unittest.TestCase):
         handler.ping()
         self.assertEqual(handler.printed().count("aborted"), 2)
 
-    def test_output_before_a_crash_is_not_lost(self):
+    def test_output_before_an_exit_is_not_lost(self):
         handler = self.ready({"index.js": "module.exports = () => { for (let i = 0; i < 20000; i++)"
-                                          " console.log('line ' + i); setTimeout(() => { throw new Error('crashed') }) }"})
+                                          " console.log('line ' + i); setTimeout(() => process.exit(3)) }"})
         handler.begin()
-        self.assertEqual(handler.process.wait(30), 1)
+        self.assertEqual(handler.process.wait(30), 3)
         self.assertIn("line 19999\n", handler.printed())
-        self.assertIn("Error: crashed", handler.printed())
 
     def test_standard_input_is_empty(self):
         reply = self.one("let text = ''; process.stdin.on('data', (d) => { text += d })"
@@ -165,6 +164,160 @@ class NodejsTest(unittest.TestCase):
         for n in range(50):
             before = b"%d%d" % (n - 1, n - 1) if n else b""
             self.assertEqual(handler.call(b"%d" % n, headers=[("x-n", str(n))])[3], before)
+
+
+    def test_what_is_thrown_outside_of_a_call_fails_that_call_and_no_other(self):
+        for fault in [
+            "setTimeout(() => { throw new Error('stray') }, 1)",
+            "setImmediate(() => { throw new Error('stray') })",
+            "process.nextTick(() => { throw new Error('stray') })",
+            "queueMicrotask(() => { throw new Error('stray') })",
+            "void Promise.reject(new Error('stray'))",
+            "(async () => { await new Promise(setImmediate); throw new Error('stray') })()",
+            "const e = new (require('events'))(); setTimeout(() => e.emit('error', new Error('stray')), 1)",
+            "require('fs').readFile(__filename, () => { throw new Error('stray') })",
+            "new (require('stream').Readable)({ read() { this.destroy(new Error('stray')) } }).resume()",
+            "req.on('end', () => { throw new Error('stray') }).resume()",
+        ]:
+            with self.subTest(fault):
+                source = ("const waiting = []; module.exports = (req, res) => {"
+                          " if (req.body === 'go') { for (const one of waiting.splice(0)) one.send('mine'); return res.send('gone') }"
+                          " if (req.body === 'wait') return waiting.push(res); %s }" % fault)
+                handler = self.ready({"index.js": source})
+                bystanders = [handler.begin(b"wait") for _ in range(10)]
+                self.assertEqual(handler.call(b"fault"), [True, 500, {}, b"Error: stray"])
+                last = handler.begin(b"go")
+                replies = [handler.reply() for _ in range(11)]
+                self.assertEqual(sorted(reply[0] for reply in replies), [*bystanders, last])
+                self.assertEqual({reply[4] for reply in replies}, {b"mine", b"gone"})
+                self.assertIsNone(handler.process.poll())
+                self.assertIn("Error: stray", handler.printed())
+
+    def test_a_request_is_a_stream(self):
+        for read in [
+            "let n = 0; for await (const c of req) n += c.length; res.send(String(n))",
+            "let n = 0; req.pipe(new Writable({ write(c, e, done) { n += c.length; done() } }))"
+            ".on('finish', () => res.send(String(n)))",
+            "await new Promise(setImmediate); let n = 0; req.on('data', (c) => { n += c.length })"
+            ".on('end', () => res.send(String(n)))",
+            "let n = 0; req.on('readable', () => { for (let c; (c = req.read()) !== null;) n += c.length })"
+            ".on('end', () => res.send(String(n)))",
+            "res.send(String((await require('stream/consumers').text(req)).length))",
+            "let text = ''; req.setEncoding('utf8').on('data', (c) => { text += c })"
+            ".on('end', () => res.send(String(text.length)))",
+            "for await (const c of req) break; res.send(String(req.body.length))",
+        ]:
+            with self.subTest(read):
+                source = ("const { Writable } = require('stream');"
+                          "module.exports = async (req, res) => { %s };" % read)
+                self.assertEqual(self.ready({"index.js": source}).call(b"x" * 200000)[3], b"200000")
+
+    def test_requests_and_responses_are_what_node_calls_them(self):
+        reply = self.one(
+            "const { IncomingMessage, ServerResponse } = require('http'); const { Readable } = require('stream');"
+            "res.json([req instanceof IncomingMessage, req instanceof Readable, res instanceof ServerResponse,"
+            " req.complete, req.httpVersion, req.readable, res.writable, req.rawHeaders, req.socket.writable])",
+            b"x", headers=[("x-a", "1"), ("x-a", "2")],
+        )
+        self.assertEqual(json.loads(reply[3]), [
+            True, True, True, True, "1.1", True, True, ["x-a", "1", "x-a", "2", "content-length", "1"], True,
+        ])
+
+    def test_a_response_is_written_to_as_a_stream(self):
+        for write, expected in [
+            ("pipeline(req, createGzip(), createGunzip(), res, () => {})", b"hello"),
+            ("req.pipe(res)", b"hello"),
+            ("res.on('finish', () => console.log('finished')).write('a', () => res.end('b'))", b"ab"),
+            ("const bytes = Buffer.from('ab'); res.write(bytes, () => { bytes.fill('x'); res.end() })", b"ab"),
+            ("res.set('transfer-encoding', 'chunked'); res.write('a'); res.end('b')", b"ab"),
+            ("res.writeHead(200, ['x-a', '1', 'connection', 'close']); res.end('c')", b"c"),
+            ("const end = res.end; res.end = function (...args) { res.setHeader('x-b', '1'); return end.apply(this, args) };"
+             " res.send('wrapped')", b"wrapped"),
+            ("const send = res.send; res.send = (text) => send.call(res, text + '!'); res.json(1)", b"1!"),
+        ]:
+            with self.subTest(write):
+                source = ("const { pipeline } = require('stream'); const { createGzip, createGunzip } = require('zlib');"
+                          "module.exports = (req, res) => { %s };" % write)
+                failed, status, headers, payload = self.ready({"index.js": source}).call(b"hello")
+                self.assertEqual((failed, status, payload), (False, 200, expected))
+                self.assertFalse({"connection", "transfer-encoding", "content-length"} & set(headers), headers)
+
+    def test_cookies_files_and_links(self):
+        for body, name, value in [
+            ("res.cookie('a', 'b c', { httpOnly: true }).end()", "set-cookie", "a=b%20c; Path=/; HttpOnly"),
+            ("res.cookie('a', { b: 1 }, { path: '/x', sameSite: 'lax', secure: true }).end()", "set-cookie",
+             "a=j%3A%7B%22b%22%3A1%7D; Path=/x; Secure; SameSite=Lax"),
+            ("res.cookie('a', 1).cookie('b', 2).end()", "set-cookie", "a=1; Path=/, b=2; Path=/"),
+            ("res.clearCookie('a').end()", "set-cookie", "a=; Path=/; Expires=Thu, 01 Jan 1970 00:00:00 GMT"),
+            ("res.attachment('a\"ä.png').end()", "content-disposition",
+             "attachment; filename=\"a\\\"?.png\"; filename*=UTF-8''a%22%C3%A4.png"),
+            ("res.links({ next: '/2' }).end()", "link", '</2>; rel="next"'),
+            ("res.vary('A').vary(['a', 'B']).end()", "vary", "A, B"),
+        ]:
+            with self.subTest(body):
+                self.assertEqual(self.one(body)[2].get(name), value)
+
+    def test_a_file_is_sent_with_its_type_and_only_from_below_its_root(self):
+        source = "module.exports = (req, res) => { res.sendFile(req.query.p, { root: __dirname + '/public' }) }"
+        handler = self.ready({"index.js": source, "public/a.css": "a {}", "secret.txt": "s"})
+        self.assertEqual(handler.call(query="p=a.css")[1:], [200, {"content-type": "text/css; charset=utf-8"}, b"a {}"])
+        self.assertEqual(handler.call(query="p=none")[1], 404)
+        for path in ("../secret.txt", "a/../../secret.txt"):
+            failed, _, _, message = handler.call(query="p=" + path)
+            self.assertTrue(failed)
+            self.assertIn(b"leaves its root", message)
+
+    def test_a_value_that_is_returned_is_the_reply(self):
+        for function, expected in [
+            ("async () => 'text'", (200, "text/html; charset=utf-8", b"text")),
+            ("async (req, res) => { res.status(201); return { a: 1 } }", (201, "application/json; charset=utf-8", b'{"a":1}')),
+            ("async () => Buffer.from([255])", (200, "application/octet-stream", b"\xff")),
+            ("(req) => req.body + '!'", (200, "text/html; charset=utf-8", b"in!")),
+            ("async (req, res) => setTimeout(() => res.send('later'), 1)", (200, "text/html; charset=utf-8", b"later")),
+            ("async (req, res) => { res.send('sent'); return 'returned' }", (200, "text/html; charset=utf-8", b"sent")),
+            ("async (req, res) => { res.write('written'); setImmediate(() => res.end()); return 1 }", (200, None, b"written")),
+        ]:
+            with self.subTest(function):
+                _, status, headers, payload = self.ready({"index.js": "module.exports = " + function}).call(b"in")
+                self.assertEqual((status, headers.get("content-type"), payload), expected)
+        failed, *_, message = self.ready({"index.js": "module.exports = async () => ({ a: 1n })"}).call()
+        self.assertTrue(failed)
+        self.assertIn(b"BigInt", message)
+
+    def test_a_call_whose_connection_the_function_closes_fails_at_once(self):
+        for body, message in [
+            ("res.destroy()", b"the function closed the connection without a reply"),
+            ("res.destroy(new Error('why'))", b"Error: why"),
+            ("req.socket.destroy()", b"the function closed the connection without a reply"),
+        ]:
+            with self.subTest(body):
+                self.assertEqual(self.one(body), [True, 500, {}, message])
+
+    def test_cancel_closes_the_streams(self):
+        source = ("module.exports = (req, res) => { res.on('close', () => console.log('closed', res.writableEnded));"
+                  " req.on('aborted', () => console.log('aborted')) }")
+        handler = self.ready({"index.js": source})
+        id = handler.begin(b"x")
+        handler.ping()
+        handler.cancel(id)
+        self.assertEqual(handler.reply()[:2], (id, True))
+        handler.ping()
+        self.assertEqual(sorted(handler.printed().split("\n")), ["", "aborted", "closed false"])
+
+    def test_stacks_in_the_log_have_no_frames_of_the_shim(self):
+        for fault in ["throw new Error('why')", "setTimeout(() => { throw new Error('why') })",
+                      "throw new Error('outer', { cause: new Error('why') })"]:
+            with self.subTest(fault):
+                handler = self.ready({"index.js": "module.exports = (req, res) => { %s }" % fault})
+                handler.call()
+                self.assertIn("index.js:1:", handler.printed())
+                for ours in ("shim.js", "native.js", "async_hooks", "node:internal"):
+                    self.assertNotIn(ours, handler.printed())
+
+    def test_middleware_is_given_a_next(self):
+        handler = self.ready({"index.js": "module.exports = (req, res, next) => next(req.body && new Error(req.body))"})
+        self.assertEqual(handler.call(b"why"), [True, 500, {}, b"Error: why"])
+        self.assertEqual(handler.call(method="GET")[1::2], [404, b"Cannot GET /test"])
 
 
 if __name__ == "__main__":

@@ -16,7 +16,13 @@ pub(crate) const FOLDER: &str = "/shim";
 pub(crate) const PROGRAM: &str = "/shim/tinyfaas";
 
 const NODEJS: &str = include_str!("../../../runtimes/nodejs/shim.js");
-const EXPRESS: &str = include_str!("../../../runtimes/nodejs/express.js");
+const NODEJS_ERRORS: &str = include_str!("../../../runtimes/nodejs/errors.js");
+const NODEJS_EXPRESS: &str = include_str!("../../../runtimes/nodejs/express.js");
+const NODEJS_HEADERS: &str = include_str!("../../../runtimes/nodejs/headers.js");
+const NODEJS_LOAD: &str = include_str!("../../../runtimes/nodejs/load.js");
+const NODEJS_NATIVE: &str = include_str!("../../../runtimes/nodejs/native.js");
+const NODEJS_REQUEST: &str = include_str!("../../../runtimes/nodejs/request.js");
+const NODEJS_RESPONSE: &str = include_str!("../../../runtimes/nodejs/response.js");
 const PYTHON3: &str = include_str!("../../../runtimes/python3/shim.py");
 const PYTHON3_HEADERS: &str = include_str!("../../../runtimes/python3/tinyfaas_headers.py");
 const PYTHON3_REPLIES: &str = include_str!("../../../runtimes/python3/tinyfaas_replies.py");
@@ -43,7 +49,13 @@ pub fn shim_main() -> Option<ExitCode> {
 pub(crate) fn interpreted() -> (String, Vec<Entry>) {
     let files = [
         ("shim.js", NODEJS),
-        ("express.js", EXPRESS),
+        ("errors.js", NODEJS_ERRORS),
+        ("express.js", NODEJS_EXPRESS),
+        ("headers.js", NODEJS_HEADERS),
+        ("load.js", NODEJS_LOAD),
+        ("native.js", NODEJS_NATIVE),
+        ("request.js", NODEJS_REQUEST),
+        ("response.js", NODEJS_RESPONSE),
         ("shim.py", PYTHON3),
         ("tinyfaas_headers.py", PYTHON3_HEADERS),
         ("tinyfaas_replies.py", PYTHON3_REPLIES),

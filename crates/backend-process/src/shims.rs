@@ -7,11 +7,32 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 /// What interpreters load, by the names of the files.
-const FILES: [(&str, &str); 5] = [
+const FILES: [(&str, &str); 11] = [
     ("shim.js", include_str!("../../../runtimes/nodejs/shim.js")),
+    (
+        "errors.js",
+        include_str!("../../../runtimes/nodejs/errors.js"),
+    ),
     (
         "express.js",
         include_str!("../../../runtimes/nodejs/express.js"),
+    ),
+    (
+        "headers.js",
+        include_str!("../../../runtimes/nodejs/headers.js"),
+    ),
+    ("load.js", include_str!("../../../runtimes/nodejs/load.js")),
+    (
+        "native.js",
+        include_str!("../../../runtimes/nodejs/native.js"),
+    ),
+    (
+        "request.js",
+        include_str!("../../../runtimes/nodejs/request.js"),
+    ),
+    (
+        "response.js",
+        include_str!("../../../runtimes/nodejs/response.js"),
     ),
     ("shim.py", include_str!("../../../runtimes/python3/shim.py")),
     (
