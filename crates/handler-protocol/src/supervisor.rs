@@ -483,10 +483,7 @@ async fn replace(
 ) -> Option<Live> {
     let identity = &shared.identity;
     loop {
-        let reason = failure.text();
-        let note = format!("handler ended ({reason}); it is started again");
-        identity.log.push(&identity.id, LogStream::Platform, &note);
-        tracing::warn!(function = %identity.name, handler = %identity.id, reason, "handler ended");
+        tell(identity, &failure);
         pause(shared, failure, *failures, stop).await?;
         *failures += 1;
         shared.restarts.fetch_add(1, Ordering::Relaxed);
@@ -500,6 +497,27 @@ async fn replace(
             Err(error) => failure = Failure::from(&error),
         }
     }
+}
+
+/// Tells why a handler ended. What it printed while loading comes with it, unless the function's
+/// log has that already: from the handler itself, or from the start before.
+fn tell(identity: &Identity, failure: &Failure) {
+    let (log, id, reason) = (&identity.log, &identity.id, &failure.reason);
+    let detail: Vec<&str> = failure.detail.lines().collect();
+    // Where there are more, the first only says that it was not loaded.
+    let printed = detail.get(1..).filter(|rest| !rest.is_empty());
+    let printed = printed.unwrap_or(&detail);
+    let known = log.last_of(id, printed.len() + LAST_LINES);
+    let is_known = |line: &&str| known.iter().any(|known| known.text == **line);
+    if !printed.iter().all(is_known) {
+        for line in &detail {
+            log.push(id, LogStream::Platform, line);
+        }
+    }
+    let note = format!("handler ended ({reason}); it is started again");
+    log.push(id, LogStream::Platform, &note);
+    let detail = detail.first().copied().unwrap_or_default();
+    tracing::warn!(function = %identity.name, handler = %id, reason, detail, "handler ended");
 }
 
 /// The first restart comes at once, each further one after twice the pause.

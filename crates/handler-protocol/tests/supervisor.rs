@@ -107,6 +107,7 @@ async fn behave(mut stream: UnixStream, number: usize, is_broken: bool) {
 
 struct World {
     handler: Supervised,
+    log: Arc<FunctionLog>,
     tracker: TaskTracker,
 }
 
@@ -124,13 +125,18 @@ impl World {
             started,
             broken_from,
         });
+        let log = Arc::new(FunctionLog::new(&limits));
         let identity = Identity {
             id: "h-1".into(),
             name: "h".parse().unwrap(),
-            log: Arc::new(FunctionLog::new(&limits)),
+            log: Arc::clone(&log),
         };
         let handler = Supervised::start(spawn, identity, limits, &tracker).await?;
-        Ok(Self { handler, tracker })
+        Ok(Self {
+            handler,
+            log,
+            tracker,
+        })
     }
 
     async fn call(&self, payload: &'static str) -> Result<String, InvokeError> {
@@ -277,6 +283,15 @@ async fn pauses_grow_while_a_handler_keeps_dying() {
         "{pauses:?}"
     );
     assert!(!world.handler.is_ready());
+    // What it said while loading is in the log once, whatever the number of starts.
+    let log = world.log.last_text("h-1", 100);
+    assert_eq!(log.matches("SyntaxError: as told").count(), 1, "{log}");
+    assert!(
+        log.matches("handler ended (it could not be loaded)")
+            .count()
+            > 3,
+        "{log}"
+    );
     world.end().await;
 }
 

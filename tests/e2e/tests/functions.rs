@@ -1,7 +1,8 @@
 //! Functions as people write them: what a runtime makes of code, and what it says of code that it
 //! cannot run.
+#![expect(clippy::unwrap_used, reason = "a test fails by it")]
 
-use e2e::{Function, Node};
+use e2e::{Function, Node, until};
 
 /// The answer's JSON to a deployment that must fail.
 fn refusal(node: &Node, function: &Function) -> String {
@@ -98,4 +99,36 @@ fn a_cgi_program_sets_status_and_header_fields() {
     let answer = node.post("found", b"nothing");
     assert_eq!((answer.status, answer.text().as_str()), (404, "nothing"));
     assert_eq!(answer.header("etag"), Some("\"a\""));
+}
+
+#[test]
+fn describe_shows_why_handlers_do_not_load_once() {
+    let node = Node::start();
+    let code = "import os\ndef fn(input): os._exit(1)\n";
+    node.deploy(&Function::python("dies", code).set("threads", "2"));
+    let digest = node.describe("dies")["digest"].to_string();
+    let kept = node
+        .place
+        .data_dir()
+        .join("code")
+        .join(digest.trim_matches('"'));
+    std::fs::write(kept.join("fn.py"), "def inner():\n    1 / 0\ninner()\n").unwrap();
+    // Each call ends one of the two handlers, the less busy one.
+    until("no handler is left that was loaded", || {
+        let _failed = node.post("dies", b"");
+        (node.describe("dies")["handlers"]["ready"] == 0).then_some(())
+    });
+    let shown = until("both have been started more than once", || {
+        let described = node.describe("dies");
+        let each = described["handlers"]["each"].as_array()?;
+        let is_tried = |handler: &serde_json::Value| {
+            handler["restarts"].as_u64() >= Some(3) && handler["state"] == "pausing"
+        };
+        let is_ready = each.iter().all(is_tried);
+        is_ready.then(|| node.cli(&["describe", "dies"]).expect_code(0).stdout)
+    });
+    assert_eq!(shown.matches("Traceback").count(), 1, "{shown}");
+    assert_eq!(shown.matches("ZeroDivisionError").count(), 1, "{shown}");
+    assert_eq!(shown.matches("in inner").count(), 1, "{shown}");
+    assert!(!shown.contains("shim.py"), "{shown}");
 }

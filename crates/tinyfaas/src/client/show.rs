@@ -92,13 +92,15 @@ pub(crate) fn describe(args: &Named) -> Result<()> {
     for url in items(&function, "urls") {
         row("call", &text(url))?;
     }
+    let mut shown = &Value::Null;
     for handler in items(handlers, "each") {
-        show_handler(handler)?;
+        show_handler(handler, &mut shown)?;
     }
     Ok(())
 }
 
-fn show_handler(handler: &Value) -> Result<()> {
+/// Shows what ails a handler; `shown` is the output of the one before it, which is not repeated.
+fn show_handler<'a>(handler: &'a Value, shown: &mut &'a Value) -> Result<()> {
     let Some(reason) = handler["reason"].as_str() else {
         return Ok(());
     };
@@ -107,6 +109,11 @@ fn show_handler(handler: &Value) -> Result<()> {
         "\nhandler {id} is {}: {reason}",
         text(&handler["state"])
     ))?;
+    let printed = &handler["last_output"];
+    if printed == *shown && printed[0].is_string() {
+        return output::line("    (it printed the same)");
+    }
+    *shown = printed;
     for line in items(handler, "last_output") {
         output::line(format_args!("    {}", text(line)))?;
     }
