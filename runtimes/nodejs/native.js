@@ -10,7 +10,7 @@ const { Request, OWN, SHAPE, queryText, rawHeadersOf } = require('./request.js')
 const { Response, quickMethods } = require('./response.js');
 
 // A reply is kept whole until it ends.
-const REPLY_BYTES_MAX = 16 << 20;
+const PAYLOAD_BYTES_MAX = 8 << 20;
 
 /** Stands for the connection: it closes when the call is over, and destroying it ends the call. */
 class CallSocket extends Duplex {
@@ -117,7 +117,9 @@ function collect(data, encoding, done) {
     const bytes = Buffer.from(toBuffer(data, encoding));
     this._chunks.push(bytes);
     this._bytes += bytes.length;
-    if (this._bytes > REPLY_BYTES_MAX) this._sink.fail(this, 'the reply is too large: send less');
+    if (this._bytes > PAYLOAD_BYTES_MAX) {
+      this._sink.fail(this, `a reply may have ${PAYLOAD_BYTES_MAX} bytes, got more`);
+    }
   }
   if (done) process.nextTick(done);
   return true;

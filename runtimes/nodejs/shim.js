@@ -28,6 +28,8 @@ const SLABS_MAX = 4;
 // How long a reply may wait for the others that came with it.
 const PATIENCE_MS = 2;
 const FRAME_BYTES_MAX = 16 << 20;
+// As for every runtime.
+const PAYLOAD_BYTES_MAX = 8 << 20;
 const HEADERS_BYTES_MAX = 64 << 10;
 const MESSAGE_BYTES_MAX = 64 << 10;
 const HEADER_BYTES = 16;
@@ -278,9 +280,12 @@ class Shim {
     }
     const payload = status === 204 || status === 304 ? '' : body;
     const reply = frame(res._id, REPLY, 0, status, headers, payload);
-    const size = reply.size + headers.length + HEADER_BYTES;
-    if (size > FRAME_BYTES_MAX || headers.length > HEADERS_BYTES_MAX) {
-      return this.fail(res, `the reply has ${size} bytes, too many: send less`);
+    if (reply.size > PAYLOAD_BYTES_MAX) {
+      return this.fail(res, `a reply may have ${PAYLOAD_BYTES_MAX} bytes, got ${reply.size}`);
+    }
+    if (headers.length > HEADERS_BYTES_MAX) {
+      const got = headers.length;
+      return this.fail(res, `the header fields may have ${HEADERS_BYTES_MAX} bytes, got ${got}`);
     }
     res._isOver = true;
     this.running.delete(res._id);

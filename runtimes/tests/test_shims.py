@@ -40,6 +40,14 @@ class Contract:
     def test_echoes_nothing(self):
         self.check_echo(b"")
 
+    def test_a_reply_has_one_bound(self):
+        with self.run_function("sized").hello_on() as handler:
+            self.assertEqual(len(handler.call(b"%d" % (8 << 20))[3]), 8 << 20)
+            failed, status, headers, message = handler.call(b"%d" % ((8 << 20) + 1))
+            self.assertEqual((failed, status, headers), (True, 500, {}))
+            self.assertIn(b"8388608 bytes", message)
+            self.assertEqual(handler.call(b"1")[0], False)
+
     def test_speaks_over_tcp(self):
         with self.run_function("echo", tcp=True).hello_on() as handler:
             self.assertEqual(handler.call(b"over tcp")[3], b"over tcp")
@@ -155,6 +163,7 @@ class Python(Contract, unittest.TestCase):
     missing_says = "fn"
     functions = {
         "echo": "def fn(input, headers):\n    return input\n",
+        "sized": "def fn(input, headers):\n    return 'x' * int(input)\n",
         "header": "def fn(input, headers):\n    return headers['X-Test']\n",
         "env": "import os\ndef fn(input, headers):\n    return os.environ['COLOUR']\n",
         "fail": "def fn(i, h):\n    if i: return i\n    raise ValueError('no such colour')\n",
@@ -178,6 +187,7 @@ class Node(Contract, unittest.TestCase):
     missing_says = "index.js"
     functions = {
         "echo": "module.exports = (req, res) => { res.send(req.rawBody) }",
+        "sized": "module.exports = (req, res) => { res.send('x'.repeat(Number(req.body))) }",
         "header": "module.exports = (req, res) => { res.send(req.get('X-Test')) }",
         "env": "module.exports = (req, res) => { res.send(process.env.COLOUR) }",
         "fail": "module.exports = async (req, res) => {"
@@ -200,6 +210,9 @@ class Go(Contract, unittest.TestCase):
     flood = 10000
     functions = {
         "echo": GO % ("", "return data, nil"),
+        "sized": GO % (
+            'import ("strconv"; "strings")', 'n, err := strconv.Atoi(data); return strings.Repeat("x", n), err'
+        ),
         "header": GO % ("", 'return headers["x-test"], nil'),
         "env": GO % ('import "os"', 'return os.Getenv("COLOUR"), nil'),
         "fail": GO % ("", 'if data == "" { panic("no such colour") }; return data, nil'),
@@ -283,6 +296,7 @@ class Binary(Contract, unittest.TestCase):
     missing_says = "fn.sh"
     functions = {
         "echo": "#!/bin/sh\ncat\n",
+        "sized": 'head -c "$(cat)" /dev/zero\n',
         "header": 'echo "$HTTP_X_TEST"\n',
         "env": 'echo "$COLOUR"\n',
         "fail": 'in=$(cat)\n[ "$in" ] && echo "$in" && exit\necho no such colour\n'
