@@ -264,7 +264,7 @@ fn spec(runtime: Runtime) -> Result<FunctionSpec> {
         entry: Entry::Convention,
         handlers: 1,
         envs: Vec::new(),
-        network: false,
+        network: faas::Network::None,
         allow_hosts: Vec::new(),
         allow_scripts: false,
         limits: FunctionLimits::default(),

@@ -118,11 +118,19 @@ impl DockerBackend {
         package: Package,
     ) -> Result<Vec<Arc<dyn Handler>>, PrepareError> {
         package.check_code()?;
+        let network = &package.spec.network;
+        if network.is_host() || !network.host_ports().is_empty() {
+            return Err(PrepareError::Code(
+                "containers have neither the host's network nor ports of its loopback; leave \
+                 host_network and host_ports out, or run tinyFaaS with --backend process"
+                    .into(),
+            ));
+        }
         let image = self.images.of(package.spec.runtime);
         image::ensure(&self.engine, image, &package).await?;
         let what = package.spec.name.as_str();
         let proxy = self.proxy.clone();
-        let network = Network::create(&self.engine, what, package.spec.network, proxy);
+        let network = Network::create(&self.engine, what, package.spec.network.is_on(), proxy);
         let (network, volumes) = tokio::join!(network, self.volumes_of(&package, image));
         let (code, shim, is_built) = volumes?;
         let template = Arc::new(Template {

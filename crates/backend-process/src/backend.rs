@@ -8,10 +8,12 @@ use crate::process::Sandbox;
 use crate::report;
 use crate::sandbox::cgroup::Cgroups;
 use crate::sandbox::spawner::Spawner;
-use crate::sandbox::{LANDLOCK_STEP, SandboxMode, Walls};
+use crate::sandbox::{LANDLOCK_STEP, Reach, SandboxMode, Walls};
 use crate::shims::Shims;
 use crate::users::{self, HOST_ID_FIRST, HostIds};
-use faas::{Backend, BackendReport, BoxFuture, Handler, Limits, Package, PrepareError, Runtime};
+use faas::{
+    Backend, BackendReport, BoxFuture, Handler, Limits, Network, Package, PrepareError, Runtime,
+};
 use handler_protocol::Spawn;
 use handler_protocol::supervisor::{Identity, start_all};
 use std::io;
@@ -39,6 +41,8 @@ pub struct Options {
     pub may_lack_landlock: bool,
     /// Which interpreters to use.
     pub interpreters: Interpreters,
+    /// What builds reach of the network.
+    pub build_network: Network,
 }
 
 /// Why the backend could not be started.
@@ -94,6 +98,7 @@ pub(crate) struct Node {
     pub(crate) cache: Cache,
     pub(crate) shims: Shims,
     pub(crate) build_turns: Semaphore,
+    build_network: Network,
     /// Writable folders of handlers in reduced isolation.
     pub(crate) scratch: PathBuf,
     /// What a sandbox of this node has shown to have.
@@ -114,6 +119,23 @@ impl Node {
     /// The host's user that builds are.
     pub(crate) fn build_id(&self) -> Option<u32> {
         self.host_ids.as_ref().map(|_| HOST_ID_FIRST)
+    }
+
+    /// What builds reach: package registries.
+    pub(crate) fn build_reach(&self) -> Reach {
+        self.reach(&self.build_network)
+    }
+
+    /// What the sandbox of a function reaches. Without namespaces there is no network but the
+    /// host's.
+    pub(crate) fn reach(&self, network: &Network) -> Reach {
+        match (network, self.mode) {
+            (Network::None, _) => Reach::Nothing,
+            (Network::Own { host_ports }, SandboxMode::Full) => Reach::Relay {
+                host_ports: host_ports.clone(),
+            },
+            (Network::Own { .. }, SandboxMode::Reduced) | (Network::Host, _) => Reach::Host,
+        }
     }
 
     /// A user of the host for a function, which no other has.
@@ -165,6 +187,7 @@ impl Node {
             sandbox: mode,
             may_lack_landlock,
             interpreters,
+            build_network,
         } = options;
         let io = |what| move |source| StartError::Io { what, source };
         let host_ids = rustix::process::geteuid().is_root().then(HostIds::new);
@@ -194,12 +217,14 @@ impl Node {
                 cgroups: Arc::new(cgroups),
                 group: HOST_ID_FIRST,
                 may_lack_landlock,
+                limits: Arc::clone(&limits),
                 tracker: TaskTracker::new(),
             },
             finder: Finder::new(interpreters),
             cache: cache.map_err(io("open the cache of builds"))?,
             shims: shims.map_err(io("write the shims"))?,
             build_turns: Semaphore::new(limits.builds_at_once_max),
+            build_network,
             scratch,
             walls: OnceLock::new(),
             data_dir,

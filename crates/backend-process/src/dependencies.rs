@@ -227,7 +227,7 @@ fn plan(
     Plan {
         mode: node.mode,
         binds,
-        has_network: true,
+        reach: node.build_reach(),
         tmp_bytes_max: node.limits.build_tmp_bytes_max,
         tmp_files_max: node.limits.build_files_max,
         open_files_max: node.limits.build_files_max,

@@ -72,7 +72,7 @@ impl Template {
         Ok(Plan {
             mode: self.node.mode,
             binds: self.binds(&places),
-            has_network: spec.network,
+            reach: self.node.reach(&spec.network),
             tmp_bytes_max: limits.tmp_bytes_max,
             tmp_files_max: limits.tmp_files_max,
             open_files_max: limits.open_files_max,

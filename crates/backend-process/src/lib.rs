@@ -11,6 +11,7 @@ mod interpreter;
 mod output;
 mod process;
 mod recipe;
+mod relay;
 mod report;
 mod sandbox;
 mod shims;

@@ -1,10 +1,11 @@
 //! A process in a sandbox, from its start to the moment when nothing of it is left.
 
 use crate::output::{self, Target};
+use crate::relay::{Relay, Terms};
 use crate::sandbox::cgroup::{Cgroup, Cgroups};
 use crate::sandbox::spawner::{Launch, Launched, Spawner};
-use crate::sandbox::{HostUser, Plan, SandboxMode, watch};
-use faas::{BoxFuture, FunctionLimits, LogStream};
+use crate::sandbox::{HostUser, Plan, Reach, SandboxMode, watch};
+use faas::{BoxFuture, FunctionLimits, Limits, LogStream};
 use handler_protocol::Process;
 use rustix::process::{
     Pid, Signal, WaitId, WaitIdOptions, kill_process_group, pidfd_send_signal, waitid,
@@ -32,6 +33,7 @@ pub(crate) struct Sandbox {
     pub(crate) group: u32,
     /// Whether reduced isolation may go on where the kernel has no Landlock.
     pub(crate) may_lack_landlock: bool,
+    pub(crate) limits: Arc<Limits>,
     /// Holds the tasks that wait for processes whose owner has gone.
     pub(crate) tracker: TaskTracker,
 }
@@ -68,6 +70,7 @@ impl Sandbox {
         let (stdout, their_stdout) = output::pipe()?;
         let (stderr, their_stderr) = output::pipe()?;
         let is_reduced = order.plan.mode == SandboxMode::Reduced;
+        let (relay, network) = self.relay_for(&order, cgroup.as_ref())?.unzip();
         let launch = Launch {
             plan: order.plan,
             host_user: order.host_id.map(|id| HostUser {
@@ -83,6 +86,7 @@ impl Sandbox {
                 .flatten(),
             enroll: cgroup.as_ref().and_then(Cgroup::enrollment),
             protocol: order.protocol,
+            network,
             stdout: their_stdout,
             stderr: their_stderr,
         };
@@ -112,6 +116,7 @@ impl Sandbox {
             pidfd: watch(pidfd)?,
             pumps,
             cgroup,
+            relay,
             group: is_reduced.then_some(pid),
             scratch: order.scratch,
             memory_bytes_max: order.limits.memory_bytes_max,
@@ -126,6 +131,31 @@ impl Sandbox {
         }
         process.wait().await;
         Err(io::Error::other(complaint))
+    }
+}
+
+impl Sandbox {
+    /// The relay of a sandbox that has a network of its own, and the launcher's way to it. What it
+    /// takes counts as the sandbox's.
+    fn relay_for(
+        &self,
+        order: &Order<'_>,
+        cgroup: Option<&Cgroup>,
+    ) -> io::Result<Option<(Relay, OwnedFd)>> {
+        let Reach::Relay { host_ports } = &order.plan.reach else {
+            return Ok(None);
+        };
+        let terms = Terms {
+            host_ports: host_ports.clone(),
+            connections_max: self.limits.network_connections_max,
+            connect: self.limits.network_connect,
+            datagrams_idle: self.limits.network_datagrams_idle,
+        };
+        let (relay, network) = Relay::start(&terms, order.host_id)?;
+        if let (Some(cgroup), Some(pid)) = (cgroup, relay.pid()) {
+            cgroup.add(pid)?;
+        }
+        Ok(Some((relay, network)))
     }
 }
 
@@ -158,6 +188,8 @@ struct Live {
     pidfd: AsyncFd<OwnedFd>,
     pumps: Vec<JoinHandle<()>>,
     cgroup: Option<Cgroup>,
+    /// The way out, where it has a network of its own.
+    relay: Option<Relay>,
     /// The process group to end with it, where no pid namespace does that.
     group: Option<Pid>,
     scratch: Option<PathBuf>,
@@ -225,6 +257,9 @@ impl Live {
             }
         }
         self.pumps.clear();
+        if let Some(relay) = self.relay.take() {
+            relay.stop().await;
+        }
         if let Some(cgroup) = &self.cgroup {
             if cgroup.out_of_memory_kills() > 0 {
                 let mib = self.memory_bytes_max >> 20;

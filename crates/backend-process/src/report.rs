@@ -3,7 +3,7 @@
 use crate::backend::Node;
 use crate::output::Target;
 use crate::process::Order;
-use crate::sandbox::{Plan, Program, SandboxMode, Walls};
+use crate::sandbox::{Plan, Program, Reach, SandboxMode, Walls, network};
 use faas::{
     BackendReport, FunctionLimits, FunctionLog, Isolation, PrepareError, Runtime, RuntimeReport,
 };
@@ -47,7 +47,7 @@ pub(crate) async fn try_sandbox(node: &Node) -> io::Result<Walls> {
         plan: Plan {
             mode: node.mode,
             binds: Vec::new(),
-            has_network: false,
+            reach: Reach::Nothing,
             tmp_bytes_max: 1 << 20,
             tmp_files_max: 16,
             open_files_max: 64,
@@ -152,12 +152,33 @@ fn isolation(node: &Node) -> Vec<Isolation> {
             is_on: landlock.is_some(),
             detail: landlock_detail(landlock, node.mode),
         },
+        own_network(is_full),
         Isolation {
             name: "seccomp",
             is_on: true,
             detail: "an allow-list of system calls".into(),
         },
     ]
+}
+
+/// Whether builds and functions with network have a network of their own.
+fn own_network(is_full: bool) -> Isolation {
+    let reduced = || {
+        let text = "off by --sandbox reduced: builds and functions with network have the host's";
+        Err(text.to_owned())
+    };
+    let available = if is_full {
+        network::availability()
+    } else {
+        reduced()
+    };
+    let is_on = available.is_ok();
+    let built = "builds and functions with network reach other machines, not this one".to_owned();
+    Isolation {
+        name: "own network",
+        is_on,
+        detail: available.err().unwrap_or(built),
+    }
 }
 
 /// What the Landlock that sandboxes have shown to have leaves open, where nothing else is before it.

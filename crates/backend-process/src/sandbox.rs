@@ -8,13 +8,16 @@
 pub(crate) mod cgroup;
 mod confine;
 pub(crate) mod launcher;
+pub(crate) mod netlink;
+pub(crate) mod network;
 mod root;
 pub(crate) mod spawner;
 mod sys;
-mod syscalls;
+pub(crate) mod syscalls;
 mod warden;
 
 pub(crate) use confine::{LANDLOCK_STEP, Walls};
+pub(crate) use network::Reach;
 pub(crate) use sys::watch;
 
 use serde::{Deserialize, Serialize};
@@ -58,8 +61,8 @@ pub(crate) struct Plan {
     pub(crate) mode: SandboxMode,
     /// What of the host is seen, and where. `/usr` and its links are always there.
     pub(crate) binds: Vec<Bind>,
-    /// Whether the host's network is reached.
-    pub(crate) has_network: bool,
+    /// What is reached of the network.
+    pub(crate) reach: Reach,
     /// Bounds of `/tmp`.
     pub(crate) tmp_bytes_max: u64,
     pub(crate) tmp_files_max: u64,

@@ -162,7 +162,7 @@ impl Function {
             entry: Entry::Convention,
             handlers: u16::try_from(handlers).unwrap_or(u16::MAX),
             envs: Vec::new(),
-            network: false,
+            network: faas::Network::None,
             allow_hosts: Vec::new(),
             allow_scripts: false,
             limits: FunctionLimits {

@@ -19,7 +19,7 @@ fn spec(name: &str) -> Arc<FunctionSpec> {
         entry: Entry::Convention,
         handlers: 1,
         envs: Vec::new(),
-        network: false,
+        network: faas::Network::None,
         allow_hosts: Vec::new(),
         allow_scripts: false,
         limits: FunctionLimits {

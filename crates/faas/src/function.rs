@@ -189,6 +189,53 @@ pub enum Entry {
     EventHandler(String),
 }
 
+/// What a function reaches of the network.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Network {
+    /// Nothing.
+    #[default]
+    None,
+    /// Other machines, from a network of its own; of this machine the named ports.
+    Own {
+        /// TCP and UDP ports of this machine's loopback, at most
+        /// [`Limits::host_ports_max`](crate::Limits::host_ports_max).
+        host_ports: Vec<u16>,
+    },
+    /// All that this machine reaches, the machine itself included.
+    Host,
+}
+
+impl Network {
+    /// A network of its own without a port of this machine.
+    #[must_use]
+    pub fn own() -> Self {
+        Self::Own {
+            host_ports: Vec::new(),
+        }
+    }
+
+    /// Whether anything is reached.
+    #[must_use]
+    pub fn is_on(&self) -> bool {
+        *self != Self::None
+    }
+
+    /// Whether it is the host's.
+    #[must_use]
+    pub fn is_host(&self) -> bool {
+        *self == Self::Host
+    }
+
+    /// The ports of this machine that were named.
+    #[must_use]
+    pub fn host_ports(&self) -> &[u16] {
+        match self {
+            Self::Own { host_ports } => host_ports,
+            Self::None | Self::Host => &[],
+        }
+    }
+}
+
 /// What a user asked for when deploying a function. Code is apart, see
 /// [`Package`](crate::package::Package).
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -204,8 +251,8 @@ pub struct FunctionSpec {
     pub handlers: u16,
     /// Environment variables that the function sees, in the order given; names are unique.
     pub envs: Vec<(String, String)>,
-    /// Whether the function may reach the network. Not by default.
-    pub network: bool,
+    /// What the function reaches of the network. Nothing by default.
+    pub network: Network,
     /// The hosts that a `wasi:http` component may send requests to. `wasm` only.
     pub allow_hosts: Vec<HostPattern>,
     /// Whether npm packages may run scripts of their own when they are installed, and the function

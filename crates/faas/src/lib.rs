@@ -28,7 +28,9 @@ pub use backend::{
 };
 pub use changes::Follower;
 pub use deployment::Deployment;
-pub use function::{Entry, FunctionName, FunctionSpec, NameError, Runtime, UnknownRuntime};
+pub use function::{
+    Entry, FunctionName, FunctionSpec, NameError, Network, Runtime, UnknownRuntime,
+};
 pub use headers::{HeaderError, Headers};
 pub use histogram::Histogram;
 pub use host::{BadHost, HostPattern};

@@ -79,6 +79,15 @@ pub struct Limits {
     /// How long a function's request may wait for the next piece of its response.
     pub outbound_idle: Duration,
 
+    /// Ports of this machine that a function may name.
+    pub host_ports_max: usize,
+    /// Connections at once from a sandbox with a network of its own, and as many flows of datagrams.
+    pub network_connections_max: usize,
+    /// How long a connection from such a sandbox may take to be made.
+    pub network_connect: Duration,
+    /// How long a flow of datagrams from such a sandbox waits for the next reply.
+    pub network_datagrams_idle: Duration,
+
     /// How long the status waits for what the backend can do on this host.
     pub report: Duration,
 
@@ -170,6 +179,10 @@ impl Default for Limits {
     fn default() -> Self {
         const MIB: u64 = 1 << 20;
         Self {
+            host_ports_max: 16,
+            network_connections_max: 256,
+            network_connect: Duration::from_secs(30),
+            network_datagrams_idle: Duration::from_secs(60),
             payload_bytes_max: 8 << 20,
             headers_bytes_max: 64 << 10,
             query_bytes_max: 8 << 10,

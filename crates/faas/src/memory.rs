@@ -62,7 +62,7 @@ mod tests {
             entry: Entry::Convention,
             handlers: 1,
             envs: own.collect(),
-            network: false,
+            network: crate::Network::None,
             allow_scripts: false,
             allow_hosts: Vec::new(),
             limits: FunctionLimits {

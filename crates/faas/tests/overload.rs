@@ -106,7 +106,7 @@ fn world(shape: Shape) -> (Arc<Proxy>, Arc<Worker>) {
         entry: Entry::Convention,
         handlers: 1,
         envs: Vec::new(),
-        network: false,
+        network: faas::Network::None,
         allow_scripts: false,
         allow_hosts: Vec::new(),
         limits: FunctionLimits {

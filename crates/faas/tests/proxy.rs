@@ -203,7 +203,7 @@ fn spec_with(limits: FunctionLimits) -> FunctionSpec {
         entry: Entry::Convention,
         handlers: 1,
         envs: Vec::new(),
-        network: false,
+        network: faas::Network::None,
         allow_hosts: Vec::new(),
         allow_scripts: false,
         limits,

@@ -79,8 +79,25 @@ impl Undecided {
             let fix = "leave it out; network=true allows every host";
             return Err(BadField::new("allow_hosts", reason, fix));
         }
-        Ok(())
+        check_network(spec, limits)
     }
+}
+
+fn check_network(spec: &FunctionSpec, limits: &Limits) -> Result<(), BadField> {
+    let ports = spec.network.host_ports().len();
+    let max = limits.host_ports_max;
+    if ports > max {
+        let reason = format!("a function may name {max} ports, got {ports}");
+        let fix = "name only those that it connects to";
+        return Err(BadField::new("host_ports", reason, fix));
+    }
+    let is_on_host = spec.network.is_host() || ports > 0;
+    if is_on_host && spec.runtime == Runtime::Wasm {
+        let reason = "a WebAssembly function has no network of the host".to_owned();
+        let fix = "name what it may send requests to with allow_hosts";
+        return Err(BadField::new("network", reason, fix));
+    }
+    Ok(())
 }
 
 /// What came of a deployment.

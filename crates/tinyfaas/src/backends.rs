@@ -1,11 +1,11 @@
 //! The backends of a node: which of them runs a function, told by its runtime and the settings.
 
-use crate::config::{BackendName, Config, Sandbox};
+use crate::config::{BackendName, BuildNetwork, Config, Sandbox};
 use anyhow::Result;
 use backend_process::{Interpreters, ProcessBackend, SandboxMode};
 use faas::{
-    Backend, BackendReport, BoxFuture, Handler, Limits, Package, PrepareError, Reserve, Runtime,
-    RuntimeReport,
+    Backend, BackendReport, BoxFuture, Handler, Limits, Network, Package, PrepareError, Reserve,
+    Runtime, RuntimeReport,
 };
 use std::sync::Arc;
 use tokio::sync::OnceCell;
@@ -189,6 +189,12 @@ async fn processes(config: &Config, limits: &Arc<Limits>) -> Result<Arc<dyn Back
         limits: Arc::clone(limits),
         sandbox,
         may_lack_landlock: config.may_lack_landlock,
+        build_network: match config.build_network {
+            BuildNetwork::Own => Network::Own {
+                host_ports: config.build_host_ports.clone(),
+            },
+            BuildNetwork::Host => Network::Host,
+        },
         interpreters: Interpreters {
             nodejs: config.nodejs.clone(),
             python3: config.python3.clone(),

@@ -143,9 +143,14 @@ pub(crate) struct Deploy {
     /// Time that a call may take, such as 500ms, 30s or 5m
     #[arg(long, value_name = "TIME", value_parser = milliseconds)]
     pub(crate) deadline: Option<u64>,
-    /// Lets the function reach the network
-    #[arg(long)]
-    pub(crate) network: bool,
+    /// Lets the function reach other machines (own), or all that this machine reaches, itself
+    /// included (host)
+    #[arg(long, value_enum, value_name = "own|host", num_args = 0..=1, require_equals = true, default_missing_value = "own")]
+    pub(crate) network: Option<NetworkChoice>,
+    /// Port of the node's machine that the function may reach, such as a database's; repeat for
+    /// more
+    #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
+    pub(crate) host_port: Vec<u16>,
     /// Host that a wasi:http component may send requests to, such as example.org or
     /// *.example.org:8080; repeat for more
     #[arg(long, value_name = "HOST")]
@@ -155,6 +160,15 @@ pub(crate) struct Deploy {
     pub(crate) allow_scripts: bool,
     #[command(flatten)]
     pub(crate) node: Node,
+}
+
+/// What a function reaches of the network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum NetworkChoice {
+    /// Other machines, from a network of its own
+    Own,
+    /// The host's whole network
+    Host,
 }
 
 /// A command on one function.
@@ -299,6 +313,10 @@ mod tests {
             "serve --http -1 --backend process --nodejs /n --python3 /p --go /g --log-format json",
             "deploy fn --name a/b --env python3 --threads 4 --var A=1 --var B=2=3",
             "deploy fn.zip --memory 128M --deadline 500ms --cpu 0.5 --network",
+            "deploy --network fn",
+            "deploy fn --network=host",
+            "deploy fn --network=own --host-port 5432 --host-port 1883",
+            "serve --build-network host --build-host-ports 4873,3141",
             "deploy https://example.org/a.zip --subfolder x -n n -e nodejs -t 2",
             "list --json",
             "describe a/b --node http://h:1 --token-file t",

@@ -49,6 +49,13 @@ pub(crate) struct Settings {
     /// from this host's files
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub(crate) accept_no_landlock: Option<bool>,
+    /// What builds reach of the network [default: own]
+    #[arg(long, value_enum)]
+    pub(crate) build_network: Option<BuildNetwork>,
+    /// Ports of this machine that builds reach, such as a package registry's; commas between
+    /// them
+    #[arg(long, value_name = "PORT", value_delimiter = ',')]
+    pub(crate) build_host_ports: Option<Vec<u16>>,
     /// What runs handlers [default: process]
     #[arg(long, value_enum)]
     pub(crate) backend: Option<BackendName>,
@@ -98,6 +105,16 @@ impl Sandbox {
     }
 }
 
+/// What builds reach of the network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum BuildNetwork {
+    /// Other machines, from a network of their own, and of this machine the ports that are named
+    Own,
+    /// All that this machine reaches; every call of the management service then needs the token
+    Host,
+}
+
 /// What runs handlers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -132,6 +149,8 @@ pub(crate) struct Config {
     pub(crate) is_management_insecure: bool,
     pub(crate) sandbox: Sandbox,
     pub(crate) may_lack_landlock: bool,
+    pub(crate) build_network: BuildNetwork,
+    pub(crate) build_host_ports: Vec<u16>,
     pub(crate) backend: BackendName,
     pub(crate) nodejs: Option<PathBuf>,
     pub(crate) python3: Option<PathBuf>,
@@ -175,6 +194,8 @@ impl Settings {
             insecure_management: self.insecure_management.or(other.insecure_management),
             sandbox: self.sandbox.or(other.sandbox),
             accept_no_landlock: self.accept_no_landlock.or(other.accept_no_landlock),
+            build_network: self.build_network.or(other.build_network),
+            build_host_ports: self.build_host_ports.or(other.build_host_ports),
             backend: self.backend.or(other.backend),
             nodejs: self.nodejs.or(other.nodejs),
             python3: self.python3.or(other.python3),
@@ -216,6 +237,8 @@ impl Settings {
             insecure_management: boolean("insecure-management")?,
             sandbox: choice(text("sandbox"))?,
             accept_no_landlock: boolean("accept-no-landlock")?,
+            build_network: choice(text("build-network"))?,
+            build_host_ports: ports(text("build-host-ports"))?,
             backend: choice(text("backend"))?,
             nodejs: path("nodejs"),
             python3: path("python3"),
@@ -288,6 +311,8 @@ impl Settings {
             is_management_insecure: self.insecure_management.unwrap_or(false),
             sandbox: self.sandbox.unwrap_or(Sandbox::Full),
             may_lack_landlock: self.accept_no_landlock.unwrap_or(false),
+            build_network: self.build_network.unwrap_or(BuildNetwork::Own),
+            build_host_ports: self.build_host_ports.unwrap_or_default(),
             backend: self.backend.unwrap_or(BackendName::Process),
             nodejs: self.nodejs,
             python3: self.python3,
@@ -303,6 +328,15 @@ impl Settings {
             data_dir,
         }
     }
+}
+
+/// The value of a setting that is a list of ports.
+fn ports((name, text): (String, Option<String>)) -> Result<Option<Vec<u16>>> {
+    let Some(text) = text else { return Ok(None) };
+    let ports: Result<_, _> = text.split(',').map(|port| port.trim().parse()).collect();
+    ports.map(Some).with_context(|| {
+        format!("{name} is {text:?}; set it to ports with commas between, such as 4873,3141")
+    })
 }
 
 /// The value of a setting that is one of a few words.

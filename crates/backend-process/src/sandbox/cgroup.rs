@@ -184,6 +184,12 @@ impl Cgroup {
         }))
     }
 
+    /// Puts a process in that was not born there.
+    pub(crate) fn add(&self, pid: u32) -> io::Result<()> {
+        let put = |folder: &PathBuf| fs::write(folder.join("cgroup.procs"), pid.to_string());
+        self.folders.iter().try_for_each(put)
+    }
+
     /// How often the kernel ended a process of it for want of memory.
     pub(crate) fn out_of_memory_kills(&self) -> u64 {
         let file = if self.is_unified {

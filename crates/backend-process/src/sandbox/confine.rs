@@ -123,7 +123,7 @@ pub(crate) fn restrict_paths(plan: &Plan, may_lack_landlock: bool) -> Result<Wal
             .set_compatibility(CompatLevel::BestEffort)
             .handle_access(AccessFs::from_all(LANDLOCK_ABI))?
             .scope(Scope::AbstractUnixSocket | Scope::Signal)?;
-        if !plan.has_network {
+        if plan.reach.is_nothing() {
             ruleset = ruleset.handle_access(AccessNet::BindTcp | AccessNet::ConnectTcp)?;
         }
         let mut created = ruleset.create()?;

@@ -3,7 +3,7 @@
 use super::sys::{
     CONTROL_FD, LAUNCHER_ARG0, PROTOCOL_FD, WARDEN_ARG0, take_inherited, unshare_cgroup,
 };
-use super::{Handover, INNER_ID, Program, SandboxMode, confine, root, syscalls, warden};
+use super::{Handover, INNER_ID, Program, SandboxMode, confine, network, root, syscalls, warden};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::Timespec;
 use rustix::io::FdFlags;
@@ -16,12 +16,16 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, ExitCode};
 
-/// Runs the launcher or the warden where this process was started as one, and does not return then
-/// unless it fails, the binary shim has ended, or the warden has nothing to wait for any more.
+/// Runs the launcher, the warden or a sandbox's relay where this process was started as one, and
+/// does not return then unless it fails, the binary shim has ended, or the warden has nothing to
+/// wait for any more.
 ///
 /// It must be called first thing in `main`: the process may have only one thread.
 #[must_use]
 pub fn launcher_main() -> Option<ExitCode> {
+    if let Some(code) = crate::relay::relay_main() {
+        return Some(code);
+    }
     let mut args = std::env::args_os();
     let arg0 = args.next()?;
     if arg0.as_encoded_bytes() == WARDEN_ARG0.to_bytes() {
@@ -84,6 +88,7 @@ fn launch(control: &mut File) -> Result<BinaryShim, Failure> {
             // After the parent has put this process into its cgroup, which then is all it sees.
             unshare_cgroup().step("cgroup namespace")?;
             let trees = root::open(&plan)?;
+            network::set_up(&plan.reach)?;
             become_user(&[], INNER_ID)?;
             die_with_parent(control)?;
             root::build(&plan, &trees)?;

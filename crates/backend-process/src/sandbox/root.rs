@@ -1,8 +1,8 @@
 //! The file system that a sandboxed process sees: a small tmpfs with what it needs of the host.
 
-use super::Plan;
 use super::launcher::{Failure, Step};
 use super::sys::set_tree_attributes;
+use super::{Plan, Reach, network};
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MountPropagationFlags, MoveMountFlags,
@@ -33,9 +33,6 @@ const ETC: [&str; 8] = [
     "ssl/certs",
     "ssl/openssl.cnf",
 ];
-
-/// Files of `/etc` that are copied where there is a network: they may be links into `/run`.
-const ETC_NETWORK: [&str; 2] = ["hosts", "resolv.conf"];
 
 const DEVICES: [&str; 5] = ["null", "zero", "full", "random", "urandom"];
 
@@ -115,13 +112,7 @@ pub(crate) fn open(plan: &Plan) -> Result<Trees, Failure> {
                 .push(clone(&path, &path, read_only).step("/etc")?);
         }
     }
-    if plan.has_network {
-        for path in ETC_NETWORK.map(|name| Path::new("/etc").join(name)) {
-            taken
-                .copies
-                .extend(fs::read(&path).map(|contents| (path, contents)));
-        }
-    }
+    taken.copies = name_files(&plan.reach);
     let device = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC;
     for path in DEVICES.map(|name| Path::new("/dev").join(name)) {
         taken.trees.push(clone(&path, &path, device).step("/dev")?);
@@ -138,6 +129,25 @@ pub(crate) fn open(plan: &Plan) -> Result<Trees, Failure> {
             .push(clone(&bind.source, &bind.target, attributes).step("a bound folder")?);
     }
     Ok(taken)
+}
+
+/// The files that names are looked up by, where there is a network: they may be links into `/run`.
+fn name_files(reach: &Reach) -> Vec<(PathBuf, Vec<u8>)> {
+    let [hosts, resolv_conf] = ["/etc/hosts", "/etc/resolv.conf"].map(PathBuf::from);
+    let read = |path: &Path| fs::read_to_string(path).unwrap_or_default();
+    let (of_hosts, of_resolv_conf) = (read(&hosts), read(&resolv_conf));
+    let (of_hosts, of_resolv_conf) = match reach {
+        Reach::Nothing => return Vec::new(),
+        Reach::Host => (of_hosts, of_resolv_conf),
+        Reach::Relay { .. } => (
+            network::hosts(&of_hosts),
+            network::resolv_conf(&of_resolv_conf),
+        ),
+    };
+    vec![
+        (hosts, of_hosts.into_bytes()),
+        (resolv_conf, of_resolv_conf.into_bytes()),
+    ]
 }
 
 fn clone(source: &Path, target: &Path, attributes: MountAttrFlags) -> io::Result<Tree> {
@@ -223,7 +233,7 @@ fn make_etc(plan: &Plan, copies: &[(PathBuf, Vec<u8>)]) -> io::Result<()> {
         etc.join("nsswitch.conf"),
         "passwd: files\ngroup: files\nhosts: files dns\n",
     )?;
-    if !plan.has_network {
+    if plan.reach.is_nothing() {
         fs::write(etc.join("hosts"), "127.0.0.1 localhost\n::1 localhost\n")?;
     }
     fs::write(etc.join("hostname"), format!("{HOST_NAME}\n"))?;

@@ -3,7 +3,7 @@
 
 use super::sys::{Cloned, Inherited, clone_launcher};
 use super::warden::Warden;
-use super::{Handover, HostUser, INNER_ID, Plan, SandboxMode};
+use super::{Handover, HostUser, INNER_ID, Plan, Reach, SandboxMode};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::fcntl_dupfd_cloexec;
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, pidfd_send_signal, waitid};
@@ -34,6 +34,8 @@ pub(crate) struct Launch {
     /// Puts the process, by its id, into cgroups of version 1.
     pub(crate) enroll: Option<Box<dyn FnOnce(u32) -> io::Result<()> + Send>>,
     pub(crate) protocol: OwnedFd,
+    /// The way to the relay of a sandbox with a network of its own.
+    pub(crate) network: Option<OwnedFd>,
     pub(crate) stdout: OwnedFd,
     pub(crate) stderr: OwnedFd,
 }
@@ -116,6 +118,7 @@ fn start(launch: Launch, constant: &Constant, warden: &mut Warden) -> io::Result
     let (ours, theirs) = UnixStream::pair()?;
     let high = |fd: &OwnedFd| fcntl_dupfd_cloexec(fd, HIGH_FD);
     let protocol = high(&launch.protocol)?;
+    let network = launch.network.as_ref().map(high).transpose()?;
     let stdout = high(&launch.stdout)?;
     let stderr = high(&launch.stderr)?;
     let control = high(&OwnedFd::from(theirs))?;
@@ -124,6 +127,7 @@ fn start(launch: Launch, constant: &Constant, warden: &mut Warden) -> io::Result
         stdout: stdout.as_fd(),
         stderr: stderr.as_fd(),
         protocol: protocol.as_fd(),
+        network: network.as_ref().map(AsFd::as_fd),
         control: control.as_fd(),
         executable: constant.executable.as_fd(),
     };
@@ -153,10 +157,9 @@ fn namespaces(plan: &Plan) -> u64 {
         | libc::CLONE_NEWPID
         | libc::CLONE_NEWIPC
         | libc::CLONE_NEWUTS;
-    let flags = if plan.has_network {
-        always
-    } else {
-        always | libc::CLONE_NEWNET
+    let flags = match plan.reach {
+        Reach::Host => always,
+        Reach::Nothing | Reach::Relay { .. } => always | libc::CLONE_NEWNET,
     };
     u64::from(flags.cast_unsigned())
 }

@@ -17,7 +17,9 @@ use tokio::io::unix::AsyncFd;
 pub(crate) const PROTOCOL_FD: RawFd = 3;
 pub(crate) const CONTROL_FD: RawFd = 4;
 const EXECUTABLE_FD: RawFd = 5;
-const FIRST_FREE_FD: RawFd = 6;
+/// What the interface of a sandbox with a network of its own is handed to the relay through.
+pub(crate) const NETWORK_FD: RawFd = 6;
+const FIRST_FREE_FD: RawFd = 7;
 
 /// `CLONE_INTO_CGROUP`, which libc still declares too narrow.
 const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
@@ -36,6 +38,7 @@ pub(crate) struct Inherited<'a> {
     pub(crate) protocol: BorrowedFd<'a>,
     pub(crate) control: BorrowedFd<'a>,
     pub(crate) executable: BorrowedFd<'a>,
+    pub(crate) network: Option<BorrowedFd<'a>>,
 }
 
 /// A process that was cloned.
@@ -106,7 +109,9 @@ fn execute_launcher(inherited: &Inherited<'_>) -> ! {
             libc::O_CLOEXEC,
         ),
     ];
-    for (from, to, flags) in moves {
+    let network = inherited.network.map(|fd| (fd.as_raw_fd(), NETWORK_FD, 0));
+    let first_free = FIRST_FREE_FD - RawFd::from(network.is_none());
+    for (from, to, flags) in moves.into_iter().chain(network) {
         // SAFETY: plain system call on numbers.
         if unsafe { libc::dup3(from, to, flags) } == -1 {
             exit_now();
@@ -114,7 +119,7 @@ fn execute_launcher(inherited: &Inherited<'_>) -> ! {
     }
     keep_capabilities();
     // SAFETY: a plain system call; it closes only the copies of this clone.
-    unsafe { libc::syscall(libc::SYS_close_range, FIRST_FREE_FD, u32::MAX, 0) };
+    unsafe { libc::syscall(libc::SYS_close_range, first_free, u32::MAX, 0) };
     // SAFETY: the strings and arrays live until the call replaces this memory.
     unsafe {
         libc::syscall(
@@ -208,6 +213,28 @@ pub(crate) fn set_tree_attributes(tree: BorrowedFd<'_>, set: MountAttrFlags) -> 
         Err(io::Error::last_os_error())
     } else {
         Ok(())
+    }
+}
+
+/// Makes an interface whose packets this descriptor of `/dev/net/tun` carries, and returns its
+/// index.
+pub(crate) fn make_interface(tun: BorrowedFd<'_>, name: &str) -> io::Result<u32> {
+    // SAFETY: the structure is plain numbers, for which zero is valid.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    for (to, from) in request.ifr_name.iter_mut().zip(name.bytes()) {
+        *to = from.cast_signed();
+    }
+    let flags = libc::IFF_TUN | libc::IFF_NO_PI;
+    request.ifr_ifru.ifru_flags = i16::try_from(flags).map_err(io::Error::other)?;
+    // SAFETY: the request reads a whole `ifreq` and writes its name and flags back.
+    let result = unsafe { libc::ioctl(tun.as_raw_fd(), libc::TUNSETIFF, &raw mut request) };
+    if result == -1 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the name ends with a zero byte, as it is shorter than its field.
+    match unsafe { libc::if_nametoindex(request.ifr_name.as_ptr()) } {
+        0 => Err(io::Error::last_os_error()),
+        index => Ok(index),
     }
 }
 

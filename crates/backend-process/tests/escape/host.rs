@@ -4,7 +4,7 @@ use anyhow::{Context, Result, anyhow};
 use backend_process::{Interpreters, Options, ProcessBackend, SandboxMode};
 use faas::{
     Backend, Entry, FunctionLimits, FunctionLog, FunctionName, FunctionSpec, Handler, Invocation,
-    InvokeError, Limits, Package, Runtime,
+    InvokeError, Limits, Network, Package, Runtime,
 };
 use std::fs;
 use std::io::Write;
@@ -70,14 +70,21 @@ impl Node {
     }
 
     pub(crate) fn with(limits: &FunctionLimits, handlers: u16) -> Result<Self> {
-        Self::isolated(SandboxMode::Full, limits, handlers)
+        Self::isolated(SandboxMode::Full, spec(limits.clone(), handlers)?)
     }
 
     pub(crate) fn reduced() -> Result<Self> {
-        Self::isolated(SandboxMode::Reduced, &FunctionLimits::default(), 1)
+        Self::isolated(SandboxMode::Reduced, spec(FunctionLimits::default(), 1)?)
     }
 
-    fn isolated(sandbox: SandboxMode, limits: &FunctionLimits, handlers: u16) -> Result<Self> {
+    /// One whose function reaches the network.
+    pub(crate) fn connected(network: Network) -> Result<Self> {
+        let mut spec = spec(FunctionLimits::default(), 1)?;
+        spec.network = network;
+        Self::isolated(SandboxMode::Full, spec)
+    }
+
+    fn isolated(sandbox: SandboxMode, spec: FunctionSpec) -> Result<Self> {
         let folder = tempfile::tempdir()?;
         // In reduced isolation functions reach their code by the host's paths.
         fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o711))?;
@@ -97,9 +104,10 @@ impl Node {
             sandbox,
             may_lack_landlock: false,
             interpreters: interpreters(sandbox),
+            build_network: Network::own(),
         };
         let package = Package {
-            spec: Arc::new(spec(limits.clone(), handlers)?),
+            spec: Arc::new(spec),
             code,
             digest: "0".into(),
             log: Arc::clone(&log),
@@ -228,7 +236,7 @@ fn spec(limits: FunctionLimits, handlers: u16) -> Result<FunctionSpec> {
         entry: Entry::Convention,
         handlers,
         envs: Vec::new(),
-        network: false,
+        network: Network::None,
         allow_hosts: Vec::new(),
         allow_scripts: false,
         limits,

@@ -4,6 +4,7 @@
 mod attacks;
 mod host;
 mod limits;
+mod network;
 mod outlive;
 
 use anyhow::{Result, ensure};
@@ -23,10 +24,11 @@ fn main() -> ExitCode {
         .iter()
         .map(|attack| trial(attack.name, || attempt(attack)));
     let limits = limits::ALL.iter().map(|(name, test)| trial(name, test));
+    let networks = network::ALL.iter().map(|(name, test)| trial(name, test));
     let mut arguments = Arguments::from_args();
     // Tests of what a function can use up take no part of the machine from each other.
     arguments.test_threads.get_or_insert(1);
-    libtest_mimic::run(&arguments, attacks.chain(limits).collect()).exit_code()
+    libtest_mimic::run(&arguments, attacks.chain(limits).chain(networks).collect()).exit_code()
 }
 
 fn trial(name: &'static str, test: impl FnOnce() -> Result<()> + Send + 'static) -> Trial {

@@ -81,7 +81,7 @@ impl Node {
             entry: Entry::Convention,
             handlers: at_once,
             envs: vec![("GREETING".to_owned(), "hello".to_owned())],
-            network: false,
+            network: faas::Network::None,
             allow_hosts: self.allow_hosts.clone(),
             allow_scripts: false,
             limits: self.limits.clone(),

@@ -3,7 +3,7 @@
 use super::fields::{self, Fields};
 use super::quantity;
 use crate::order::{BadField, Undecided};
-use faas::{Entry, FunctionLimits, FunctionName, FunctionSpec, HostPattern, Runtime};
+use faas::{Entry, FunctionLimits, FunctionName, FunctionSpec, HostPattern, Network, Runtime};
 
 /// The smallest memory that a handler can live in.
 const MEMORY_BYTES_MIN: u64 = 4 << 20;
@@ -14,7 +14,9 @@ pub(crate) struct Settings {
     runtime: Option<Runtime>,
     handlers: Option<u16>,
     envs: Vec<(String, String)>,
-    network: bool,
+    has_network: bool,
+    has_host_network: bool,
+    host_ports: Vec<u16>,
     allow_hosts: Vec<HostPattern>,
     allow_scripts: bool,
     has_memory: bool,
@@ -22,7 +24,7 @@ pub(crate) struct Settings {
 }
 
 /// The name of every setting, for those who mistyped one.
-const NAMES: &str = "runtime, threads, envs (in a query: var=NAME=VALUE), network, allow_hosts (in a query: allow_host=HOST), allow_scripts, memory, pids, cpu, tmp, tmp_files, open_files, deadline, queue";
+const NAMES: &str = "runtime, threads, envs (in a query: var=NAME=VALUE), network, host_network, host_ports (in a query: host_port=PORT), allow_hosts (in a query: allow_host=HOST), allow_scripts, memory, pids, cpu, tmp, tmp_files, open_files, deadline, queue";
 
 impl Settings {
     /// Nothing set.
@@ -31,7 +33,9 @@ impl Settings {
             runtime: None,
             handlers: None,
             envs: Vec::new(),
-            network: false,
+            has_network: false,
+            has_host_network: false,
+            host_ports: Vec::new(),
             allow_hosts: Vec::new(),
             allow_scripts: false,
             has_memory: false,
@@ -45,6 +49,7 @@ impl Settings {
             match name.as_str() {
                 "var" => self.envs.push(fields::env("var", value)?),
                 "allow_host" => self.allow_hosts.push(host("allow_host", value)?),
+                "host_port" => self.host_ports.push(port("host_port", value)?),
                 name => self.set(name, value)?,
             }
         }
@@ -58,7 +63,10 @@ impl Settings {
         for text in fields.texts("allow_hosts")? {
             self.allow_hosts.push(host("allow_hosts", &text)?);
         }
-        let is_list = |name: &&str| matches!(*name, "envs" | "allow_hosts");
+        for text in fields.texts("host_ports")? {
+            self.host_ports.push(port("host_ports", &text)?);
+        }
+        let is_list = |name: &&str| matches!(*name, "envs" | "allow_hosts" | "host_ports");
         for name in fields.names().filter(|name| !is_list(name)) {
             if let Some(value) = fields.plain(name)? {
                 self.set(name, &value)?;
@@ -90,15 +98,9 @@ impl Settings {
                 let handlers = number(u64::from(u16::MAX))?;
                 self.handlers = Some(u16::try_from(handlers).unwrap_or(u16::MAX));
             }
-            "network" => {
-                let fix = "send true or false";
-                self.network = quantity::switch(value).ok_or_else(|| bad(name, value, fix))?;
-            }
-            "allow_scripts" => {
-                let fix = "send true or false";
-                self.allow_scripts =
-                    quantity::switch(value).ok_or_else(|| bad(name, value, fix))?;
-            }
+            "network" => self.has_network = switch(name, value)?,
+            "host_network" => self.has_host_network = switch(name, value)?,
+            "allow_scripts" => self.allow_scripts = switch(name, value)?,
             "memory" => {
                 let memory = bytes()?;
                 if memory < MEMORY_BYTES_MIN {
@@ -144,13 +146,20 @@ impl Settings {
             has_no_handlers: self.handlers.is_none(),
             has_no_memory: !self.has_memory,
         };
+        let network = match (self.has_host_network, self.has_network) {
+            (true, _) => Network::Host,
+            (false, is_on) if is_on || !self.host_ports.is_empty() => Network::Own {
+                host_ports: self.host_ports,
+            },
+            (false, _) => Network::None,
+        };
         let spec = FunctionSpec {
             name,
             runtime: self.runtime.unwrap_or(Runtime::Nodejs),
             entry: Entry::Convention,
             handlers: self.handlers.unwrap_or(1),
             envs: self.envs,
-            network: self.network,
+            network,
             allow_hosts: self.allow_hosts,
             allow_scripts: self.allow_scripts,
             limits: self.limits,
@@ -163,6 +172,15 @@ fn number(name: &str, value: &str, max: u64) -> Result<u64, BadField> {
     let number = value.trim().parse::<u64>().ok();
     let number = number.filter(|number| (1..=max).contains(number));
     number.ok_or_else(|| bad(name, value, "send a whole number from 1 on"))
+}
+
+fn switch(name: &str, value: &str) -> Result<bool, BadField> {
+    quantity::switch(value).ok_or_else(|| bad(name, value, "send true or false"))
+}
+
+fn port(name: &str, value: &str) -> Result<u16, BadField> {
+    let port = number(name, value, u64::from(u16::MAX))?;
+    u16::try_from(port).map_err(|_large| bad(name, value, "send a port from 1 to 65535"))
 }
 
 fn host(name: &str, value: &str) -> Result<HostPattern, BadField> {

@@ -1,6 +1,6 @@
 //! What is stored of a function, in shapes of its own: the vocabulary may change, these stay.
 
-use faas::{Entry, FunctionLimits, FunctionName, FunctionSpec, Runtime};
+use faas::{Entry, FunctionLimits, FunctionName, FunctionSpec, Network, Runtime};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use std::time::Duration;
@@ -55,6 +55,10 @@ struct Settings {
     handlers: u16,
     envs: Vec<(String, String)>,
     network: bool,
+    #[serde(default)]
+    host_network: bool,
+    #[serde(default)]
+    host_ports: Vec<u16>,
     /// Stores of version 0.1.0 have none.
     #[serde(default)]
     allow_hosts: Vec<String>,
@@ -83,7 +87,9 @@ pub(super) fn settings(spec: &FunctionSpec) -> String {
         },
         handlers: spec.handlers,
         envs: spec.envs.clone(),
-        network: spec.network,
+        network: spec.network.is_on(),
+        host_network: spec.network.is_host(),
+        host_ports: spec.network.host_ports().to_vec(),
         allow_hosts: spec.allow_hosts.iter().map(ToString::to_string).collect(),
         allow_scripts: spec.allow_scripts,
         memory_bytes_max: limits.memory_bytes_max,
@@ -118,7 +124,7 @@ pub(super) fn placeholder(name: &FunctionName) -> FunctionSpec {
         entry: Entry::Convention,
         handlers: 1,
         envs: Vec::new(),
-        network: false,
+        network: Network::None,
         allow_hosts: Vec::new(),
         allow_scripts: false,
         limits: FunctionLimits::default(),
@@ -147,7 +153,13 @@ fn parse(name: &FunctionName, stored: Settings) -> Result<FunctionSpec, String> 
             .map_or(Entry::Convention, Entry::EventHandler),
         handlers: stored.handlers,
         envs: stored.envs,
-        network: stored.network,
+        network: match (stored.network, stored.host_network) {
+            (false, _) => Network::None,
+            (true, true) => Network::Host,
+            (true, false) => Network::Own {
+                host_ports: stored.host_ports,
+            },
+        },
         allow_hosts: stored
             .allow_hosts
             .iter()

@@ -45,7 +45,7 @@ fn request(name: &str, text: &str) -> management::DeployRequest {
             entry: faas::Entry::Convention,
             handlers: 1,
             envs: Vec::new(),
-            network: false,
+            network: faas::Network::None,
             allow_hosts: Vec::new(),
             allow_scripts: false,
             limits: faas::FunctionLimits::default(),

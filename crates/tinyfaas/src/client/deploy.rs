@@ -2,7 +2,7 @@
 
 use super::api::{Api, encoded, function_path};
 use super::pack;
-use crate::cli::Deploy;
+use crate::cli::{Deploy, NetworkChoice};
 use crate::output;
 use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
@@ -74,8 +74,13 @@ fn query(args: &Deploy) -> Vec<String> {
     if let Some(deadline) = args.deadline {
         add("deadline", format!("{deadline}ms"));
     }
-    if args.network {
-        add("network", "true".to_owned());
+    match args.network {
+        None => {}
+        Some(NetworkChoice::Own) => add("network", "true".to_owned()),
+        Some(NetworkChoice::Host) => add("host_network", "true".to_owned()),
+    }
+    for port in &args.host_port {
+        add("host_port", port.to_string());
     }
     if args.allow_scripts {
         add("allow_scripts", "true".to_owned());
@@ -92,10 +97,11 @@ fn from_url(args: &Deploy, api: &Api) -> Result<()> {
         bail!("say the runtime of what is at the URL with --env");
     };
     let has_limits = args.memory.is_some() || args.cpu.is_some() || args.deadline.is_some();
-    let has_rights = args.network || args.allow_scripts || !args.allow_host.is_empty();
+    let has_network = args.network.is_some() || !args.host_port.is_empty();
+    let has_rights = has_network || args.allow_scripts || !args.allow_host.is_empty();
     if has_limits || has_rights {
         bail!(
-            "--memory, --cpu, --deadline, --network, --allow-host and --allow-scripts are not for \
+            "--memory, --cpu, --deadline, --network, --host-port, --allow-host and --allow-scripts are not for \
              URLs; download the archive and deploy it"
         );
     }

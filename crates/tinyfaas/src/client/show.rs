@@ -73,7 +73,7 @@ pub(crate) fn describe(args: &Named) -> Result<()> {
     );
     row("code", &size)?;
     row("variables", &joined(&function["envs"], ", "))?;
-    row("network", &text(&function["network"]))?;
+    row("network", &network(&function))?;
     if function["allow_scripts"].as_bool() == Some(true) {
         row("install scripts", "allowed")?;
     }
@@ -187,6 +187,17 @@ fn joined(list: &Value, separator: &str) -> String {
         return "none".to_owned();
     }
     texts.join(separator)
+}
+
+/// What a function reaches of the network.
+fn network(function: &Value) -> String {
+    let is = |name: &str| function[name].as_bool() == Some(true);
+    let ports = joined(&function["host_ports"], ", ");
+    match (is("network"), is("host_network")) {
+        (_, true) => "the host's".to_owned(),
+        (true, false) => format!("other machines; ports of the host: {ports}"),
+        (false, false) => "none".to_owned(),
+    }
 }
 
 fn errors(function: &Value) -> u64 {

@@ -101,7 +101,7 @@ async fn deploy_one(
         entry: Entry::Convention,
         handlers: runtime.default_handlers(node_limits),
         envs: Vec::new(),
-        network: false,
+        network: faas::Network::None,
         allow_hosts: Vec::new(),
         allow_scripts: false,
         limits,

@@ -1,0 +1,271 @@
+//! What a function with a network of its own reaches: another machine, and of this one only what
+//! was named.
+
+use crate::host::{Node, outside};
+use anyhow::{Context, Result, ensure};
+use faas::Network;
+use std::fs::File;
+use std::io::{BufRead, BufReader};
+use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::process::{Child, Command, Stdio};
+
+type Test = fn() -> Result<()>;
+
+pub(crate) const ALL: &[(&str, Test)] = &[
+    (
+        "a_function_with_network_reaches_no_address_of_this_machine",
+        no_address_of_this_machine,
+    ),
+    (
+        "a_function_with_network_reaches_no_abstract_socket",
+        no_abstract_socket,
+    ),
+    (
+        "a_function_with_network_reaches_another_machine",
+        another_machine,
+    ),
+    (
+        "a_named_port_of_this_machine_is_reached_and_no_other",
+        a_named_port,
+    ),
+    (
+        "a_function_with_the_hosts_network_reaches_this_machine",
+        the_hosts_network,
+    ),
+];
+
+/// Another machine, as this one sees it: a network namespace with servers, which has the address
+/// of clouds' metadata services too.
+struct Machine {
+    servers: Child,
+    /// Held while it is there: it has one name and one address on this machine.
+    _turn: File,
+}
+
+/// TCP: says how much it got when the client has sent everything, and sends it back. UDP: sends
+/// back what comes.
+const SERVERS: &str = r"
+import socket, threading
+def tcp(family, host):
+    server = socket.create_server((host, 7000), family=family)
+    def serve(client):
+        data = b''.join(iter(lambda: client.recv(65536), b''))
+        client.sendall(b'%d\n' % len(data) + data)
+        client.close()
+    while True:
+        threading.Thread(target=serve, args=(server.accept()[0],)).start()
+def udp():
+    server = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    server.bind(('0.0.0.0', 7000))
+    while True:
+        data, client = server.recvfrom(65536)
+        server.sendto(data, client)
+threading.Thread(target=tcp, args=(socket.AF_INET6, '::')).start()
+threading.Thread(target=tcp, args=(socket.AF_INET, '0.0.0.0')).start()
+threading.Thread(target=udp).start()
+print('ready', flush=True)
+";
+
+impl Machine {
+    const NAME: &str = "tf-escape";
+    const ADDRESS: &str = "10.98.8.2";
+    const ADDRESS_V6: &str = "fd98:8::2";
+    const METADATA: &str = "169.254.169.254";
+
+    fn start() -> Result<Self> {
+        let turn = File::create(std::env::temp_dir().join("tinyfaas-escape.lock"))?;
+        turn.lock()?;
+        for words in [
+            "netns add tf-escape",
+            "link add tf-esc0 type veth peer name tf-esc1 netns tf-escape",
+            "addr add 10.98.8.1/30 dev tf-esc0",
+            "addr add fd98:8::1/64 dev tf-esc0 nodad",
+            "link set tf-esc0 up",
+            "route add 169.254.169.254/32 dev tf-esc0",
+            "-n tf-escape addr add 10.98.8.2/30 dev tf-esc1",
+            "-n tf-escape addr add fd98:8::2/64 dev tf-esc1 nodad",
+            "-n tf-escape addr add 169.254.169.254/32 dev tf-esc1",
+            "-n tf-escape link set tf-esc1 up",
+            "-n tf-escape link set lo up",
+        ] {
+            let done = Command::new("ip").args(words.split(' ')).output();
+            let done = done.context("ip (Debian: apt install iproute2) as root is needed")?;
+            ensure!(done.status.success(), "ip {words}: {done:?}");
+        }
+        let serve = ["netns", "exec", Self::NAME, "python3", "-S", "-c", SERVERS];
+        let mut servers = Command::new("ip")
+            .args(serve)
+            .stdout(Stdio::piped())
+            .spawn()?;
+        let stdout = servers.stdout.take().context("a pipe was asked for")?;
+        let machine = Self {
+            servers,
+            _turn: turn,
+        };
+        let mut line = String::new();
+        BufReader::new(stdout).read_line(&mut line)?;
+        ensure!(line == "ready\n", "the servers said {line:?}");
+        Ok(machine)
+    }
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        // `ip netns exec` has become the servers.
+        drop(self.servers.kill());
+        drop(self.servers.wait());
+        for words in ["link del tf-esc0", "netns del tf-escape"] {
+            drop(Command::new("ip").args(words.split(' ')).status());
+        }
+    }
+}
+
+/// Code that connects and tells.
+fn connect(to: SocketAddr) -> String {
+    let (ip, port) = (to.ip(), to.port());
+    format!("socket.create_connection(('{ip}', {port}), 5); result = 'connected'")
+}
+
+/// Addresses of this machine: loopback, and what it would call others from.
+fn own_addresses() -> Result<Vec<IpAddr>> {
+    let listed = Command::new("ip").args(["-o", "addr"]).output()?;
+    let text = String::from_utf8(listed.stdout)?;
+    let addresses = text.lines().filter_map(|line| {
+        let address = line.split_whitespace().nth(3)?.split('/').next()?;
+        address.parse().ok()
+    });
+    // A link-local address of version 6 needs an interface beside it.
+    let is_plain = |ip: &IpAddr| !matches!(ip, IpAddr::V6(ip) if ip.is_unicast_link_local());
+    Ok(addresses.filter(is_plain).collect())
+}
+
+/// Listens on every address of this machine.
+fn listen_everywhere() -> Result<(TcpListener, u16)> {
+    let listener = TcpListener::bind("[::]:0")?;
+    let port = listener.local_addr()?.port();
+    Ok((listener, port))
+}
+
+const REFUSED: &[&str] = &["ConnectionRefusedError", "OSError(101,", "TimeoutError"];
+
+fn check_refused(node: &Node, to: SocketAddr) -> Result<()> {
+    let code = node.aim(&connect(to));
+    let control = outside(&code)?;
+    ensure!(
+        control == "connected",
+        "the control said {control:?} of {to}"
+    );
+    let answer = node.call(&code)?;
+    ensure!(
+        REFUSED.iter().any(|refusal| answer.contains(refusal)),
+        "{to} answered the function {answer:?}"
+    );
+    Ok(())
+}
+
+fn check_reached(node: &Node, to: SocketAddr) -> Result<()> {
+    let answer = node.call(&node.aim(&connect(to)))?;
+    ensure!(answer == "connected", "{to} answered {answer:?}");
+    Ok(())
+}
+
+fn no_address_of_this_machine() -> Result<()> {
+    let _machine = Machine::start()?;
+    let (_listener, port) = listen_everywhere()?;
+    let node = Node::connected(Network::own())?;
+    let own = own_addresses()?;
+    ensure!(own.len() > 2, "{own:?} has no address but loopback");
+    for ip in own {
+        check_refused(&node, SocketAddr::new(ip, port))?;
+    }
+    check_refused(&node, SocketAddr::new("0.0.0.0".parse()?, port))?;
+    check_refused(&node, SocketAddr::new("127.9.9.9".parse()?, port))?;
+    check_refused(&node, SocketAddr::new(Machine::METADATA.parse()?, 7000))?;
+    // The way by which the ports that are named are reached has no others.
+    let relay = SocketAddr::new("192.0.0.1".parse()?, port);
+    let answer = node.call(&node.aim(&connect(relay)))?;
+    ensure!(answer.contains("ConnectionRefusedError"), "{answer:?}");
+    check_reached(&node, SocketAddr::new(Machine::ADDRESS.parse()?, 7000))
+}
+
+fn no_abstract_socket() -> Result<()> {
+    let node = Node::connected(Network::own())?;
+    let code =
+        "s = socket.socket(socket.AF_UNIX); s.connect(chr(0) + '@ABSTRACT'); result = 'connected'";
+    let code = node.aim(code);
+    let control = outside(&code)?;
+    ensure!(control == "connected", "the control said {control:?}");
+    let answer = node.call(&code)?;
+    ensure!(answer.contains("ConnectionRefusedError"), "{answer:?}");
+    Ok(())
+}
+
+/// Sends megabytes both ways, half closes, and sends datagrams.
+const EXCHANGE: &str = r"
+import hashlib, time
+def tcp(host):
+    sent = os.urandom(8 << 20)
+    s = socket.create_connection((host, 7000), 20)
+    s.sendall(sent)
+    s.shutdown(socket.SHUT_WR)
+    data = b''.join(iter(lambda: s.recv(65536), b''))
+    return data == b'%d\n' % len(sent) + sent
+def udp(host):
+    s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    s.settimeout(20)
+    answers = []
+    for size in (0, 1, 1400, 60000):
+        s.sendto(bytes(size), (host, 7000))
+        answers.append(s.recvfrom(65536) == (bytes(size), (host, 7000)))
+    return all(answers)
+def refused(host):
+    try: socket.create_connection((host, 7001), 20)
+    except ConnectionRefusedError: return True
+result = tcp('@V4'), tcp('@V6'), udp('@V4'), refused('@V4')
+";
+
+fn another_machine() -> Result<()> {
+    let _machine = Machine::start()?;
+    let node = Node::connected(Network::own())?;
+    let code = EXCHANGE
+        .replace("@V4", Machine::ADDRESS)
+        .replace("@V6", Machine::ADDRESS_V6);
+    let code = node.aim(&code);
+    let control = outside(&code)?;
+    ensure!(
+        control == "(True, True, True, True)",
+        "the control said {control:?}"
+    );
+    let answer = node.call(&code)?;
+    ensure!(answer == control, "{answer:?}");
+    // A function without network does not get there.
+    let code = connect(SocketAddr::new(Machine::ADDRESS.parse()?, 7000));
+    let answer = Node::start()?.call(&node.aim(&code))?;
+    let is_refused = ["OSError(101,", "PermissionError(13,"];
+    let is_refused = is_refused.iter().any(|refusal| answer.contains(refusal));
+    ensure!(is_refused, "{answer:?}");
+    Ok(())
+}
+
+fn a_named_port() -> Result<()> {
+    let _machine = Machine::start()?;
+    let (_named, port) = listen_everywhere()?;
+    let (_other, other) = listen_everywhere()?;
+    let host_ports = vec![port];
+    let node = Node::connected(Network::Own { host_ports })?;
+    for ip in own_addresses()? {
+        check_reached(&node, SocketAddr::new(ip, port))?;
+        check_refused(&node, SocketAddr::new(ip, other))?;
+    }
+    let by_name =
+        format!("socket.create_connection(('host.internal', {port}), 5); result = 'connected'");
+    let answer = node.call(&node.aim(&by_name))?;
+    ensure!(answer == "connected", "{answer:?}");
+    Ok(())
+}
+
+fn the_hosts_network() -> Result<()> {
+    let (_listener, port) = listen_everywhere()?;
+    let node = Node::connected(Network::Host)?;
+    check_reached(&node, SocketAddr::new("127.0.0.1".parse()?, port))
+}
