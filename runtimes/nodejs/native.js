@@ -63,7 +63,7 @@ function destroyRequest(error, done) {
   done(error && this.listenerCount('error') > 0 ? error : null);
 }
 
-/** Makes a request an `IncomingMessage` whose body has come. */
+/** Makes a request an `IncomingMessage` that has its whole body. */
 function becomeRequest(req, prototype = nativeRequest) {
   if (req._isNative) return;
   const { method, url, headers, rawBody, params } = req;

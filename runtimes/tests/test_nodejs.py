@@ -293,6 +293,17 @@ class NodejsTest(unittest.TestCase):
             with self.subTest(body):
                 self.assertEqual(self.one(body), [True, 500, {}, message])
 
+    def test_a_written_reply_over_the_bound_fails_at_once(self):
+        failed, _, _, message = self.one("for (let i = 0; i < 20; i++) res.write(Buffer.alloc(1 << 20))")
+        self.assertEqual((failed, message), (True, b"a reply may have 8388608 bytes, got more"))
+
+    def test_a_native_response_with_a_bad_status_fails(self):
+        failed, _, _, message = self.one("res.statusCode = 700; res.write('a'); res.end()")
+        self.assertEqual((failed, message), (True, b"status 700: use a number from 200 to 599"))
+
+    def test_a_response_to_head_has_its_body_until_the_endpoint_sends_it(self):
+        self.assertEqual(self.one("res.write('a'); res.end()", method="HEAD")[3], b"a")
+
     def test_cancel_closes_the_streams(self):
         source = ("module.exports = (req, res) => { res.on('close', () => console.log('closed', res.writableEnded));"
                   " req.on('aborted', () => console.log('aborted')) }")
