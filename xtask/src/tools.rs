@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// A program that the tests call and Debian's package that brings it.
-const PROGRAMS: [(&str, &str); 10] = [
+const PROGRAMS: [(&str, &str); 11] = [
     ("coap-client-notls", "libcoap3-bin"),
     ("curl", "curl"),
     ("go", "golang-go"),
@@ -16,6 +16,7 @@ const PROGRAMS: [(&str, &str); 10] = [
     ("openssl", "openssl"),
     ("prlimit", "util-linux"),
     ("python3", "python3"),
+    ("strace", "strace"),
     ("zip", "zip"),
     ("git", "git"),
 ];

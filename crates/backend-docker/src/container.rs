@@ -247,6 +247,9 @@ async fn remove(engine: &Engine, name: &str) {
     }
 }
 
+/// Shorter rests are taken together: a timer is coarser.
+const REST_MIN: Duration = Duration::from_millis(2);
+
 async fn print(
     mut output: std::pin::Pin<
         Box<dyn futures_util::Stream<Item = Result<LogOutput, Error>> + Send>,
@@ -257,10 +260,17 @@ async fn print(
         |stream| Printer::new(Arc::clone(&target.log), Arc::clone(&target.handler), stream);
     let (mut stdout, mut stderr) = (printer(LogStream::Stdout), printer(LogStream::Stderr));
     while let Some(Ok(piece)) = output.next().await {
+        let begun = Instant::now();
         match piece {
             LogOutput::StdErr { message } => stderr.take(&message),
             LogOutput::StdOut { message } | LogOutput::Console { message } => stdout.take(&message),
             LogOutput::StdIn { .. } => {}
+        }
+        // A flood costs its function time, not the others.
+        let now = Instant::now();
+        let until = target.log.core_share().rest(now, now - begun);
+        if until.saturating_duration_since(now) >= REST_MIN {
+            tokio::time::sleep_until(until.into()).await;
         }
     }
     stdout.end();

@@ -12,7 +12,8 @@ use crate::sandbox::{LANDLOCK_STEP, Reach, SandboxMode, Walls};
 use crate::shims::Shims;
 use crate::users::{self, HOST_ID_FIRST, HostIds};
 use faas::{
-    Backend, BackendReport, BoxFuture, Handler, Limits, Network, Package, PrepareError, Runtime,
+    Backend, BackendReport, BoxFuture, CoreShare, Handler, Limits, Network, Package, PrepareError,
+    Runtime,
 };
 use handler_protocol::Spawn;
 use handler_protocol::supervisor::{Identity, start_all};
@@ -218,6 +219,7 @@ impl Node {
                 group: HOST_ID_FIRST,
                 may_lack_landlock,
                 limits: Arc::clone(&limits),
+                log_share: Arc::new(CoreShare::new(limits.logs_core_percent_max)),
                 tracker: TaskTracker::new(),
             },
             finder: Finder::new(interpreters),

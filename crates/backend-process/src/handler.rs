@@ -140,6 +140,10 @@ impl Template {
                     .map(|prefix| read_only(prefix, prefix)),
             );
         }
+        if self.package.spec.runtime == Runtime::Binary {
+            let settings = settings_of_programs().into_iter();
+            binds.extend(settings.map(|path| read_only(&path, &path)));
+        }
         if self.node.mode == SandboxMode::Reduced {
             binds.push(Bind {
                 source: places.tmp.clone(),
@@ -222,8 +226,79 @@ impl Template {
     }
 }
 
+/// What a script may call finds its settings or its parts in `/etc`: PHP its extensions, Java its
+/// security policy. None is known to hold secrets, and what others may not read, functions can't.
+const SETTINGS: [&str; 14] = [
+    "R",
+    "fonts",
+    "ghostscript",
+    "groovy",
+    "imagemagick",
+    "java",
+    "lua",
+    "magic",
+    "maven",
+    "mono",
+    "perl",
+    "php",
+    "python3",
+    "ruby",
+];
+
+/// The folders and files of `/etc` with these names, or with a version after them: `java-17-openjdk`,
+/// `python3.11`, `ImageMagick-6`.
+fn settings_of_programs() -> Vec<PathBuf> {
+    let entries = std::fs::read_dir("/etc").into_iter().flatten().flatten();
+    let mut found: Vec<_> = entries
+        .filter(|entry| entry.file_name().to_str().is_some_and(is_setting))
+        .map(|entry| entry.path())
+        .filter(|path| path.exists())
+        .collect();
+    found.sort();
+    found
+}
+
+fn is_setting(name: &str) -> bool {
+    let name = name.to_ascii_lowercase();
+    SETTINGS.iter().any(|known| {
+        let known = known.to_ascii_lowercase();
+        let version = name.strip_prefix(&known);
+        version.is_some_and(|rest| !rest.starts_with(|c: char| c.is_ascii_alphabetic()))
+    })
+}
+
 /// A small young generation and one helper thread: a handler is one of many on a small machine.
 const NODEJS_FLAGS: &[&str] = &["--max-semi-space-size=2", "--v8-pool-size=1"];
 /// No bytecode is written, as the code is read-only; no `site`, whose work is done once for all
 /// (`TINYFAAS_SITE`); the same text encoding everywhere.
 const PYTHON3_FLAGS: &[&str] = &["-B", "-S", "-X", "utf8"];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn settings_are_known_by_name_with_any_version() {
+        for name in [
+            "php",
+            "java-17-openjdk",
+            "python3.11",
+            "ImageMagick-6",
+            "perl",
+            "R",
+        ] {
+            assert!(is_setting(name), "{name}");
+        }
+        for name in [
+            "shadow",
+            "ssh",
+            "phpmyadmin",
+            "rsyslog.d",
+            "ssl",
+            "javascript",
+            "",
+        ] {
+            assert!(!is_setting(name), "{name}");
+        }
+    }
+}

@@ -5,7 +5,7 @@ use crate::relay::{Relay, Terms};
 use crate::sandbox::cgroup::{Cgroup, Cgroups};
 use crate::sandbox::spawner::{Launch, Launched, Spawner};
 use crate::sandbox::{HostUser, Plan, Reach, SandboxMode, watch};
-use faas::{BoxFuture, FunctionLimits, Limits, LogStream};
+use faas::{BoxFuture, CoreShare, FunctionLimits, Limits, LogStream};
 use handler_protocol::Process;
 use rustix::process::{
     Pid, Signal, WaitId, WaitIdOptions, kill_process_group, pidfd_send_signal, waitid,
@@ -34,6 +34,8 @@ pub(crate) struct Sandbox {
     /// Whether reduced isolation may go on where the kernel has no Landlock.
     pub(crate) may_lack_landlock: bool,
     pub(crate) limits: Arc<Limits>,
+    /// The share of a core that reading what all functions print may take.
+    pub(crate) log_share: Arc<CoreShare>,
     /// Holds the tasks that wait for processes whose owner has gone.
     pub(crate) tracker: TaskTracker,
 }
@@ -103,14 +105,13 @@ impl Sandbox {
                 return Err(error);
             }
         };
+        let pump = |pipe, stream| {
+            let share = Arc::clone(&self.log_share);
+            output::pump(pipe, stream, order.output.clone(), share)
+        };
         let pumps = vec![
-            self.tracker.spawn(output::pump(
-                stdout,
-                LogStream::Stdout,
-                order.output.clone(),
-            )),
-            self.tracker
-                .spawn(output::pump(stderr, LogStream::Stderr, order.output)),
+            self.tracker.spawn(pump(stdout, LogStream::Stdout)),
+            self.tracker.spawn(pump(stderr, LogStream::Stderr)),
         ];
         let live = Live {
             pidfd: watch(pidfd)?,

@@ -6,6 +6,7 @@
 
 pub mod backend;
 mod changes;
+mod core_share;
 pub mod deployment;
 pub mod function;
 pub mod headers;
@@ -27,6 +28,7 @@ pub use backend::{
     RuntimeReport,
 };
 pub use changes::Follower;
+pub use core_share::CoreShare;
 pub use deployment::Deployment;
 pub use function::{
     Entry, FunctionName, FunctionSpec, NameError, Network, Runtime, UnknownRuntime,

@@ -132,6 +132,10 @@ pub struct Limits {
     pub log_bytes_max: usize,
     /// Longest line of a log; the rest becomes the next line.
     pub log_line_bytes_max: usize,
+    /// Time of a core, in hundredths, that reading what one function prints may take.
+    pub log_core_percent_max: u32,
+    /// Time of a core, in hundredths, that reading what all functions print may take.
+    pub logs_core_percent_max: u32,
 
     /// How long an HTTP client may take to send its request's head.
     pub http_head: Duration,
@@ -237,6 +241,8 @@ impl Default for Limits {
             store_reserve_bytes: MIB,
             log_bytes_max: 256 << 10,
             log_line_bytes_max: 4 << 10,
+            log_core_percent_max: 5,
+            logs_core_percent_max: 20,
             http_head: Duration::from_secs(10),
             http_idle: Duration::from_secs(30),
             http_large_bodies_max: 8,

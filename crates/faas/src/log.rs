@@ -1,5 +1,6 @@
 //! What a function prints, kept in memory line by line.
 
+use crate::core_share::CoreShare;
 use crate::limits::Limits;
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -54,6 +55,7 @@ pub struct FunctionLog {
     last_number: watch::Sender<u64>,
     bytes_max: usize,
     line_bytes_max: usize,
+    core_share: CoreShare,
 }
 
 #[derive(Debug, Default)]
@@ -75,7 +77,14 @@ impl FunctionLog {
             last_number: watch::Sender::new(0),
             bytes_max: limits.log_bytes_max,
             line_bytes_max: limits.log_line_bytes_max,
+            core_share: CoreShare::new(limits.log_core_percent_max),
         }
+    }
+
+    /// The share of a core that reading this function's output may take, all its handlers together.
+    #[must_use]
+    pub fn core_share(&self) -> &CoreShare {
+        &self.core_share
     }
 
     /// Adds a line, which is cut at [`Limits::log_line_bytes_max`]; the oldest lines go where the
@@ -84,23 +93,33 @@ impl FunctionLog {
     /// [`Limits::log_line_bytes_max`]: crate::Limits::log_line_bytes_max
     pub fn push(&self, handler: &Arc<str>, stream: LogStream, text: &str) {
         let text = &text[..text.floor_char_boundary(self.line_bytes_max)];
+        self.push_all(handler, stream, 0, vec![text.to_owned()]);
+    }
+
+    /// Adds lines, after `skipped` ones that would not be kept.
+    fn push_all(&self, handler: &Arc<str>, stream: LogStream, skipped: u64, texts: Vec<String>) {
+        let time = SystemTime::now();
         let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
-        lines.last_number += 1;
-        let number = lines.last_number;
-        lines.bytes += text.len() + LINE_OVERHEAD_BYTES;
-        lines.kept.push_back(LogLine {
-            number,
-            time: SystemTime::now(),
-            handler: Arc::clone(handler),
-            stream,
-            text: text.to_owned(),
-        });
+        lines.last_number += skipped;
+        for text in texts {
+            lines.last_number += 1;
+            lines.bytes += text.len() + LINE_OVERHEAD_BYTES;
+            let number = lines.last_number;
+            lines.kept.push_back(LogLine {
+                number,
+                time,
+                handler: Arc::clone(handler),
+                stream,
+                text,
+            });
+        }
         while lines.bytes > self.bytes_max {
             let Some(oldest) = lines.kept.pop_front() else {
                 break;
             };
             lines.bytes -= oldest.text.len() + LINE_OVERHEAD_BYTES;
         }
+        let number = lines.last_number;
         drop(lines);
         self.last_number.send_replace(number);
     }
@@ -164,34 +183,52 @@ impl Printer {
     }
 
     /// Takes what was printed. A line over [`Limits::log_line_bytes_max`] becomes several.
-    pub fn take(&mut self, mut bytes: &[u8]) {
+    ///
+    /// It is one step for the log, and lines that would not stay are only counted: a function that
+    /// floods blank lines takes no more time than one that prints as many bytes of text.
+    pub fn take(&mut self, bytes: &[u8]) {
+        let (skipped, mut bytes) = newest(bytes, self.log.bytes_max);
+        if skipped > 0 {
+            self.line.clear();
+        }
+        let mut texts = Vec::new();
         while let Some(end) = bytes.iter().position(|&byte| byte == b'\n') {
             self.line.extend_from_slice(&bytes[..end]);
-            self.push();
+            self.finish(&mut texts);
             bytes = &bytes[end + 1..];
         }
         for piece in bytes.chunks(self.log.line_bytes_max) {
             if self.line.len() + piece.len() > self.log.line_bytes_max {
-                self.push();
+                self.finish(&mut texts);
             }
             self.line.extend_from_slice(piece);
         }
+        self.push(skipped, texts);
     }
 
     /// What was printed last had no line end.
     pub fn end(&mut self) {
+        let mut texts = Vec::new();
         if !self.line.is_empty() {
-            self.push();
+            self.finish(&mut texts);
+        }
+        self.push(0, texts);
+    }
+
+    fn push(&self, skipped: u64, texts: Vec<String>) {
+        if !texts.is_empty() {
+            let log = &self.log;
+            log.push_all(&self.handler, self.stream, skipped, texts);
         }
     }
 
-    fn push(&mut self) {
+    fn finish(&mut self, texts: &mut Vec<String>) {
         let line = self.line.strip_suffix(b"\r").unwrap_or(&self.line);
         let text = String::from_utf8_lossy(line);
         let mut rest = &*text;
         loop {
             let (head, tail) = rest.split_at(rest.floor_char_boundary(self.log.line_bytes_max));
-            self.log.push(&self.handler, self.stream, head);
+            texts.push(head.to_owned());
             rest = tail;
             if rest.is_empty() || head.is_empty() {
                 break;
@@ -199,6 +236,36 @@ impl Printer {
         }
         self.line.clear();
     }
+}
+
+/// The lines with their ends, the last first.
+fn lines_from_the_end(mut bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
+    std::iter::from_fn(move || {
+        let (_, before) = bytes.split_last()?;
+        let start = before.iter().rposition(|&byte| byte == b'\n');
+        let (rest, line) = bytes.split_at(start.map_or(0, |at| at + 1));
+        bytes = rest;
+        Some(line)
+    })
+}
+
+/// How many whole lines at the front would not stay in a log of that size, and what follows them.
+fn newest(bytes: &[u8], bytes_max: usize) -> (u64, &[u8]) {
+    let mut room = bytes_max;
+    let mut from = bytes.len();
+    for line in lines_from_the_end(bytes) {
+        let Some(left) = room.checked_sub(line.len() + LINE_OVERHEAD_BYTES) else {
+            break;
+        };
+        room = left;
+        from -= line.len();
+    }
+    let (old, new) = bytes.split_at(from);
+    let skipped = old.iter().filter(|&&byte| byte == b'\n').count();
+    if skipped == 0 {
+        return (0, bytes);
+    }
+    (skipped as u64, new)
 }
 
 #[cfg(test)]
@@ -227,5 +294,56 @@ mod tests {
         assert_eq!(lines.last().unwrap().number, 1000);
         assert_eq!(log.after(998).len(), 2);
         assert_eq!(*log.follow().borrow(), 1000);
+    }
+
+    #[test]
+    fn a_flood_of_blank_lines_is_counted_and_the_newest_are_kept() {
+        let limits = Limits {
+            log_bytes_max: 1000,
+            ..Limits::default()
+        };
+        let log = Arc::new(FunctionLog::new(&limits));
+        let mut printer = Printer::new(Arc::clone(&log), "h".into(), LogStream::Stdout);
+        printer.take(b"begun");
+        for _ in 0..1000 {
+            printer.take(&[b'\n'; 4096]);
+        }
+        printer.take(b"last");
+        printer.end();
+        let lines = log.after(0);
+        assert!(lines.len() <= 1000 / LINE_OVERHEAD_BYTES, "{}", lines.len());
+        assert_eq!(lines.last().unwrap().number, 1000 * 4096 + 1);
+        assert_eq!(lines.last().unwrap().text, "last");
+    }
+
+    #[test]
+    fn only_whole_lines_that_would_not_stay_are_skipped() {
+        let check = |bytes: &str, max, skipped: u64, rest: &str| {
+            let (count, new) = newest(bytes.as_bytes(), max);
+            assert_eq!((count, new), (skipped, rest.as_bytes()), "{bytes:?}");
+        };
+        let one = LINE_OVERHEAD_BYTES + 2;
+        check("a\nb\nc", 10 * one, 0, "a\nb\nc");
+        check("a\nb\nc\n", 2 * one, 1, "b\nc\n");
+        check("a\nb\nc", 2 * one, 1, "b\nc");
+        // One that is larger than the log is cut elsewhere.
+        check(&"x".repeat(1000), one, 0, &"x".repeat(1000));
+        check("", 0, 0, "");
+    }
+
+    #[test]
+    fn lines_are_the_same_however_they_are_cut() {
+        let text = "one\r\n\ntwo ü\nthree".as_bytes();
+        let printed = |size: usize| {
+            let log = Arc::new(FunctionLog::new(&Limits::default()));
+            let mut printer = Printer::new(Arc::clone(&log), "h".into(), LogStream::Stdout);
+            text.chunks(size).for_each(|piece| printer.take(piece));
+            printer.end();
+            let lines = log.after(0).into_iter();
+            lines.map(|line| line.text).collect::<Vec<_>>()
+        };
+        for size in 1..=text.len() {
+            assert_eq!(printed(size), ["one", "", "two ü", "three"], "{size}");
+        }
     }
 }

@@ -3,6 +3,7 @@
 mod api;
 mod deploy;
 mod invoke;
+mod localhost;
 mod logs;
 mod pack;
 mod show;

@@ -1,5 +1,6 @@
 //! Calls of the management service.
 
+use super::localhost;
 use crate::cli::Node;
 use crate::failure::Failure;
 use anyhow::{Context, Result, anyhow, bail};
@@ -47,7 +48,7 @@ impl Api {
         let address = node.node.trim_end_matches('/');
         let has_scheme = address.contains("://");
         Ok(Self {
-            agent: config.new_agent(),
+            agent: localhost::agent(config),
             node: if has_scheme {
                 address.to_owned()
             } else {

@@ -1,12 +1,13 @@
 //! Calling over CoAP.
 
 use super::{Answer, Call};
+use crate::client::localhost;
 use crate::client::url::Target;
 use crate::failure::Failure;
 use anyhow::{Context, Result, anyhow, bail};
 use coap::{Client, ClientConfig, ClientError, ClientRequest, ClientResponse, Code};
 use std::io::ErrorKind;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs, UdpSocket};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
 /// The largest reply that is taken.
@@ -79,10 +80,8 @@ fn format(media_type: &str) -> Result<u16> {
 }
 
 fn connect(target: &Target) -> Result<UdpSocket> {
-    let found = (target.host.as_str(), target.port).to_socket_addrs();
-    let addrs: Vec<SocketAddr> = found
-        .with_context(|| format!("find the address of {}", target.authority()))?
-        .collect();
+    let addrs = localhost::addresses(&target.host, target.port)
+        .with_context(|| format!("find the address of {}", target.authority()))?;
     // Nothing tells an IPv6 address that nobody listens on from a slow one, and IPv4 is heard by
     // both kinds of endpoints.
     let addr = addrs.iter().find(|addr| addr.is_ipv4()).or(addrs.first());

@@ -1,6 +1,7 @@
 //! Calling over gRPC.
 
 use super::{Answer, Call};
+use crate::client::localhost;
 use crate::failure::Failure;
 use anyhow::{Context, Result, bail};
 use endpoints::grpc::proto::Data;
@@ -39,10 +40,7 @@ async fn request(call: &Call) -> Result<Answer> {
         request.metadata_mut().append(key, value);
     }
     request.set_timeout(call.timeout);
-    let address = format!("http://{}", call.target.authority());
-    let endpoint = Channel::from_shared(address)?.connect_timeout(call.timeout);
-    let channel = endpoint.connect().await;
-    let Ok(channel) = channel else {
+    let Some(channel) = connect(call).await? else {
         return Err(Failure::EndpointUnreachable(call.target.text.clone()).into());
     };
     let mut client = TinyFaaSClient::new(channel)
@@ -58,6 +56,27 @@ async fn request(call: &Call) -> Result<Answer> {
         },
         Err(status) => refused(&status),
     })
+}
+
+/// A connection to the first address that answers.
+async fn connect(call: &Call) -> Result<Option<Channel>> {
+    let target = &call.target;
+    let named = format!("http://{}", target.authority());
+    let addresses = if localhost::is_local(&target.host) {
+        let found = localhost::addresses(&target.host, target.port)?.into_iter();
+        found.map(|addr| format!("http://{addr}")).collect()
+    } else {
+        vec![named.clone()]
+    };
+    for address in addresses {
+        let endpoint = Channel::from_shared(address)?
+            .connect_timeout(call.timeout)
+            .origin(named.parse()?);
+        if let Ok(channel) = endpoint.connect().await {
+            return Ok(Some(channel));
+        }
+    }
+    Ok(None)
 }
 
 fn refused(status: &Status) -> Answer {

@@ -1,6 +1,7 @@
 //! Calling over HTTP.
 
 use super::{Answer, Call};
+use crate::client::localhost;
 use crate::failure::Failure;
 use anyhow::{Result, anyhow};
 use ureq::Agent;
@@ -24,7 +25,7 @@ pub(super) fn call(call: &Call) -> Result<Answer> {
         request = request.header(name, value);
     }
     let has_body = !call.payload.is_empty() || !matches!(&*call.method, "GET" | "HEAD");
-    let agent = config.new_agent();
+    let agent = localhost::agent(config);
     let answer = if has_body {
         agent.run(request.body(&call.payload[..])?)
     } else {
