@@ -199,11 +199,7 @@ impl Node {
             return Err(StartError::OutOfReach(closed));
         }
         let scratch = data_dir.join("scratch");
-        if scratch.exists() {
-            std::fs::remove_dir_all(&scratch)
-                .map_err(io("empty the folder for temporary files"))?;
-        }
-        std::fs::create_dir_all(&scratch).map_err(io("make a folder for temporary files"))?;
+        empty(&scratch).map_err(io("make a folder for temporary files"))?;
         let build_id = host_ids.as_ref().map(|_| HOST_ID_FIRST);
         let cache = Cache::open(&data_dir.join("builds"), build_id, &limits);
         let shims = Shims::write(&data_dir.join("shims"));
@@ -243,6 +239,26 @@ impl Node {
             "function \"{name}\": its sandbox could not be made ({error}); run tinyfaas doctor"
         ))
     }
+}
+
+/// Makes the folder, or empties it. What can't be removed now stays, as on a read-only disk.
+fn empty(folder: &Path) -> io::Result<()> {
+    if !folder.is_dir() {
+        return std::fs::create_dir_all(folder);
+    }
+    for entry in std::fs::read_dir(folder)?.flatten() {
+        let path = entry.path();
+        let is_folder = entry.file_type().is_ok_and(|kind| kind.is_dir());
+        let removed = if is_folder {
+            std::fs::remove_dir_all(&path)
+        } else {
+            std::fs::remove_file(&path)
+        };
+        if let Err(error) = removed {
+            tracing::warn!(%error, path = %path.display(), "a temporary file could not be removed");
+        }
+    }
+    Ok(())
 }
 
 impl ProcessBackend {

@@ -3,7 +3,7 @@
 use sha2::{Digest, Sha256};
 use std::fs;
 use std::io::{self, Write};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 /// What interpreters load, by the names of the files.
@@ -54,6 +54,8 @@ pub(crate) struct Shims {
 
 impl Shims {
     /// Writes the shims below `parent`, in a folder by their digest; those of other versions go.
+    /// What is there already and right stays as it is, so that a full or read-only disk does not
+    /// keep a node from starting, and what a power cut emptied is written again.
     pub(crate) fn write(parent: &Path) -> io::Result<Self> {
         let mut digest = Sha256::new();
         for (_, text) in FILES {
@@ -70,16 +72,21 @@ impl Shims {
             .flatten()
             .filter(|entry| entry.path() != folder)
         {
-            fs::remove_dir_all(entry.path())?;
+            if let Err(error) = fs::remove_dir_all(entry.path()) {
+                tracing::warn!(%error, "shims of another version could not be removed");
+            }
         }
-        fs::create_dir_all(&folder)?;
-        fs::set_permissions(&folder, fs::Permissions::from_mode(0o755))?;
+        make_folder(&folder)?;
         for (name, text) in FILES {
+            let path = folder.join(name);
+            if is_right(&path, text) {
+                continue;
+            }
             let mut file = tempfile::NamedTempFile::new_in(&folder)?;
             file.write_all(text.as_bytes())?;
             file.as_file()
                 .set_permissions(fs::Permissions::from_mode(0o644))?;
-            file.persist(folder.join(name))?;
+            file.persist(path)?;
         }
         Ok(Self { folder })
     }
@@ -92,5 +99,39 @@ impl Shims {
     /// What is compiled together with a Go function.
     pub(crate) fn go_source(&self) -> &'static str {
         GO
+    }
+}
+
+fn make_folder(folder: &Path) -> io::Result<()> {
+    fs::create_dir_all(folder)?;
+    if fs::metadata(folder)?.mode() & 0o777 == 0o755 {
+        return Ok(());
+    }
+    fs::set_permissions(folder, fs::Permissions::from_mode(0o755))
+}
+
+fn is_right(path: &Path, text: &str) -> bool {
+    let has_mode = fs::metadata(path).is_ok_and(|file| file.mode() & 0o777 == 0o644);
+    has_mode && fs::read(path).is_ok_and(|found| found == text.as_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_shims_that_differ_are_written() {
+        let folder = tempfile::tempdir().unwrap();
+        let parent = folder.path().join("shims");
+        let shims = Shims::write(&parent).unwrap();
+        let number_of = |name: &str| fs::metadata(shims.folder().join(name)).unwrap().ino();
+        let (js, py) = (number_of("shim.js"), number_of("shim.py"));
+        fs::write(shims.folder().join("shim.py"), "").unwrap();
+        let again = Shims::write(&parent).unwrap();
+        assert_eq!(again.folder(), shims.folder());
+        assert_eq!(number_of("shim.js"), js);
+        assert_ne!(number_of("shim.py"), py);
+        let text = fs::read_to_string(shims.folder().join("shim.py")).unwrap();
+        assert!(FILES.contains(&("shim.py", text.as_str())));
     }
 }

@@ -53,11 +53,14 @@ impl Bundled {
     }
 }
 
-/// Writes the folders of the original call `POST /` below `dir`, over what is there.
+/// Writes the folders of the original call `POST /` below `dir`, over what differs.
 pub(crate) fn write_handlers(dir: &Path) -> std::io::Result<()> {
     for bundled in HANDLERS {
         for file in bundled.files {
             let path = dir.join(bundled.name).join(file.path);
+            if std::fs::read(&path).is_ok_and(|found| found == file.contents) {
+                continue;
+            }
             if let Some(folder) = path.parent() {
                 std::fs::create_dir_all(folder)?;
             }
