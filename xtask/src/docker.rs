@@ -17,6 +17,12 @@ const IMAGES: [(&str, bool); 4] = [
     ("golang:alpine", true),
 ];
 
+/// What is in every one of them.
+const PACKAGES: &str = "nodejs,python3,python3-pip,python3-setuptools,python3-wheel";
+
+/// Says which packages an image here was made of, so that it is made again when they change.
+const RECIPE_LABEL: &str = "tinyfaas-test-recipe";
+
 /// What the Dockerfile begins with.
 const RUST_IMAGE: &str = "rust:1-slim-bookworm";
 
@@ -197,13 +203,28 @@ impl Engine {
         fs::remove_dir_all(&root).context("remove the root of the base image")
     }
 
-    fn has(&self, image: &str) -> bool {
-        command::output(self.docker().args(["image", "inspect", image])).is_ok()
+    /// Whether it has the image, made of today's packages or brought by somebody.
+    fn has_made(&self, image: &str) -> bool {
+        let inspect = [
+            "image",
+            "inspect",
+            "--format",
+            "{{json .Config.Labels}}",
+            image,
+        ];
+        let labels = command::output(self.docker().args(inspect));
+        labels.is_ok_and(|labels| !self.is_own() || labels.contains(PACKAGES))
+    }
+
+    /// Whether the engine was started here, so that its images are ours.
+    fn is_own(&self) -> bool {
+        self.own.is_some()
     }
 
     /// Makes those of the images that are missing from Debian's packages.
     fn make_images(&self) -> Result<()> {
-        let missing: Vec<_> = IMAGES.iter().filter(|(name, _)| !self.has(name)).collect();
+        let missing = IMAGES.iter().filter(|(name, _)| !self.has_made(name));
+        let missing: Vec<_> = missing.collect();
         if missing.is_empty() {
             return Ok(());
         }
@@ -211,7 +232,7 @@ impl Engine {
         let folder = crate::target_dir()?.join("test-tools/docker");
         fs::create_dir_all(&folder)?;
         let root = folder.join("root");
-        bootstrap(&root, "nodejs,python3")?;
+        bootstrap(&root, PACKAGES)?;
         // The one with Go is the last.
         for (name, has_go) in missing {
             if *has_go {
@@ -239,6 +260,8 @@ impl Engine {
         for line in ENVIRONMENT {
             import.args(["--change", line]);
         }
+        let label = format!("LABEL {RECIPE_LABEL}={PACKAGES}");
+        import.args(["--change", &label]);
         import.args(["-", name]);
         let imported = import.stdin(packed).stdout(Stdio::null()).status()?;
         let is_packed = tar.wait()?.success();

@@ -1,24 +1,20 @@
 //! The backend: from a package to handlers in containers.
 
-use crate::build;
 use crate::clean::{self, Leftovers};
 use crate::engine::{Engine, EngineError};
 use crate::handler::Template;
 use crate::image::{self, Images};
 use crate::network::Network;
 use crate::reverse_proxy::ReverseProxy;
-use crate::shim;
-use crate::volume::{self, Entry, Filling, Source, Volume};
+use crate::stock::Stock;
 use faas::{
     Backend, BackendReport, BoxFuture, Handler, Isolation, Limits, Package, PrepareError, Runtime,
     RuntimeReport,
 };
 use handler_protocol::{Caller, Direct, Group, Launch};
-use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::{Arc, PoisonError, Weak};
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
-use tokio::sync::Mutex;
 
 /// Which engine, and what is started there.
 #[derive(Debug, Clone)]
@@ -55,15 +51,11 @@ const LAST_REMOVALS: Duration = Duration::from_secs(15);
 pub struct DockerBackend {
     engine: Arc<Engine>,
     images: Images,
-    program: PathBuf,
-    limits: Arc<Limits>,
+    stock: Arc<Stock>,
     caller: Arc<dyn Caller>,
     proxy: Option<Arc<ReverseProxy>>,
     /// What an earlier run left and the reverse proxy may be calling.
     leftovers: std::sync::Mutex<Option<Leftovers>>,
-    /// The volumes that handlers use, by name. The lock is held while one is filled: code is copied
-    /// and built one at a time.
-    volumes: Mutex<HashMap<String, Weak<Volume>>>,
 }
 
 impl DockerBackend {
@@ -90,15 +82,14 @@ impl DockerBackend {
                 (Arc::new(direct), None, None)
             }
         };
+        let stock = Stock::new(&engine, options.program, options.limits);
         Ok(Arc::new(Self {
             engine,
             images: options.images,
-            program: options.program,
-            limits: options.limits,
+            stock: Arc::new(stock),
             caller,
             proxy,
             leftovers: std::sync::Mutex::new(leftovers),
-            volumes: Mutex::default(),
         }))
     }
 
@@ -127,21 +118,18 @@ impl DockerBackend {
             ));
         }
         let image = self.images.of(package.spec.runtime);
-        image::ensure(&self.engine, image, &package).await?;
+        let image = image::ensure(&self.engine, image, &package).await?;
         let what = package.spec.name.as_str();
         let proxy = self.proxy.clone();
         let network = Network::create(&self.engine, what, package.spec.network.is_on(), proxy);
-        let (network, volumes) = tokio::join!(network, self.volumes_of(&package, image));
-        let (code, shim, is_built) = volumes?;
-        let template = Arc::new(Template {
-            engine: Arc::clone(&self.engine),
-            image: image.to_owned(),
-            code,
-            shim,
-            is_built,
-            network: network?,
-            package,
-        });
+        let (network, volumes) = tokio::join!(network, self.stock.volumes_of(&package, &image));
+        let template = Template::new(
+            Arc::clone(&self.engine),
+            Arc::clone(&self.stock),
+            (package, image),
+            (volumes?, network?),
+        );
+        let template = Arc::new(template);
         self.start_handlers(&template).await
     }
 
@@ -158,83 +146,6 @@ impl DockerBackend {
             launch: Arc::clone(template) as Arc<dyn Launch>,
         };
         self.caller.start(group).await
-    }
-
-    /// The volumes with the code and with the shim, and whether something was built.
-    async fn volumes_of(
-        &self,
-        package: &Package,
-        image: &str,
-    ) -> Result<(Arc<Volume>, Arc<Volume>, bool), PrepareError> {
-        let mut volumes = self.volumes.lock().await;
-        let (digest, entries) = match package.spec.runtime {
-            Runtime::Binary => shim::program(&self.program).map_err(|error| {
-                PrepareError::Host(format!("this program could not be read: {error}"))
-            })?,
-            _ => shim::interpreted(),
-        };
-        let name = self.engine.name(&format!("shim-{digest}"));
-        let shim = self
-            .filled(&mut volumes, name, image, entries, None)
-            .await?;
-        let recipe = build::recipe(package)?;
-        let is_built = recipe.is_some();
-        let (runtime, digest) = (package.spec.runtime.as_str(), short(&package.digest));
-        // What is built depends on the image too.
-        let from = if is_built { image } else { "" };
-        let name = self.engine.name(&format!("fn-{digest}-{runtime}-{from}"));
-        let entries = vec![Entry {
-            path: PathBuf::new(),
-            mode: 0o755,
-            source: Source::Folder(package.code.clone()),
-        }];
-        let recipe = recipe.map(|recipe| (recipe, package));
-        let code = self
-            .filled(&mut volumes, name, image, entries, recipe)
-            .await?;
-        volumes.retain(|_, volume| volume.strong_count() > 0);
-        volume::prune(&self.engine, |name| volumes.contains_key(name)).await;
-        Ok((code, shim, is_built))
-    }
-
-    /// The volume of that name, filled where it is not.
-    async fn filled(
-        &self,
-        volumes: &mut HashMap<String, Weak<Volume>>,
-        name: String,
-        image: &str,
-        entries: Vec<Entry>,
-        recipe: Option<(build::Recipe, &Package)>,
-    ) -> Result<Arc<Volume>, PrepareError> {
-        if let Some(volume) = volumes.get(&name).and_then(Weak::upgrade) {
-            return Ok(volume);
-        }
-        let filling = Filling::begin(&self.engine, name.clone(), image).await?;
-        if !filling.is_complete
-            && let Err(error) = self.fill(&filling, image, entries, recipe).await
-        {
-            filling.abandon().await;
-            return Err(error);
-        }
-        let volume = Arc::new(filling.complete().await?);
-        volumes.insert(name, Arc::downgrade(&volume));
-        Ok(volume)
-    }
-
-    async fn fill(
-        &self,
-        filling: &Filling,
-        image: &str,
-        entries: Vec<Entry>,
-        recipe: Option<(build::Recipe, &Package)>,
-    ) -> Result<(), PrepareError> {
-        filling.put(entries).await?;
-        let Some((mut recipe, package)) = recipe else {
-            return Ok(());
-        };
-        filling.put(std::mem::take(&mut recipe.entries)).await?;
-        let what = (recipe, image, &filling.volume);
-        build::run(&self.engine, &self.limits, package, what).await
     }
 
     async fn report_on(&self) -> BackendReport {
@@ -273,11 +184,6 @@ impl DockerBackend {
             runtimes,
         }
     }
-}
-
-/// Enough of a digest to tell codes apart.
-fn short(digest: &str) -> &str {
-    digest.get(..24).unwrap_or(digest)
 }
 
 impl Backend for DockerBackend {

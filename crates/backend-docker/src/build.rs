@@ -3,6 +3,7 @@
 
 use crate::container::{Container, Plan, Target};
 use crate::engine::Engine;
+use crate::network::Network;
 use crate::shim;
 use crate::volume::{Entry, Source, Volume};
 use faas::{Limits, Package, PrepareError, Runtime};
@@ -147,14 +148,16 @@ pub(crate) async fn run(
     let id: Arc<str> = engine.id("build").into();
     let mut envs = words(&["HOME=/tmp", "TMPDIR=/tmp", "LANG=C.UTF-8"]);
     envs.extend(recipe.envs);
+    // It fetches what it installs. On a network of its own it meets no other container: not the
+    // management service of the original's command, which is on the engine's default one.
+    let network = Network::create(engine, "build", true, None).await?;
     let plan = Plan {
         name: engine.unique(&id),
         image: image.to_owned(),
         command: recipe.command,
         envs,
         mounts: vec![code.mount("/fn", true)],
-        // It fetches what it installs.
-        network: "bridge".to_owned(),
+        network: network.name.clone(),
         user: Some("0:0"),
         is_read_only: true,
         limits: limits.of_build(),

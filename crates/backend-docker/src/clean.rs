@@ -225,6 +225,17 @@ fn count(removed: Result<(), Error>) -> Result<usize, EngineError> {
             status_code: 409,
             message,
         }) if message.contains("already in progress") => Ok(0),
+        // A container that does not carry our label is on that network: a management service
+        // that runs. It removes the network when it is stopped.
+        Err(Error::DockerResponseServerError {
+            status_code: 403,
+            message,
+        }) if message.contains("active endpoints") => Ok(0),
+        // A container of a tinyFaaS that runs has it already again.
+        Err(Error::DockerResponseServerError {
+            status_code: 409,
+            message,
+        }) if message.contains("volume is in use") => Ok(0),
         Err(error) => Err(told(error)),
     }
 }

@@ -119,10 +119,12 @@ impl Engine {
 
     /// A name that nothing else on this engine has.
     pub(crate) fn unique(&self, what: &str) -> String {
-        self.name(&format!("{}-{}", self.run, self.id(what)))
+        // What makes it unique comes first: the rest may be cut.
+        let number = self.next_number.fetch_add(1, Ordering::Relaxed);
+        self.name(&format!("{}-{number}-{what}", self.run))
     }
 
-    /// A name as the engine allows it.
+    /// A name as the engine allows it, cut after 64 characters of `what`.
     pub(crate) fn name(&self, what: &str) -> String {
         let allowed = |c: char| match c {
             'a'..='z' | 'A'..='Z' | '0'..='9' | '_' | '.' | '-' => c,
@@ -193,7 +195,9 @@ pub(crate) fn explain(error: &Error) -> String {
     } else if is_refused_here && lower.contains("permission denied") {
         "this user may not use the engine; run tinyFaaS as root or as a member of the group docker"
     } else if lower.contains("already allocated") || lower.contains("address already in use") {
-        "another program of this machine has that port; stop it, or choose another port"
+        "another program of this machine has that port; stop it, or choose another port with \
+         -e TINYFAAS_COAP=PORT, -e TINYFAAS_HTTP=PORT or -e TINYFAAS_GRPC=PORT before the image's \
+         name; off instead of a port does without that endpoint"
     } else if lower.contains("no space left") {
         "the engine's disk is full; make room, such as by docker system prune"
     } else if lower.contains("is already in use") {
@@ -245,6 +249,23 @@ mod tests {
         assert!(taken.contains("tinyfaas clean"), "{taken}");
         let absent = explain(&Error::SocketNotFoundError("/run/x.sock".to_owned()));
         assert!(absent.contains("DOCKER_HOST"), "{absent}");
+    }
+
+    #[tokio::test]
+    async fn names_that_are_cut_still_differ() {
+        let docker = Docker::connect_with_unix("/nowhere", ANSWER_S, API_DEFAULT_VERSION);
+        let engine = Engine {
+            docker: docker.unwrap(),
+            is_podman: false,
+            instance: "test".to_owned(),
+            tracker: TaskTracker::new(),
+            run: run_name(),
+            next_number: AtomicU64::new(1),
+            next_block: first_block("test"),
+        };
+        let long = "a/very-long-name/".repeat(15);
+        let names: std::collections::HashSet<_> = (0..20).map(|_| engine.unique(&long)).collect();
+        assert_eq!(names.len(), 20);
     }
 
     #[test]

@@ -3,14 +3,17 @@
 use crate::build::BUILT;
 use crate::container::{self, Container, NOBODY, Plan, Target};
 use crate::engine::{Engine, explain};
+use crate::image::Image;
 use crate::network::Network;
 use crate::shim;
-use crate::volume::Volume;
+use crate::stock::{Stock, Volumes};
 use faas::{BoxFuture, Entry, Package, PrepareError, Runtime};
 use handler_protocol::{Launch, Launched, Process};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
+use tokio::sync::Mutex;
 
 /// The port that every handler listens on, on its own network.
 const PORT: u16 = 7000;
@@ -27,14 +30,14 @@ const NODEJS_FLAGS: [&str; 2] = ["--max-semi-space-size=2", "--v8-pool-size=1"];
 /// Everything that the containers of a deployment have in common.
 #[derive(Debug)]
 pub(crate) struct Template {
-    pub(crate) engine: Arc<Engine>,
+    engine: Arc<Engine>,
+    stock: Arc<Stock>,
     pub(crate) package: Package,
-    pub(crate) image: String,
-    pub(crate) code: Arc<Volume>,
-    pub(crate) shim: Arc<Volume>,
-    /// Whether something was installed for it.
-    pub(crate) is_built: bool,
-    pub(crate) network: Network,
+    image: Image,
+    volumes: Mutex<Volumes>,
+    network: Network,
+    /// Containers that were started so far.
+    launched: AtomicUsize,
 }
 
 impl Launch for Template {
@@ -44,7 +47,9 @@ impl Launch for Template {
                 log: Arc::clone(&self.package.log),
                 handler: Arc::clone(id),
             };
-            let mut container = Container::start(&self.engine, self.plan(id), target).await?;
+            let volumes = self.supplied().await?;
+            let plan = self.plan(id, &volumes);
+            let mut container = Container::start(&self.engine, plan, target).await?;
             let name = container.name().to_owned();
             let addr = tokio::select! {
                 addr = self.addr(&name) => addr?,
@@ -69,6 +74,37 @@ impl Process for Container {
 }
 
 impl Template {
+    pub(crate) fn new(
+        engine: Arc<Engine>,
+        stock: Arc<Stock>,
+        (package, image): (Package, Image),
+        (volumes, network): (Volumes, Network),
+    ) -> Self {
+        Self {
+            engine,
+            stock,
+            package,
+            image,
+            volumes: Mutex::new(volumes),
+            network,
+            launched: AtomicUsize::new(0),
+        }
+    }
+
+    /// Its volumes, and its network seen to. A handler that is started again may find that somebody
+    /// has removed them, as `tinyfaas clean` does: they are made again.
+    async fn supplied(&self) -> Result<Volumes, PrepareError> {
+        let mut volumes = self.volumes.lock().await;
+        let launched = self.launched.fetch_add(1, Ordering::Relaxed);
+        if launched >= usize::from(self.package.spec.handlers) {
+            self.network.restore().await?;
+            if !self.stock.has(&volumes).await {
+                *volumes = self.stock.volumes_of(&self.package, &self.image).await?;
+            }
+        }
+        Ok(volumes.clone())
+    }
+
     /// Its address on the network of the deployment, which it has once it has started.
     async fn addr(&self, name: &str) -> Result<IpAddr, PrepareError> {
         loop {
@@ -90,15 +126,15 @@ impl Template {
         }
     }
 
-    fn plan(&self, id: &Arc<str>) -> Plan {
+    fn plan(&self, id: &Arc<str>, volumes: &Volumes) -> Plan {
         Plan {
             name: self.engine.unique(id),
-            image: self.image.clone(),
+            image: self.image.id.clone(),
             command: self.command(),
-            envs: self.envs(id),
+            envs: self.envs(id, volumes.is_built),
             mounts: vec![
-                self.code.mount("/fn", false),
-                self.shim.mount(shim::FOLDER, false),
+                volumes.code.mount("/fn", false),
+                volumes.shim.mount(shim::FOLDER, false),
             ],
             network: self.network.name.clone(),
             user: Some(NOBODY),
@@ -125,7 +161,7 @@ impl Template {
         }
     }
 
-    fn envs(&self, id: &Arc<str>) -> Vec<String> {
+    fn envs(&self, id: &Arc<str>, is_built: bool) -> Vec<String> {
         let spec = &self.package.spec;
         let mut envs = vec![
             "HOME=/tmp".to_owned(),
@@ -136,7 +172,7 @@ impl Template {
             "TINYFAAS_CODE=/fn".to_owned(),
             format!("TINYFAAS_LISTEN={PORT}"),
         ];
-        if self.is_built && spec.runtime == Runtime::Python3 {
+        if is_built && spec.runtime == Runtime::Python3 {
             envs.push(format!("TINYFAAS_DEPS=/fn/{BUILT}"));
         }
         if let Entry::EventHandler(entry) = &spec.entry {

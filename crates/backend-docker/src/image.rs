@@ -47,17 +47,34 @@ impl Images {
     }
 }
 
+/// An image as the engine has it now. Its name may mean another one later.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Image {
+    /// As the settings have it.
+    pub(crate) name: String,
+    /// What containers are made of.
+    pub(crate) id: String,
+}
+
 /// Sees that the engine has an image, and pulls it where it does not.
 pub(crate) async fn ensure(
     engine: &Engine,
     image: &str,
     package: &Package,
-) -> Result<(), PrepareError> {
-    match engine.docker.inspect_image(image).await {
-        Ok(_) => Ok(()),
-        Err(error) if is_gone(&error) => pull(engine, image, package).await,
-        Err(error) => Err(PrepareError::Host(format!("Docker: {}", explain(&error)))),
-    }
+) -> Result<Image, PrepareError> {
+    let found = match engine.docker.inspect_image(image).await {
+        Err(error) if is_gone(&error) => {
+            pull(engine, image, package).await?;
+            engine.docker.inspect_image(image).await
+        }
+        inspected => inspected,
+    };
+    let found =
+        found.map_err(|error| PrepareError::Host(format!("Docker: {}", explain(&error))))?;
+    Ok(Image {
+        name: image.to_owned(),
+        id: found.id.unwrap_or_else(|| image.to_owned()),
+    })
 }
 
 async fn pull(engine: &Engine, image: &str, package: &Package) -> Result<(), PrepareError> {

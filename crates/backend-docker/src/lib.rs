@@ -17,6 +17,7 @@ mod network;
 mod reverse_proxy;
 mod shim;
 mod site;
+mod stock;
 mod volume;
 
 pub use backend::{DockerBackend, Elsewhere, Options};

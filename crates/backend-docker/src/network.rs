@@ -33,6 +33,8 @@ pub(crate) fn first_block(instance: &str) -> AtomicU32 {
 pub(crate) struct Network {
     engine: Arc<Engine>,
     pub(crate) name: String,
+    function: String,
+    is_open: bool,
     /// Who calls the handlers on it, where that is another container.
     proxy: Option<Arc<ReverseProxy>>,
 }
@@ -58,12 +60,34 @@ impl Network {
         let network = Self {
             engine: Arc::clone(engine),
             name,
+            function: function.to_owned(),
+            is_open,
             proxy,
         };
         if let Some(proxy) = &network.proxy {
             proxy.join(&network.name).await.map_err(failed)?;
         }
         Ok(network)
+    }
+
+    /// Makes it again where somebody has removed it.
+    pub(crate) async fn restore(&self) -> Result<(), PrepareError> {
+        let restoring = async {
+            if is_there(&self.engine, &self.name).await? {
+                return Ok(());
+            }
+            let labels = self.engine.labels_of(&self.function);
+            make(&self.engine, &self.name, !self.is_open, labels).await?;
+            match &self.proxy {
+                Some(proxy) => proxy.join(&self.name).await,
+                None => Ok(()),
+            }
+        };
+        restoring.await.map_err(|error: EngineError| {
+            PrepareError::Host(format!(
+                "the network of the function could not be made again: {error}"
+            ))
+        })
     }
 }
 

@@ -60,8 +60,7 @@ pub struct ReverseProxy {
     engine: Arc<Engine>,
     /// The container's name.
     name: String,
-    /// Its way to clients. The first of its networks by name has its published ports, so this name
-    /// comes before those of functions that have a way out.
+    /// Its way to clients.
     front: String,
     control: String,
     control_addr: Ipv4Addr,
@@ -88,7 +87,7 @@ impl ReverseProxy {
             let secret = variable(found, SECRET_VARIABLE)?;
             is_same.then(|| secret.to_owned())
         });
-        let front = format!("0-{}", site.engine.name("front"));
+        let front = site.front();
         let mut joined = match (&reusable, &found) {
             (Some(_), Some(found)) => networks_of(found),
             _ => BTreeSet::new(),
@@ -125,7 +124,7 @@ impl ReverseProxy {
         self.is_found
     }
 
-    /// Starts the container anew whenever it ends, until `shutdown`.
+    /// Starts the container again whenever it ends, until `shutdown`.
     pub async fn keep_alive(&self, shutdown: CancellationToken) {
         let keeping = async {
             loop {
@@ -134,7 +133,7 @@ impl ReverseProxy {
                 tracing::warn!(
                     how,
                     container = self.name,
-                    "the reverse proxy is started anew"
+                    "the reverse proxy is started again"
                 );
                 tokio::time::sleep(RESTART_PAUSE.saturating_sub(since.elapsed())).await;
                 let networks = self.networks.lock().await;
@@ -146,16 +145,6 @@ impl ReverseProxy {
             }
         };
         shutdown.run_until_cancelled(keeping).await;
-    }
-
-    /// Removes the container and its network.
-    ///
-    /// # Errors
-    /// Where the engine refuses, or is away.
-    pub async fn remove(&self) -> Result<(), EngineError> {
-        self.remove_container().await?;
-        network::remove(&self.engine, &self.front).await;
-        Ok(())
     }
 
     /// What it printed last.

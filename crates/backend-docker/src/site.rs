@@ -1,6 +1,7 @@
 //! The container that this program runs in, where the management service is one, and its way to the
 //! reverse proxy's container.
 
+use crate::clean;
 use crate::engine::{Engine, EngineError, explain, is_gone};
 use crate::network;
 use bollard::models::{
@@ -59,6 +60,12 @@ impl Site {
         })
     }
 
+    /// The container's name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
     /// Makes the control network where it is missing, and joins it. Says where this container is
     /// on it.
     ///
@@ -91,10 +98,24 @@ impl Site {
         self.control_addr(PROXY_HOST).await
     }
 
-    /// Leaves the control network and removes it.
-    pub async fn leave(&self) {
+    /// Removes every container and network of this instance: this run's and those that an earlier
+    /// one left, the reverse proxy's included. Volumes stay.
+    ///
+    /// # Errors
+    /// Where the engine refuses, or is away; the next start removes what is left.
+    pub async fn clear(&self) -> Result<(), EngineError> {
         leave(&self.engine, &self.control, &self.name).await;
+        clean::leftovers(&self.engine.docker, Some(&self.engine.instance)).await?;
+        // The engine takes a moment to see that a container has left its network.
         network::remove(&self.engine, &self.control).await;
+        network::remove(&self.engine, &self.front()).await;
+        Ok(())
+    }
+
+    /// The reverse proxy's way to clients. The first of its networks by name has its published
+    /// ports, so this name comes before those of functions that have a way out.
+    pub(crate) fn front(&self) -> String {
+        format!("0-{}", self.engine.name("front"))
     }
 
     async fn inspect_control(&self) -> Result<Option<Ipv4Addr>, EngineError> {

@@ -204,6 +204,12 @@ fn failed(what: &str, error: &bollard::errors::Error) -> PrepareError {
     ))
 }
 
+/// Whether the engine has a volume of that name. One that does not answer says nothing of it.
+pub(crate) async fn is_there(engine: &Engine, name: &str) -> bool {
+    let inspected = engine.docker.inspect_volume(name).await;
+    !inspected.is_err_and(|error| is_gone(&error))
+}
+
 /// Whether it is gone.
 async fn remove(engine: &Engine, name: &str) -> bool {
     let options = RemoveVolumeOptionsBuilder::default().build();

@@ -283,6 +283,112 @@ fn a_function_goes_on_while_its_engine_is_killed_and_started_again() {
     assert_eq!(engine.docker(&all).expect("it answers"), "");
 }
 
+/// Says in `probe.py`, which it installs, what could be reached while it was built.
+const PROBE: &str = "import socket, sys
+from setuptools import setup
+reached = []
+for addr in open('addresses').read().split():
+    try:
+        socket.create_connection((addr, 7000), 2).close()
+        reached.append(addr)
+    except OSError:
+        pass
+open('probe.py', 'w').write('reached = %r' % reached)
+setup(name='probe', version='1', py_modules=['probe'])
+";
+
+#[test]
+fn a_build_meets_no_other_container() {
+    let node = Node::start_at(&Place::new(), DOCKER);
+    node.deploy(&echo("neighbour"));
+    let addresses = "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}";
+    let neighbour = &ours("container", "neighbour")[0];
+    let neighbour = docker(&["inspect", "--format", addresses, neighbour]);
+    // As the management service of the original's command: on the engine's default bridge.
+    let name = format!("bystander-{}", std::process::id());
+    let serve = ["python3", "-m", "http.server", "7000"];
+    let run = [
+        "run",
+        "--detach",
+        "--rm",
+        "--name",
+        &name,
+        "python:3-alpine",
+    ];
+    docker(&[&run[..], &serve].concat());
+    let bystander = docker(&["inspect", "--format", addresses, &name]);
+    let connect = format!("import socket; socket.create_connection(('{bystander}', 7000), 2)");
+    let control = ["run", "--rm", "python:3-alpine", "python3", "-c", &connect];
+    until("the control reaches it", || {
+        let tried = Command::new("docker").args(control).output();
+        tried
+            .is_ok_and(|tried| tried.status.success())
+            .then_some(())
+    });
+    let builds = Function::python(
+        "builds",
+        "import probe\ndef fn(input): return repr(probe.reached)\n",
+    )
+    .file("requirements.txt", "./probe\n")
+    .file("probe/setup.py", PROBE)
+    .file("probe/addresses", &format!("{bystander} {neighbour}"));
+    let deployed = node.try_deploy(&builds);
+    docker(&["rm", "--force", &name]);
+    assert_eq!(deployed.status, 201, "{}", deployed.text());
+    assert_eq!(node.post("builds", b"").text(), "[]");
+    node.stop();
+    assert!(ours("network", "build").is_empty());
+}
+
+#[test]
+fn what_was_built_under_a_tag_that_moved_is_built_again() {
+    let name = format!("moves-{}:1", std::process::id());
+    docker(&["tag", "python:3-alpine", &name]);
+    let images = ["--backend", "docker", "--image-python3", &name];
+    let node = Node::start_at(&Place::new(), &images);
+    let built = |body: &str| {
+        Function::python("built", body)
+            .file("requirements.txt", "./which\n")
+            .file(
+                "which/setup.py",
+                "from setuptools import setup
+open('which.py', 'w').write('image = %r\\n' % open('/etc/which').read())
+setup(name='which', version='1', py_modules=['which'])
+",
+            )
+    };
+    let fixed = "import which\ndef fn(input): return which.image\n";
+    for image in ["one", "two"] {
+        let container = format!("which-{image}-{}", std::process::id());
+        let write = format!("echo {image} > /etc/which");
+        docker(&["run", "--name", &container, "alpine:3", "sh", "-c", &write]);
+        docker(&["commit", &container, &name]);
+        docker(&["rm", &container]);
+        node.deploy(&built(fixed));
+        assert_eq!(node.post("built", b"").text().trim(), image);
+    }
+    node.stop();
+    docker(&["rmi", &name]);
+}
+
+#[test]
+fn a_node_comes_back_after_clean_was_run_beside_it() {
+    let node = Node::start_at(&Place::new(), DOCKER);
+    node.deploy(&echo("cleaned").set("threads", "2"));
+    let clean = Command::new(e2e::program()).arg("clean").output();
+    let clean = clean.expect("the program starts");
+    assert!(clean.status.success(), "{clean:?}");
+    until("the function is back", || {
+        let reply = node.post("cleaned", b"back");
+        (reply.status == 200 && reply.text() == "back").then_some(())
+    });
+    node.deploy(&echo("new"));
+    assert_eq!(node.post("new", b"x").text(), "x");
+    node.stop();
+    assert!(ours("container", "").is_empty());
+    assert!(ours("network", "").is_empty());
+}
+
 #[test]
 fn clean_removes_what_carries_the_label_and_nothing_else() {
     // An engine of this machine may have more than what the tests make there.

@@ -354,6 +354,25 @@ fn what_is_killed_in_the_images_set_up_comes_back_and_loses_only_what_it_had() {
     shell.leaves_nothing();
 }
 
+#[test]
+fn a_start_that_is_broken_off_leaves_nothing_of_the_run_before() {
+    let shell = Shell::start();
+    shell.run(RUN);
+    shell.answers(5000);
+    deploy_echo(&shell);
+    shell.run("docker kill tinyfaas-mgmt");
+    assert!(shell.ours("").len() >= 3, "the control: what a kill leaves");
+    shell.run("docker start tinyfaas-mgmt");
+    shell.run("docker stop tinyfaas-mgmt");
+    shell.leaves_nothing();
+    // What is deployed is kept.
+    shell.run("docker start tinyfaas-mgmt");
+    shell.answers(5000);
+    serves_again();
+    shell.run("docker stop tinyfaas-mgmt");
+    shell.leaves_nothing();
+}
+
 /// A call where an engine is. Addresses of the machine, but not of its loopback, go on without the
 /// engine.
 fn call(engine: &Engine, path: &str, body: &str) -> Option<String> {
@@ -429,6 +448,16 @@ fn the_image_says_what_is_wrong_with_its_start() {
     );
     let taken = std::net::UdpSocket::bind("0.0.0.0:7001").unwrap();
     refused(&format!("{run} tinyfaas-mgmt 7001"), "choose another port");
+    shell.leaves_nothing();
+    drop(taken);
+    let taken = std::net::TcpListener::bind("0.0.0.0:8000").unwrap();
+    refused(&format!("{run} tinyfaas-mgmt"), "-e TINYFAAS_HTTP=PORT");
+    shell.leaves_nothing();
+    let elsewhere = run.replace("--rm", "--rm -d -e TINYFAAS_HTTP=off -p 5000:8080");
+    shell.run(&format!("{elsewhere} tinyfaas-mgmt"));
+    shell.answers(5000);
+    shell.run("docker stop tinyfaas-mgmt");
+    shell.leaves_nothing();
     drop(taken);
     let help = shell.run("docker run --rm tinyfaas-mgmt --help");
     assert!(help.contains("/var/run/docker.sock"), "{help}");

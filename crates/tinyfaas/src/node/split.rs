@@ -17,6 +17,7 @@ use control::ManagementEnd;
 use faas::{Limits, Reserve, Router};
 use std::collections::HashSet;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
@@ -132,17 +133,13 @@ async fn manage(config: &Config, name: &str, reserve: Arc<Reserve>) -> Result<()
         drain: DRAIN,
         ..Limits::default()
     });
-    let split = tokio::select! {
-        split = Split::start(config, name, &limits) => split?,
-        () = signals.next() => return Ok(()),
+    let (site, socket) = find_site(config, name).await?;
+    let started = tokio::select! {
+        started = start(config, (&site, socket), &limits, &reserve) => started.map(Some),
+        () = signals.next() => Ok(None),
     };
-    let node = split.node(config, limits, &reserve).await;
-    let node = match node {
-        Ok(node) => node,
-        Err(error) => {
-            split.stop().await;
-            return Err(error);
-        }
+    let Some((split, node)) = left_clear(&site, started).await? else {
+        return Ok(());
     };
     // Before there is a table, so that none is missed.
     split.remove_leftovers(&node.router);
@@ -156,6 +153,7 @@ async fn manage(config: &Config, name: &str, reserve: Arc<Reserve>) -> Result<()
     let stopping = async {
         node.stop().await;
         split.stop().await;
+        clear(&site).await;
     };
     tokio::select! {
         () = stopping => Ok(()),
@@ -163,10 +161,53 @@ async fn manage(config: &Config, name: &str, reserve: Arc<Reserve>) -> Result<()
     }
 }
 
+/// This container, and the engine's socket.
+async fn find_site(config: &Config, name: &str) -> Result<(Site, PathBuf)> {
+    let socket = backend_docker::default_socket(config.docker_host.as_deref())?;
+    if !socket.exists() {
+        let shown = socket.display();
+        bail!("{shown} is not here; start this container with -v {shown}:{shown}");
+    }
+    let system = rustix::system::uname();
+    let hostname = system.nodename().to_string_lossy();
+    let site = Site::find(&socket, name, &hostname).await?;
+    Ok((site, socket))
+}
+
+async fn start(
+    config: &Config,
+    (site, socket): (&Site, PathBuf),
+    limits: &Arc<Limits>,
+    reserve: &Arc<Reserve>,
+) -> Result<(Split, Node)> {
+    let split = Split::start(config, site, socket, limits).await?;
+    match split.node(config, Arc::clone(limits), reserve).await {
+        Ok(node) => Ok((split, node)),
+        Err(error) => {
+            split.stop().await;
+            Err(error)
+        }
+    }
+}
+
+/// What was started. Where a start failed or was broken off, nothing is left of it, nor of what an
+/// earlier run left.
+async fn left_clear<T>(site: &Site, started: Result<Option<T>>) -> Result<Option<T>> {
+    if !matches!(started, Ok(Some(_))) {
+        clear(site).await;
+    }
+    started
+}
+
+async fn clear(site: &Site) {
+    if let Err(error) = site.clear().await {
+        // The engine went, perhaps for a moment: the next start removes what is left.
+        tracing::warn!(%error, "not everything is removed; run: tinyfaas clean");
+    }
+}
+
 /// The reverse proxy's container and the way to it.
 struct Split {
-    site: Site,
-    proxy: Arc<ReverseProxy>,
     end: ManagementEnd,
     backend: Arc<DockerBackend>,
     tracker: TaskTracker,
@@ -174,19 +215,16 @@ struct Split {
 }
 
 impl Split {
-    async fn start(config: &Config, name: &str, limits: &Arc<Limits>) -> Result<Self> {
-        let socket = backend_docker::default_socket(config.docker_host.as_deref())?;
-        if !socket.exists() {
-            let shown = socket.display();
-            bail!("{shown} is not here; start this container with -v {shown}:{shown}");
-        }
-        let system = rustix::system::uname();
-        let hostname = system.nodename().to_string_lossy();
-        let site = Site::find(&socket, name, &hostname).await?;
+    async fn start(
+        config: &Config,
+        site: &Site,
+        socket: PathBuf,
+        limits: &Arc<Limits>,
+    ) -> Result<Self> {
         let control = SocketAddr::from((site.join_control().await?, CONTROL_PORT));
         let listener = TcpListener::bind(control);
         let listener = listener.await.context("listen for the reverse proxy")?;
-        let proxy = ReverseProxy::start(&site, plan(config, control)?).await?;
+        let proxy = ReverseProxy::start(site, plan(config, control)?).await?;
         let (tracker, shutdown) = (TaskTracker::new(), CancellationToken::new());
         let end = ManagementEnd::start(control::Options {
             listener,
@@ -200,12 +238,11 @@ impl Split {
             .is_err()
         {
             let said = proxy.last_lines().await;
-            proxy.remove().await?;
             bail!("the reverse proxy does not start; it said: {said}");
         }
         let backend = DockerBackend::start(backend_docker::Options {
             socket,
-            instance: name.to_owned(),
+            instance: site.name().to_owned(),
             images: backends::images(config),
             program: "/proc/self/exe".into(),
             limits: Arc::clone(limits),
@@ -218,8 +255,6 @@ impl Split {
         let (kept, ending) = (Arc::clone(&proxy), shutdown.clone());
         tracker.spawn(async move { kept.keep_alive(ending).await });
         Ok(Self {
-            site,
-            proxy,
             end,
             backend,
             tracker,
@@ -266,11 +301,6 @@ impl Split {
 
     async fn stop(&self) {
         self.shutdown.cancel();
-        match self.proxy.remove().await {
-            Ok(()) => self.site.leave().await,
-            // The engine went, perhaps for a moment: the next start removes what is left.
-            Err(error) => tracing::warn!(%error, "the reverse proxy is not removed"),
-        }
         self.tracker.close();
         self.tracker.wait().await;
     }

@@ -1,0 +1,144 @@
+//! The volumes that functions are made of: their code with what was built for it, and the shims.
+
+use crate::build;
+use crate::engine::Engine;
+use crate::image::Image;
+use crate::shim;
+use crate::volume::{self, Entry, Filling, Source, Volume};
+use faas::{Limits, Package, PrepareError, Runtime};
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Weak};
+use tokio::sync::Mutex;
+
+/// What is on hand at the engine.
+#[derive(Debug)]
+pub(crate) struct Stock {
+    engine: Arc<Engine>,
+    /// This program, for the shim of the binary runtime.
+    program: PathBuf,
+    limits: Arc<Limits>,
+    /// The volumes that handlers use, by name. The lock is held while one is filled: code is copied
+    /// and built one at a time.
+    volumes: Mutex<HashMap<String, Weak<Volume>>>,
+}
+
+/// What the handlers of a deployment are given.
+#[derive(Debug, Clone)]
+pub(crate) struct Volumes {
+    pub(crate) code: Arc<Volume>,
+    pub(crate) shim: Arc<Volume>,
+    /// Whether something was installed or compiled beside the code.
+    pub(crate) is_built: bool,
+}
+
+impl Stock {
+    pub(crate) fn new(engine: &Arc<Engine>, program: PathBuf, limits: Arc<Limits>) -> Self {
+        Self {
+            engine: Arc::clone(engine),
+            program,
+            limits,
+            volumes: Mutex::default(),
+        }
+    }
+
+    /// Whether the engine still has them: somebody may have removed them behind our back.
+    pub(crate) async fn has(&self, volumes: &Volumes) -> bool {
+        volume::is_there(&self.engine, &volumes.code.name).await
+            && volume::is_there(&self.engine, &volumes.shim.name).await
+    }
+
+    /// The volumes of a function, made and filled where the engine does not have them.
+    pub(crate) async fn volumes_of(
+        &self,
+        package: &Package,
+        image: &Image,
+    ) -> Result<Volumes, PrepareError> {
+        let mut volumes = self.volumes.lock().await;
+        let (digest, entries) = match package.spec.runtime {
+            Runtime::Binary => shim::program(&self.program).map_err(|error| {
+                PrepareError::Host(format!("this program could not be read: {error}"))
+            })?,
+            _ => shim::interpreted(),
+        };
+        let name = self.engine.name(&format!("shim-{digest}"));
+        let shim = self
+            .filled(&mut volumes, name, image, entries, None)
+            .await?;
+        let recipe = build::recipe(package)?;
+        let is_built = recipe.is_some();
+        let (runtime, digest) = (package.spec.runtime.as_str(), short(&package.digest));
+        // What is built depends on the image too, whatever its name means by now.
+        let from = if is_built { short_id(&image.id) } else { "" };
+        let name = self.engine.name(&format!("fn-{digest}-{runtime}-{from}"));
+        let entries = vec![Entry {
+            path: PathBuf::new(),
+            mode: 0o755,
+            source: Source::Folder(package.code.clone()),
+        }];
+        let recipe = recipe.map(|recipe| (recipe, package));
+        let code = self
+            .filled(&mut volumes, name, image, entries, recipe)
+            .await?;
+        volumes.retain(|_, volume| volume.strong_count() > 0);
+        volume::prune(&self.engine, |name| volumes.contains_key(name)).await;
+        Ok(Volumes {
+            code,
+            shim,
+            is_built,
+        })
+    }
+
+    /// The volume of that name, filled where it is not.
+    async fn filled(
+        &self,
+        volumes: &mut HashMap<String, Weak<Volume>>,
+        name: String,
+        image: &Image,
+        entries: Vec<Entry>,
+        recipe: Option<(build::Recipe, &Package)>,
+    ) -> Result<Arc<Volume>, PrepareError> {
+        if let Some(volume) = volumes.get(&name).and_then(Weak::upgrade)
+            && volume::is_there(&self.engine, &name).await
+        {
+            return Ok(volume);
+        }
+        let filling = Filling::begin(&self.engine, name.clone(), &image.id).await?;
+        if !filling.is_complete
+            && let Err(error) = self.fill(&filling, image, entries, recipe).await
+        {
+            filling.abandon().await;
+            return Err(error);
+        }
+        let volume = Arc::new(filling.complete().await?);
+        volumes.insert(name, Arc::downgrade(&volume));
+        Ok(volume)
+    }
+
+    async fn fill(
+        &self,
+        filling: &Filling,
+        image: &Image,
+        entries: Vec<Entry>,
+        recipe: Option<(build::Recipe, &Package)>,
+    ) -> Result<(), PrepareError> {
+        filling.put(entries).await?;
+        let Some((mut recipe, package)) = recipe else {
+            return Ok(());
+        };
+        filling.put(std::mem::take(&mut recipe.entries)).await?;
+        let what = (recipe, image.id.as_str(), &filling.volume);
+        build::run(&self.engine, &self.limits, package, what).await
+    }
+}
+
+/// Enough of a digest to tell codes apart.
+fn short(digest: &str) -> &str {
+    digest.get(..24).unwrap_or(digest)
+}
+
+/// Enough of an image's id, which is `sha256:` and its digest, to tell it from others.
+fn short_id(id: &str) -> &str {
+    let digest = id.rsplit(':').next().unwrap_or(id);
+    digest.get(..16).unwrap_or(digest)
+}
