@@ -331,7 +331,7 @@ fn a_build_meets_no_other_container() {
     )
     .file("requirements.txt", "./probe\n")
     .file("probe/setup.py", PROBE)
-    .file("probe/addresses", &format!("{bystander} {neighbour}"));
+    .file("probe/addresses", format!("{bystander} {neighbour}"));
     let deployed = node.try_deploy(&builds);
     docker(&["rm", "--force", &name]);
     assert_eq!(deployed.status, 201, "{}", deployed.text());
