@@ -241,7 +241,9 @@ Object.defineProperties(Request.prototype, {
     set(value) {
       becomeRequest(this);
       becomeResponse(this._response);
-      this.query = { ...parserOfExpress()(queryText(this)) };
+      const query = { ...parserOfExpress()(queryText(this)) };
+      // Its own, as the prototype that has the other one may go.
+      Object.defineProperty(this, 'query', { ...hidden(query), enumerable: true });
       this.next = value;
     },
   },

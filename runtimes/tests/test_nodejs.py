@@ -304,6 +304,22 @@ class NodejsTest(unittest.TestCase):
     def test_a_response_to_head_has_its_body_until_the_endpoint_sends_it(self):
         self.assertEqual(self.one("res.write('a'); res.end()", method="HEAD")[3], b"a")
 
+    def test_an_application_that_a_function_calls_keeps_the_query_and_the_body(self):
+        # What Express 4 does when it takes a request over.
+        reply = self.one(
+            "const { IncomingMessage, ServerResponse } = require('http'); res.setHeader('x-powered-by', 'it');"
+            "req.next = () => {}; const { url, method } = req; req.res = res; res.req = req;"
+            "Object.setPrototypeOf(req, Object.create(IncomingMessage.prototype));"
+            "Object.setPrototypeOf(res, Object.create(ServerResponse.prototype)); let body = '';"
+            "req.on('data', (chunk) => { body += chunk }).on('end', () =>"
+            " res.end(JSON.stringify([url, method, req.url, req.query, req.headers, body])))",
+            b"hi", query="a=1",
+        )
+        self.assertEqual(reply[2], {"x-powered-by": "it"})
+        self.assertEqual(json.loads(reply[3]), [
+            "/test?a=1", "POST", "/test?a=1", {"a": "1"}, {"content-length": "2"}, "hi",
+        ])
+
     def test_cancel_closes_the_streams(self):
         source = ("module.exports = (req, res) => { res.on('close', () => console.log('closed', res.writableEnded));"
                   " req.on('aborted', () => console.log('aborted')) }")
