@@ -30,6 +30,9 @@ AT_ONCE = 16
 CONCURRENT_CALLS_MAX = 256
 # How long the leading thread may be in one call before another takes the lead.
 PATIENCE_S = 0.005
+# When calls that wait behind one whose caller has gone are given back. By then the proxy, which lets a
+# cancelled call go on for 1 s, has begun to replace the handler.
+HAND_BACK_S = 2
 # The monitor goes to sleep after so many looks at a shim that does nothing.
 IDLE_LOOKS = 40
 # Below what malloc takes from the system and gives back each time.
@@ -42,7 +45,7 @@ FRAME_BYTES_MAX = 16 << 20
 MESSAGE_BYTES_MAX = 64 << 10
 
 HELLO, REQUEST, REPLY, CANCEL, PING, PONG, FAILED = range(1, 8)
-FLAG_FAILED = 1
+FLAG_FAILED, FLAG_NOT_BEGUN = 1, 2
 # u32 len, u32 id, u8 kind, u8 flags, u16 word, u32 headers_len
 HEADER = Struct("!IIBBHI")
 HEADER_BYTES = HEADER.size
@@ -135,6 +138,8 @@ class Shim:
         # Tells the monitor, which reads while all threads are busy, that one is not any more.
         self.reads_meanwhile = False
         self.reader_wakes, self.wake_reader = -1, -1
+        # Since when a call that runs has no caller; only while the monitor reads.
+        self.hangs_since = None
         self.monitor_sleeps = True
         self.wake_monitor = threading.Lock()
         self.wake_monitor.acquire()
@@ -338,6 +343,20 @@ class Shim:
                 return
             self.send([failure_frame(id, "cancelled")])
             return
+        if self.reads_meanwhile and self.hangs_since is None:
+            self.hangs_since = time.monotonic()
+
+    def hand_back(self):
+        """Gives back what waits behind a call that does not end."""
+        given = []
+        while self.requests:
+            try:
+                id, _ = self.requests.popleft()
+            except IndexError:
+                break
+            given.append(frame(id, REPLY, FLAG_NOT_BEGUN, 503, b"", b""))
+        if given:
+            self.send(given)
 
     def monitor(self):
         """Takes the lead from a thread that is too long in one call."""
@@ -396,12 +415,23 @@ class Shim:
         poll.register(self.reader_wakes, select.POLLIN)
         self.reads_meanwhile = True
         while not self.idle:
-            for fd, _ in poll.poll():
+            for fd, _ in poll.poll(self.patience_ms()):
                 if fd == self.reader_wakes:
                     os.read(fd, READ_BYTES)
                 else:
                     self.read()
+            if self.patience_ms() == 0:
+                self.hand_back()
+                self.hangs_since = None
         self.reads_meanwhile = False
+        self.hangs_since = None
+
+    def patience_ms(self):
+        """How long to wait before calls are given back; None where none hangs."""
+        if self.hangs_since is None:
+            return None
+        left = self.hangs_since + HAND_BACK_S - time.monotonic()
+        return max(0, int(left * 1000))
 
     def read_on(self):
         """Reads for an event loop."""

@@ -4,7 +4,7 @@ import json
 import time
 import unittest
 
-from handler import FAILED, Handler, python
+from handler import FAILED, REPLY, Handler, python
 
 TEXT = "text/plain; charset=utf-8"
 JSON = "application/json"
@@ -411,6 +411,22 @@ class Threads(PythonTest):
                 self.assertEqual(handler.reply()[:2], (ids[3], True))
                 self.assertEqual(sorted(handler.reply()[0] for _ in range(3)), ids[:3])
                 self.assertNotIn("began 3", handler.printed())
+
+    def test_what_waits_behind_a_call_that_hangs_is_given_back(self):
+        for most in ("1", "2"):
+            source = "import time\nCONCURRENT_CALLS = %s\ndef fn(i, h):\n    print('began', i)\n    time.sleep(3600)\n" % most
+            with self.subTest(most):
+                handler = self.ready(source)
+                ids = [handler.begin(b"%d" % n) for n in range(5)]
+                time.sleep(0.2)
+                handler.cancel(ids[0])
+                waiting = ids[int(most):]
+                for id in waiting:
+                    answered, kind, flags, word, _, body = handler.frame()
+                    self.assertEqual((answered, kind, flags, word, body), (id, REPLY, 2, 503, b""))
+                self.assertEqual(handler.printed().count("began"), int(most))
+                handler.ping()
+                handler.process.kill()
 
     def test_a_slow_call_is_followed_at_once(self):
         handler = self.ready("import time\ndef fn(i, h):\n    time.sleep(0.012)\n    return i\n")

@@ -487,6 +487,7 @@ fn result_of(outcome: Outcome) -> Result<Reply, InvokeError> {
     match outcome {
         Outcome::Reply(reply) => Ok(reply),
         Outcome::Failed(message) => Err(InvokeError::Function(message)),
+        Outcome::NotBegun => Err(InvokeError::NotTaken),
     }
 }
 

@@ -21,6 +21,7 @@ const LEN_BYTES: usize = 4;
 /// `u64 invocation, u32 deadline_ms, u16 path_len, u16 query_len`.
 const REQUEST_FIXED_BYTES: usize = 16;
 const FLAG_FAILED: u8 = 1;
+const FLAG_NOT_BEGUN: u8 = 2;
 
 mod kind {
     pub(super) const HELLO: u8 = 1;
@@ -80,6 +81,8 @@ pub enum Outcome {
     Reply(faas::Reply),
     /// The function threw or exited with an error; the text is its own.
     Failed(String),
+    /// The handler gives the request back: the function has seen nothing of it.
+    NotBegun,
 }
 
 /// What the proxy sends.
@@ -254,6 +257,17 @@ pub fn encode_failure(out: &mut BytesMut, id: u32, message: &str) {
     put_small(out, header, 0, message.as_bytes());
 }
 
+/// Appends the `REPLY` that gives a request back.
+pub fn encode_not_begun(out: &mut BytesMut, id: u32) {
+    let header = Header {
+        id,
+        kind: kind::REPLY,
+        flags: FLAG_NOT_BEGUN,
+        word: 503,
+    };
+    put_small(out, header, 0, &[]);
+}
+
 /// Appends a `FAILED`; the reason is cut at [`MESSAGE_BYTES_MAX`].
 pub fn encode_failed(out: &mut BytesMut, reason: &str) {
     let reason = &reason[..reason.floor_char_boundary(MESSAGE_BYTES_MAX)];
@@ -301,6 +315,10 @@ pub fn decode_from_handler(buffer: &mut BytesMut) -> Result<Option<FromHandler>,
                 outcome,
             }
         }
+        kind::REPLY if header.flags & FLAG_NOT_BEGUN != 0 => FromHandler::Reply {
+            id: header.id,
+            outcome: Outcome::NotBegun,
+        },
         kind::REPLY => {
             let headers = take_headers(&mut body, headers_len)?;
             if !(200..600).contains(&header.word) {
@@ -474,149 +492,4 @@ fn message(body: &Bytes) -> Result<String, FrameError> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    #[test]
-    fn a_request_comes_back_as_it_was_sent() {
-        let mut sent = Invocation::new(
-            "PUT",
-            Bytes::from_static(b"/a/b"),
-            Bytes::from_static(b"body"),
-        );
-        sent.query = Bytes::from_static(b"x=1&y=%20");
-        sent.headers = Headers::collect([(&b"x-a"[..], &b"1"[..])]).unwrap();
-        let mut buffer = BytesMut::new();
-        encode_request(&mut buffer, 7, &sent, Duration::from_millis(1500)).unwrap();
-        encode_cancel(&mut buffer, 7);
-        encode_ping(&mut buffer, b"p");
-        let FromProxy::Request {
-            id,
-            invocation,
-            time_left,
-            method,
-            path,
-            query,
-            headers,
-            payload,
-        } = decode_from_proxy(&mut buffer).unwrap().unwrap()
-        else {
-            panic!("no request");
-        };
-        assert_eq!(
-            (id, invocation, time_left.as_millis()),
-            (7, sent.id.get(), 1500)
-        );
-        assert_eq!((method, path, query), (sent.method, sent.path, sent.query));
-        assert_eq!((headers, payload), (sent.headers, sent.payload));
-        assert!(matches!(
-            decode_from_proxy(&mut buffer),
-            Ok(Some(FromProxy::Cancel { id: 7 }))
-        ));
-        assert!(matches!(decode_from_proxy(&mut buffer), Ok(Some(FromProxy::Ping(p))) if p == "p"));
-        assert!(decode_from_proxy(&mut buffer).unwrap().is_none());
-    }
-
-    #[test]
-    fn what_a_handler_sends_comes_back() {
-        let headers = Headers::collect([(&b"content-type"[..], &b"a/b"[..])]).unwrap();
-        let reply = faas::Reply {
-            status: 404,
-            headers,
-            payload: Bytes::from_static(b"no"),
-        };
-        let mut buffer = BytesMut::new();
-        encode_hello(&mut buffer, 16);
-        encode_reply(&mut buffer, 3, &reply).unwrap();
-        encode_failure(&mut buffer, 4, "ValueError: x");
-        encode_pong(&mut buffer, b"p");
-        encode_failed(&mut buffer, "Traceback");
-        let failed = Outcome::Failed("ValueError: x".into());
-        for expected in [
-            FromHandler::Hello { at_once: 16 },
-            FromHandler::Reply {
-                id: 3,
-                outcome: Outcome::Reply(reply),
-            },
-            FromHandler::Reply {
-                id: 4,
-                outcome: failed,
-            },
-            FromHandler::Pong,
-            FromHandler::Failed("Traceback".into()),
-        ] {
-            assert_eq!(decode_from_handler(&mut buffer), Ok(Some(expected)));
-        }
-    }
-
-    #[test]
-    fn frames_that_break_the_protocol_are_refused() {
-        let check = |bytes: &[u8], expected: FrameError| {
-            let mut buffer = BytesMut::from(bytes);
-            assert_eq!(decode_from_handler(&mut buffer), Err(expected), "{bytes:?}");
-        };
-        check(&[0, 0, 0, 11], FrameError::Length(15));
-        check(
-            &[0xff, 0xff, 0xff, 0xff],
-            FrameError::Length(u32::MAX as usize + 4),
-        );
-        check(
-            &[0, 0, 0, 12, 0, 0, 0, 0, 9, 0, 0, 0, 0, 0, 0, 0],
-            FrameError::Kind(9),
-        );
-        check(
-            &[0, 0, 0, 12, 0, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0],
-            FrameError::Kind(2),
-        );
-        check(
-            &[0, 0, 0, 12, 0, 0, 0, 0, 1, 0, 0, 2, 0, 0, 0, 1],
-            FrameError::Version(2),
-        );
-        check(
-            &[0, 0, 0, 12, 0, 0, 0, 0, 1, 0, 0, 1, 0, 0, 0, 0],
-            FrameError::Malformed("at once"),
-        );
-        check(
-            &[0, 0, 0, 12, 0, 0, 0, 1, 3, 0, 0, 7, 0, 0, 0, 0],
-            FrameError::Malformed("status"),
-        );
-        check(
-            &[0, 0, 0, 12, 0, 0, 0, 1, 3, 0, 0, 200, 0, 0, 0, 1],
-            FrameError::Part("header block"),
-        );
-    }
-
-    #[test]
-    fn a_reply_with_capitals_in_a_name_breaks_the_protocol() {
-        let reply = |name: &'static [u8]| {
-            let mut block = BytesMut::new();
-            block.put_slice(&[0, 14, 0, 1]);
-            block.put_slice(name);
-            block.put_u8(b'5');
-            let mut out = BytesMut::new();
-            let header = Header {
-                id: 1,
-                kind: kind::REPLY,
-                flags: 0,
-                word: 200,
-            };
-            put_header(&mut out, header, block.len(), block.len()).unwrap();
-            out.put_slice(&block);
-            decode_from_handler(&mut out)
-        };
-        let refused = Err(FrameError::Malformed("header block"));
-        assert_eq!(reply(b"Content-Length"), refused);
-        assert!(reply(b"content-length").is_ok());
-    }
-
-    proptest! {
-        #[test]
-        fn no_bytes_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
-            let mut buffer = BytesMut::from(&bytes[..]);
-            while let Ok(Some(_)) = decode_from_handler(&mut buffer) {}
-            let mut buffer = BytesMut::from(&bytes[..]);
-            while let Ok(Some(_)) = decode_from_proxy(&mut buffer) {}
-        }
-    }
-}
+mod tests;

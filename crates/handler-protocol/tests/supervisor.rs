@@ -22,7 +22,7 @@ use tokio_util::task::TaskTracker;
 
 /// How an instance behaves, by the payload of each request:
 /// `echo` is answered, `hold` is answered with the next `echo`, `fail` fails, `hang` is never answered, `exit` ends the instance,
-/// `rubbish` sends a frame that is none.
+/// `later` is given back, `rubbish` sends a frame that is none.
 #[derive(Debug)]
 struct Tasks {
     tracker: TaskTracker,
@@ -85,6 +85,7 @@ async fn behave(mut stream: UnixStream, number: usize, is_broken: bool) {
             match &payload[..] {
                 b"fail" => frame::encode_failure(&mut output, id, "as told"),
                 b"hang" => {}
+                b"later" => frame::encode_not_begun(&mut output, id),
                 b"hold" => held.push(id),
                 b"exit" => return,
                 b"rubbish" => output.extend_from_slice(&[0xff; 16]),
@@ -197,6 +198,15 @@ async fn a_caller_who_goes_after_the_reply_came_cancels_no_other_call() {
     drop(first);
     let (second, third) = tokio::join!(second, world.call("echo"));
     assert_eq!((second.as_deref(), third.as_deref()), (Ok("0"), Ok("0")));
+    world.end().await;
+}
+
+#[tokio::test]
+async fn a_call_that_is_given_back_is_another_handlers() {
+    let world = World::start(9).await.unwrap();
+    assert_eq!(world.call("later").await, Err(InvokeError::NotTaken));
+    assert_eq!(world.call("echo").await.as_deref(), Ok("0"));
+    assert_eq!(world.handler.in_flight(), 0);
     world.end().await;
 }
 

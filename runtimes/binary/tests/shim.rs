@@ -88,6 +88,7 @@ fn text(outcome: Outcome) -> Result<String, String> {
     match outcome {
         Outcome::Reply(reply) => Ok(String::from_utf8(reply.payload.to_vec()).unwrap()),
         Outcome::Failed(message) => Err(message),
+        Outcome::NotBegun => Err("not begun".to_owned()),
     }
 }
 

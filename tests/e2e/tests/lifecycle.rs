@@ -1,6 +1,8 @@
 //! What holds when a node starts, stops and is killed, and when handlers die.
 
 use e2e::{Function, Node, Place, until};
+use std::io::Write;
+use std::net::TcpStream;
 use std::process::Output;
 
 #[test]
@@ -53,6 +55,28 @@ fn a_node_that_is_asked_to_end_finishes_the_calls_in_flight() {
     // This sees that nothing is left, too.
     node.stop();
     assert_eq!(call.join().unwrap().text(), "done");
+}
+
+#[test]
+fn a_call_behind_one_that_hangs_is_answered_by_the_next_handler() {
+    let node = Node::start();
+    let code = "import time\ndef fn(input):\n    print('begun', input)\n    time.sleep(3600 if input == 'hang' else 0)\n    return input\n";
+    node.deploy(&Function::python("waits", code));
+    let mut hanging = TcpStream::connect(node.addr("http")).unwrap();
+    hanging
+        .write_all(b"POST /waits HTTP/1.1\r\nhost: localhost\r\ncontent-length: 4\r\n\r\nhang")
+        .unwrap();
+    printed(&node, "begun hang");
+    let url = node.url("http", "waits");
+    let behind = std::thread::spawn(move || e2e::request("POST", &url, &[], b"x"));
+    until("the handler has both", || {
+        (node.describe("waits")["handlers"]["in_flight"] == 2).then_some(())
+    });
+    // Its caller goes, so that it is cancelled, and does not end.
+    drop(hanging);
+    let answer = behind.join().unwrap();
+    assert_eq!((answer.status, answer.text().as_str()), (200, "x"));
+    assert_eq!(node.describe("waits")["handlers"]["restarts"], 1);
 }
 
 #[test]
