@@ -128,6 +128,17 @@ impl Node {
         })
     }
 
+    /// The version of Landlock that the node says it has.
+    pub(crate) fn landlock(&self) -> Result<u32> {
+        let report = self.runtime.block_on(self.backend.report());
+        let mut walls = report.isolation.iter();
+        let wall = walls.find(|wall| wall.name == "landlock");
+        let told = wall.context("Landlock is not told of")?;
+        let words = told.detail.split([' ', ',']);
+        let version = words.filter_map(|word| word.parse().ok()).next();
+        version.with_context(|| told.detail.clone())
+    }
+
     /// Puts the targets into an attack.
     pub(crate) fn aim(&self, code: &str) -> String {
         let path = |name: &str| self.folder.path().join(name).display().to_string();

@@ -7,7 +7,8 @@ use rustix::fs::Timespec;
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use std::fs;
 use std::os::unix::process::CommandExt;
-use std::process::{Child, Command};
+use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 /// Tells this program to be a node with the attack, and how long its process is to sleep, which is
@@ -39,41 +40,95 @@ fn attack(seconds: &str) -> Result<()> {
 }
 
 pub(crate) fn a_handler_ends_with_a_killed_node_whatever_it_executes() -> Result<()> {
-    let seconds = format!("{}.25", 100_000 + std::process::id());
-    let mut node = Command::new(std::env::current_exe()?)
-        .env(NODE, &seconds)
-        // Its targets of attacks go with it.
-        .process_group(0)
-        .spawn()?;
-    let outcome = kill_node(&mut node, &seconds);
-    let group = i32::try_from(node.id()).ok().and_then(Pid::from_raw);
-    kill_process_group(group.context("no id")?, Signal::KILL)?;
-    node.wait()?;
-    let pid = outcome?;
-    let died = until(|| sleeper(&seconds).is_none().then_some(()));
-    if died.is_none() {
-        kill_process(pid, Signal::KILL)?;
-        bail!("the handler outlived its node");
-    }
+    let sleeper = outlived(|_node| Ok(()))?;
+    ensure!(
+        until(|| sleeper.found().is_none().then_some(())).is_some(),
+        "the handler outlived its node"
+    );
     Ok(())
 }
 
-/// The attacker's process, which lived when the node was killed.
-fn kill_node(node: &mut Child, seconds: &str) -> Result<Pid> {
-    let pid = until(|| sleeper(seconds)).context("the attack did not get as far as its program")?;
-    ensure!(node.try_wait()?.is_none(), "the node ended by itself");
-    node.kill()?;
-    Ok(pid)
+pub(crate) fn what_a_killed_node_and_its_warden_left_is_ended_by_the_next_start() -> Result<()> {
+    if !rustix::process::geteuid().is_root() {
+        // Without cgroups of its own nothing tells what was left.
+        return Ok(());
+    }
+    let sleeper = outlived(kill_warden)?;
+    ensure!(
+        sleeper.found().is_some(),
+        "something ended the handler before the next start, which then shows nothing"
+    );
+    let next = Node::start()?;
+    ensure!(sleeper.found().is_none(), "the next start left it");
+    ensure!(
+        next.call("result = 'serves'")? == "serves",
+        "the next node does not serve"
+    );
+    Ok(())
 }
 
-fn sleeper(seconds: &str) -> Option<Pid> {
-    let wanted = format!("sleep\0{seconds}\0");
-    let processes = fs::read_dir("/proc").ok()?.flatten();
-    let pids = processes.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-    let mut pids = pids.filter(|pid: &i32| {
-        fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| line == wanted.as_bytes())
-    });
-    Pid::from_raw(pids.next()?)
+/// Starts a node whose handler executes a sleeper, and kills the node, after `also`.
+fn outlived(also: impl FnOnce(Pid) -> Result<()>) -> Result<Sleeper> {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let number = NEXT.fetch_add(1, Ordering::Relaxed);
+    let sleeper = Sleeper(format!("{}.{number}25", 100_000 + std::process::id()));
+    let mut node = Command::new(std::env::current_exe()?)
+        .env(NODE, &sleeper.0)
+        // Its targets of attacks go with it.
+        .process_group(0)
+        .spawn()?;
+    let id = i32::try_from(node.id()).ok().and_then(Pid::from_raw);
+    let id = id.context("the node has no id")?;
+    let is_there = until(|| sleeper.found());
+    let died_early = node.try_wait()?;
+    let also = also(id);
+    kill_process_group(id, Signal::KILL)?;
+    node.wait()?;
+    also?;
+    is_there.context("the attack did not get as far as its program")?;
+    ensure!(died_early.is_none(), "the node ended by itself");
+    Ok(sleeper)
+}
+
+fn kill_warden(node: Pid) -> Result<()> {
+    let is_its_warden = |pid: Pid| {
+        let proc = format!("/proc/{}", pid.as_raw_pid());
+        let line = fs::read_to_string(format!("{proc}/cmdline")).unwrap_or_default();
+        let status = fs::read_to_string(format!("{proc}/status")).unwrap_or_default();
+        let parent = format!("PPid:\t{}", node.as_raw_pid());
+        line.starts_with("tinyfaas-warden") && status.lines().any(|line| line == parent)
+    };
+    let warden = pids().find(|&pid| is_its_warden(pid));
+    Ok(kill_process(
+        warden.context("the node has no warden")?,
+        Signal::KILL,
+    )?)
+}
+
+/// The attacker's process, known by how long it sleeps. Dropping this ends it.
+struct Sleeper(String);
+
+impl Sleeper {
+    fn found(&self) -> Option<Pid> {
+        let wanted = format!("sleep\0{}\0", self.0);
+        pids().find(|pid| {
+            let line = fs::read(format!("/proc/{}/cmdline", pid.as_raw_pid()));
+            line.is_ok_and(|line| line == wanted.as_bytes())
+        })
+    }
+}
+
+impl Drop for Sleeper {
+    fn drop(&mut self) {
+        if let Some(pid) = self.found() {
+            let _ended = kill_process(pid, Signal::KILL);
+        }
+    }
+}
+
+fn pids() -> impl Iterator<Item = Pid> {
+    let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
+    processes.filter_map(|entry| Pid::from_raw(entry.file_name().to_str()?.parse().ok()?))
 }
 
 fn until<T>(mut condition: impl FnMut() -> Option<T>) -> Option<T> {
