@@ -142,9 +142,8 @@ impl WasmHandler {
                 name: self.name.clone(),
                 deadline: self.deadline,
             }),
-            None => Err(InvokeError::HandlerDied {
+            None => Err(InvokeError::Cut {
                 name: self.name.clone(),
-                reason: "the function was stopped".to_owned(),
             }),
         }
     }

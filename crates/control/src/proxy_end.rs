@@ -357,9 +357,9 @@ impl Shared {
 
     fn let_finish(&self, served: Option<Arc<Deployment>>) {
         if let Some(served) = served {
-            let drain = self.limits.drain;
+            let grace = served.spec().limits.deadline.max(self.limits.drain);
             self.tracker
-                .spawn(async move { served.retire(drain).await });
+                .spawn(async move { served.retire(grace).await });
         }
     }
 

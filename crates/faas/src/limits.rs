@@ -37,7 +37,8 @@ pub struct Limits {
     pub health_interval: Duration,
     /// How long a handler may take to answer that before it is replaced.
     pub health_timeout: Duration,
-    /// How long replaced or stopping handlers may finish what they have.
+    /// How long handlers of a node that stops may finish what they have. Those of a function that
+    /// is replaced or deleted have as long as its deadline, and at least this.
     pub drain: Duration,
     /// First pause before a handler that died is started again; doubles each time.
     pub restart_pause_min: Duration,
@@ -200,8 +201,8 @@ impl Default for Limits {
             handler_start: Duration::from_secs(30),
             cancel_grace: Duration::from_secs(1),
             stop_grace: Duration::from_millis(500),
-            health_interval: Duration::from_secs(30),
-            health_timeout: Duration::from_secs(10),
+            health_interval: Duration::from_secs(10),
+            health_timeout: Duration::from_secs(4),
             drain: Duration::from_secs(10),
             restart_pause_min: Duration::from_millis(100),
             restart_pause_max: Duration::from_secs(60),

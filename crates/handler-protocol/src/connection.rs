@@ -5,14 +5,26 @@ use bytes::BytesMut;
 use faas::{FunctionName, Invocation, InvocationId, InvokeError, Reply};
 use slab::Slab;
 use std::io;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::{Notify, oneshot};
+use tokio::time::Instant;
 
 /// How much is read from a handler at once.
 const READ_BYTES: usize = 64 << 10;
+/// Reads that bring less than this and complete no frame are small.
+const SMALL_READ_BYTES: usize = 1 << 10;
+/// So many of them in a row are taken as they come; from then on each is waited for.
+const SMALL_READS_MAX: u32 = 64;
+/// How long, in which more can come together.
+const SMALL_READ_PAUSE: Duration = Duration::from_millis(1);
+/// The part of `cancel_grace` or `health_timeout` after which a handler that does not answer gets
+/// no more calls.
+const DOUBT_AFTER: u32 = 4;
+/// What the load of a handler that may be hung is raised by, to have others take its calls.
+const DOUBT_LOAD: usize = 1 << 20;
 /// A write buffer that has grown above this is given back after it was written.
 const WRITE_KEPT_BYTES: usize = 256 << 10;
 
@@ -114,6 +126,12 @@ pub struct Connection {
     state: Mutex<State>,
     /// The calls in `state`, to be read without its lock.
     busy: AtomicUsize,
+    /// Those of them that were cancelled and are not confirmed.
+    cancelled: AtomicUsize,
+    /// Whether one of those has been so for a while.
+    is_hung: AtomicBool,
+    /// Whether a ping has gone unanswered for a while.
+    is_silent: AtomicBool,
     write_wanted: Notify,
     /// A call was cancelled, or the last one ended where no more are taken.
     calls_changed: Notify,
@@ -127,6 +145,8 @@ struct State {
     written: usize,
     is_open: bool,
     has_answered: bool,
+    cancelled: usize,
+    pings: u64,
     pongs: u64,
 }
 
@@ -172,6 +192,8 @@ impl Connection {
             written: 0,
             is_open: true,
             has_answered: false,
+            cancelled: 0,
+            pings: 0,
             pongs: 0,
         };
         Ok(Self {
@@ -180,6 +202,9 @@ impl Connection {
             name,
             state: Mutex::new(state),
             busy: AtomicUsize::new(0),
+            cancelled: AtomicUsize::new(0),
+            is_hung: AtomicBool::new(false),
+            is_silent: AtomicBool::new(false),
             write_wanted: Notify::new(),
             calls_changed: Notify::new(),
         })
@@ -195,6 +220,20 @@ impl Connection {
     #[must_use]
     pub fn busy(&self) -> usize {
         self.busy.load(Ordering::Relaxed)
+    }
+
+    /// What the handler has to do, raised where it may be hung.
+    #[must_use]
+    pub fn load(&self) -> usize {
+        let is_in_doubt =
+            self.cancelled.load(Ordering::Relaxed) > 0 || self.is_silent.load(Ordering::Relaxed);
+        self.busy() + if is_in_doubt { DOUBT_LOAD } else { 0 }
+    }
+
+    /// Whether the handler should get invocations: not where it has not answered for a while.
+    #[must_use]
+    pub fn is_trusted(&self) -> bool {
+        !self.is_hung.load(Ordering::Relaxed) && !self.is_silent.load(Ordering::Relaxed)
     }
 
     /// Gives an invocation to the handler and waits for the reply. Dropping the future cancels it.
@@ -289,30 +328,55 @@ impl Connection {
 
     async fn read(&self) -> End {
         let mut buffer = BytesMut::with_capacity(READ_BYTES);
+        let mut small_reads = 0;
         loop {
-            match read_some(&self.stream, &mut buffer).await {
+            let bytes = match read_some(&self.stream, &mut buffer).await {
                 Ok(0) | Err(_) => return End::Closed,
-                Ok(_) => {}
+                Ok(bytes) => bytes,
+            };
+            match self.take_frames(&mut buffer) {
+                Err(end) => return end,
+                Ok(0) if bytes < SMALL_READ_BYTES => small_reads += 1,
+                Ok(_) => small_reads = 0,
             }
-            let mut state = self.lock();
-            loop {
-                match frame::decode_from_handler(&mut buffer) {
-                    Ok(Some(frame)) => {
-                        if let Err(reason) = take_in(&mut state, frame) {
-                            return End::Protocol(reason.into());
-                        }
-                    }
-                    Ok(None) => break,
-                    Err(error) => return End::Protocol(error.to_string()),
-                }
-            }
-            self.busy.store(state.calls.len(), Ordering::Relaxed);
-            // Only who empties the connection waits for that; telling nobody would still make the
-            // event loop look at this task again, for every call.
-            if state.calls.is_empty() && !state.is_open {
-                self.calls_changed.notify_waiters();
+            // A handler that always has something to read must not keep the event loop's thread,
+            // nor have it read byte by byte.
+            if small_reads > SMALL_READS_MAX {
+                tokio::time::sleep(SMALL_READ_PAUSE).await;
+            } else {
+                tokio::task::consume_budget().await;
             }
         }
+    }
+
+    /// Takes the whole frames off the front of the buffer. Says how many there were.
+    fn take_frames(&self, buffer: &mut BytesMut) -> Result<usize, End> {
+        let mut count = 0;
+        let mut state = self.lock();
+        loop {
+            match frame::decode_from_handler(buffer) {
+                Ok(Some(frame)) => {
+                    let taken = take_in(&mut state, frame);
+                    taken.map_err(|reason| End::Protocol(reason.into()))?;
+                    count += 1;
+                }
+                Ok(None) => break,
+                Err(error) => return Err(End::Protocol(error.to_string())),
+            }
+        }
+        self.busy.store(state.calls.len(), Ordering::Relaxed);
+        if self.cancelled.load(Ordering::Relaxed) != state.cancelled {
+            self.cancelled.store(state.cancelled, Ordering::Relaxed);
+            if state.cancelled == 0 {
+                self.is_hung.store(false, Ordering::Relaxed);
+            }
+        }
+        // Only who empties the connection waits for that; telling nobody would still make the
+        // event loop look at this task again, for every call.
+        if state.calls.is_empty() && !state.is_open {
+            self.calls_changed.notify_waiters();
+        }
+        Ok(count)
     }
 
     async fn write(&self) -> End {
@@ -329,7 +393,8 @@ impl Connection {
         }
     }
 
-    /// Returns when a cancelled invocation has gone unconfirmed for `grace`.
+    /// Returns when a cancelled invocation has gone unconfirmed for `grace`; doubts the handler
+    /// before.
     async fn stuck(&self, grace: Duration) {
         loop {
             let changed = self.calls_changed.notified();
@@ -338,7 +403,13 @@ impl Connection {
             match self.oldest_cancelled() {
                 None => changed.await,
                 Some(at) if at.elapsed() >= grace => return,
-                Some(at) => tokio::time::sleep_until((at + grace).into()).await,
+                Some(at) if at.elapsed() >= grace / DOUBT_AFTER => {
+                    self.doubt();
+                    tokio::time::sleep_until(at + grace).await;
+                }
+                Some(at) => {
+                    tokio::time::sleep_until(at + grace / DOUBT_AFTER).await;
+                }
             }
         }
     }
@@ -350,17 +421,33 @@ impl Connection {
             if self.busy() > 0 {
                 continue;
             }
-            let pongs_before = {
+            let pings = {
                 let mut state = self.lock();
                 frame::encode_ping(&mut state.out, b"");
-                state.pongs
+                state.pings += 1;
+                state.pings
             };
             self.write_wanted.notify_one();
-            tokio::time::sleep(timing.health_timeout).await;
-            if self.lock().pongs == pongs_before && self.busy() == 0 {
-                return;
+            let is_silent = || self.lock().pongs < pings && self.busy() == 0;
+            tokio::time::sleep(timing.health_timeout / DOUBT_AFTER).await;
+            if is_silent() {
+                self.is_silent.store(true, Ordering::Relaxed);
+                // Either calls have come, in whose company a handler may be slow to answer, or none
+                // will come from now on.
+                tokio::time::sleep(timing.health_timeout).await;
+                if is_silent() {
+                    return;
+                }
+                self.is_silent.store(false, Ordering::Relaxed);
             }
         }
+    }
+
+    /// Has the handler get no more calls until it has confirmed those that are cancelled.
+    fn doubt(&self) {
+        // Under the lock, so that a confirmation that comes now is not overtaken.
+        let state = self.lock();
+        self.is_hung.store(state.cancelled > 0, Ordering::Relaxed);
     }
 
     fn oldest_cancelled(&self) -> Option<Instant> {
@@ -397,6 +484,7 @@ impl Connection {
             let mut state = self.lock();
             state.is_open = false;
             self.busy.store(0, Ordering::Relaxed);
+            state.cancelled = 0;
             std::mem::take(&mut state.calls)
         };
         for (_, call) in calls {
@@ -431,6 +519,8 @@ impl Connection {
             return;
         }
         *call = Call::Cancelled { at: Instant::now() };
+        state.cancelled += 1;
+        self.cancelled.store(state.cancelled, Ordering::Relaxed);
         frame::encode_cancel(&mut state.out, id_of(key));
         drop(state);
         self.write_wanted.notify_one();
@@ -471,14 +561,18 @@ fn take_in(state: &mut State, frame: FromHandler) -> Result<(), &'static str> {
                     drop(reply.send(result_of(outcome)));
                     Ok(())
                 }
-                Some(Call::Cancelled { .. }) => Ok(()),
+                Some(Call::Cancelled { .. }) => {
+                    state.cancelled -= 1;
+                    Ok(())
+                }
                 None => Err("a reply to nothing"),
             }
         }
-        FromHandler::Pong => {
+        FromHandler::Pong if state.pongs < state.pings => {
             state.pongs += 1;
             Ok(())
         }
+        FromHandler::Pong => Err("a pong to nothing"),
         FromHandler::Hello { .. } | FromHandler::Failed(_) => Err("a second hello"),
     }
 }

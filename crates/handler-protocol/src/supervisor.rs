@@ -194,8 +194,16 @@ impl Handler for Supervised {
             .map_or(0, |connection| connection.busy())
     }
 
+    fn load(&self) -> usize {
+        let connection = self.shared.connection.load();
+        connection
+            .as_ref()
+            .map_or(0, |connection| connection.load())
+    }
+
     fn is_ready(&self) -> bool {
-        self.shared.connection.load().is_some()
+        let connection = self.shared.connection.load();
+        connection.as_ref().is_some_and(|it| it.is_trusted())
     }
 
     fn settled(&self) -> BoxFuture<'_, ()> {
@@ -434,7 +442,9 @@ async fn finish(shared: &Shared, live: Live) {
         mut process,
         ..
     } = live;
-    connection.close(&died(shared, "it was stopped"));
+    connection.close(&InvokeError::Cut {
+        name: shared.identity.name.clone(),
+    });
     connection.shut_down();
     if tokio::time::timeout(shared.limits.stop_grace, process.wait())
         .await
@@ -448,8 +458,23 @@ async fn finish(shared: &Shared, live: Live) {
 /// Lets an instance that hangs in one invocation finish its others while a new one takes over.
 fn let_leave(shared: &Arc<Shared>, live: Live, timing: Timing, stop: CancellationToken) {
     live.connection.stop_taking();
-    let within = shared.limits.drain;
+    // Those that wait for it have deadlines of their own. Where several instances are leaving, they
+    // must not pile up.
+    let within = if shared.leaving.is_empty() {
+        shared.limits.deadline_max
+    } else {
+        shared.limits.drain
+    };
     let error = died(shared, "it hung in another call and was replaced");
+    let shared_with = Arc::clone(shared);
+    let stopped = async move {
+        stop.cancelled().await;
+        let grace = Duration::from_millis(shared_with.grace_ms.load(Ordering::Relaxed));
+        tokio::time::sleep(grace).await;
+    };
+    let cut = InvokeError::Cut {
+        name: shared.identity.name.clone(),
+    };
     shared.leaving.spawn(async move {
         let Live {
             connection,
@@ -461,12 +486,12 @@ fn let_leave(shared: &Arc<Shared>, live: Live, timing: Timing, stop: Cancellatio
             cancel_grace: 2 * within,
             ..timing
         };
-        tokio::select! {
-            _end = connection.run(patient) => {}
-            () = connection.drained() => {}
-            () = tokio::time::sleep(within) => {}
-            () = stop.cancelled() => {}
-        }
+        let error = tokio::select! {
+            _end = connection.run(patient) => error,
+            () = connection.drained() => error,
+            () = tokio::time::sleep(within) => error,
+            () = stopped => cut,
+        };
         process.kill();
         process.wait().await;
         connection.close(&error);

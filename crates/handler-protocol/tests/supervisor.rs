@@ -22,7 +22,8 @@ use tokio_util::task::TaskTracker;
 
 /// How an instance behaves, by the payload of each request:
 /// `echo` is answered, `hold` is answered with the next `echo`, `fail` fails, `hang` is never answered, `exit` ends the instance,
-/// `later` is given back, `rubbish` sends a frame that is none.
+/// `later` is given back, `rubbish` sends a frame that is none, `pong` a pong that nobody asked for, `dribble` is answered byte
+/// by byte, `deafen` is answered and is the last that is heard.
 #[derive(Debug)]
 struct Tasks {
     tracker: TaskTracker,
@@ -79,8 +80,13 @@ async fn behave(mut stream: UnixStream, number: usize, is_broken: bool) {
             return;
         }
         while let Some(request) = frame::decode_from_proxy(&mut input).unwrap() {
-            let FromProxy::Request { id, payload, .. } = request else {
-                continue;
+            let (id, payload) = match request {
+                FromProxy::Request { id, payload, .. } => (id, payload),
+                FromProxy::Ping(body) => {
+                    frame::encode_pong(&mut output, &body);
+                    continue;
+                }
+                FromProxy::Cancel { .. } => continue,
             };
             match &payload[..] {
                 b"fail" => frame::encode_failure(&mut output, id, "as told"),
@@ -88,6 +94,22 @@ async fn behave(mut stream: UnixStream, number: usize, is_broken: bool) {
                 b"later" => frame::encode_not_begun(&mut output, id),
                 b"hold" => held.push(id),
                 b"exit" => return,
+                b"pong" => frame::encode_pong(&mut output, b""),
+                b"dribble" | b"deafen" => {
+                    let reply = Reply {
+                        status: 200,
+                        headers: Headers::new(),
+                        payload: Bytes::from_static(&[b'd'; 4000]),
+                    };
+                    frame::encode_reply(&mut output, id, &reply).unwrap();
+                    for byte in output.split() {
+                        stream.write_all(&[byte]).await.unwrap();
+                        tokio::task::yield_now().await;
+                    }
+                    if payload == "deafen" {
+                        std::future::pending::<()>().await;
+                    }
+                }
                 b"rubbish" => output.extend_from_slice(&[0xff; 16]),
                 _ => {
                     held.push(id);
@@ -314,7 +336,85 @@ async fn stopping_lets_calls_finish_and_leaves_nothing() {
     assert_eq!(world.handler.status().state, HandlerState::Stopped);
     let refused = world.call("echo").await;
     assert_eq!(refused, Err(InvokeError::NotTaken));
-    assert!(matches!(hung, Err(InvokeError::HandlerDied { .. })));
+    // It is no fault of the function's.
+    let cut = hung.unwrap_err();
+    assert!(matches!(cut, InvokeError::Cut { .. }), "{cut}");
+    assert_eq!(cut.fault(), faas::Fault::Platform);
     world.tracker.close();
     world.tracker.wait().await;
+}
+
+#[tokio::test]
+async fn a_pong_that_nobody_asked_for_breaks_the_protocol() {
+    let world = World::start(9).await.unwrap();
+    let error = world.call("pong").await.unwrap_err();
+    assert!(matches!(error, InvokeError::Protocol { .. }), "{error}");
+    assert_eq!(world.call_next().await, "1");
+    world.end().await;
+}
+
+/// The control of the one above: pongs that were asked for.
+#[tokio::test(start_paused = true)]
+async fn an_idle_handler_that_answers_stays() {
+    let world = World::start(9).await.unwrap();
+    tokio::time::sleep(10 * Limits::default().health_interval).await;
+    assert_eq!(world.call("echo").await.as_deref(), Ok("0"));
+    assert_eq!(world.handler.status().restarts, 0);
+    world.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_handler_that_sends_byte_by_byte_is_not_read_so() {
+    let world = World::start(9).await.unwrap();
+    let begin = tokio::time::Instant::now();
+    assert_eq!(world.call("dribble").await.unwrap().len(), 4000);
+    // The clock stands still unless somebody waits.
+    assert!(begin.elapsed() > Duration::ZERO);
+    let begin = tokio::time::Instant::now();
+    assert_eq!(world.call("echo").await.as_deref(), Ok("0"));
+    assert_eq!(begin.elapsed(), Duration::ZERO);
+    world.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hung_idle_handler_is_found_before_a_call_is_given_to_it() {
+    let world = World::start(9).await.unwrap();
+    let limits = Limits::default();
+    assert!(world.call("deafen").await.is_ok());
+    tokio::time::sleep(limits.health_interval + limits.health_timeout / 2).await;
+    // It is in doubt: others take its calls, or they wait.
+    assert!(!world.handler.is_ready() && world.handler.load() > 1000);
+    tokio::time::sleep(limits.health_timeout).await;
+    assert_eq!(world.call_next().await, "1");
+    assert_eq!(world.handler.status().restarts, 1);
+    world.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_handler_that_does_not_let_go_of_a_call_gets_no_more() {
+    let world = World::start(9).await.unwrap();
+    let given_up = tokio::time::timeout(Duration::from_millis(1), world.call("hang"));
+    assert!(given_up.await.is_err());
+    assert!(world.handler.load() > 1000);
+    // Within a part of the grace of 50 ms, at the end of which it is replaced.
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    assert!(!world.handler.is_ready());
+    tokio::time::sleep(Duration::from_millis(40)).await;
+    assert_eq!(world.call_next().await, "1");
+    world.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn bystanders_of_a_hung_call_have_as_long_as_they_would_have_had() {
+    let world = World::start(9).await.unwrap();
+    let mut other = Box::pin(world.call("hold"));
+    assert!(futures_util::poll!(&mut other).is_pending());
+    let given_up = tokio::time::timeout(Duration::from_millis(1), world.call("hang"));
+    assert!(given_up.await.is_err());
+    // Far longer than the grace and the drain.
+    let waited = tokio::time::timeout(Duration::from_secs(50), &mut other).await;
+    assert!(waited.is_err(), "{waited:?}");
+    assert_eq!(world.call_next().await, "1");
+    drop(other);
+    world.end().await;
 }

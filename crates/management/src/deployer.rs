@@ -55,6 +55,8 @@ pub(crate) struct Deployer {
     background: TaskTracker,
     stopping: CancellationToken,
     aborting: CancellationToken,
+    /// Ends the drains of what serves no more.
+    cutting: CancellationToken,
     _lock: File,
 }
 
@@ -95,6 +97,7 @@ impl Deployer {
             background: disk.background,
             stopping: CancellationToken::new(),
             aborting: CancellationToken::new(),
+            cutting: CancellationToken::new(),
             _lock: disk.lock,
             options,
         });
@@ -187,6 +190,8 @@ impl Deployer {
             .collect();
         let rest = until.saturating_duration_since(tokio::time::Instant::now());
         join_all(deployments.iter().map(|deployment| deployment.retire(rest))).await;
+        // What was replaced or deleted before has had as long by now.
+        self.cutting.cancel();
         self.background.wait().await;
         self.store.close();
     }
@@ -348,12 +353,17 @@ impl Deployer {
         }
     }
 
-    /// Lets a deployment that serves no more finish, in the background, then lets its code go.
+    /// Lets a deployment that serves no more finish, in the background, then lets its code go. Its
+    /// calls have as long as they would have had.
     fn retire(&self, served: Option<Arc<Deployment>>, function: Option<Arc<Function>>) {
-        let drain = self.options.limits.drain;
+        let (drain, cutting) = (self.options.limits.drain, self.cutting.clone());
         self.background.spawn(async move {
             if let Some(served) = served {
-                served.retire(drain).await;
+                let grace = served.spec().limits.deadline.max(drain);
+                let retired = cutting.run_until_cancelled(served.retire(grace));
+                if retired.await.is_none() {
+                    served.retire(Duration::ZERO).await;
+                }
             }
             if let Some(function) = function {
                 function.code.set_forgotten();
