@@ -114,6 +114,11 @@ pub struct Limits {
     pub build_files_max: u64,
     /// Deployments that are worked on at once; more wait.
     pub deployments_at_once_max: usize,
+    /// How long a function that is started holds one of these places; from then on it is taken to
+    /// wait for something, such as a server that does not answer.
+    pub start_slot: Duration,
+    /// Functions that load for longer than that; more keep their places.
+    pub slow_starts_max: usize,
     /// Deployments that wait; more are refused.
     pub deployments_waiting_max: usize,
     /// Longest deadline that a function can ask for.
@@ -234,6 +239,8 @@ impl Default for Limits {
             build_tmp_bytes_max: 256 * MIB,
             build_files_max: 8192,
             deployments_at_once_max: 4,
+            start_slot: Duration::from_secs(1),
+            slow_starts_max: 32,
             deployments_waiting_max: 1024,
             deadline_max: Duration::from_secs(24 * 60 * 60),
             restore_pause_min: Duration::from_secs(5),

@@ -10,6 +10,7 @@ use crate::functions::{Function, Functions};
 use crate::options::Options;
 use crate::order::{self, BadField, DeployError, Deployed, Order, Source};
 use crate::probe::Probe;
+use crate::starts::Starts;
 use crate::store::{Manifests, Record, Store};
 use crate::turns::{Turn, Turns};
 use faas::Package;
@@ -21,7 +22,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -46,9 +47,9 @@ pub(crate) struct Deployer {
     probe: Probe,
     turns: Arc<Turns>,
     /// Deployments that are worked on at once.
-    slots: Semaphore,
+    starts: Starts,
     /// The same for functions that are brought back, so that they don't hold up deployments.
-    restore_slots: Semaphore,
+    restores: Starts,
     /// Deployments that are worked on or wait.
     pending: AtomicUsize,
     tasks: TaskTracker,
@@ -90,8 +91,8 @@ impl Deployer {
             probe: Probe::new(disk.codes.tmp()),
             codes: disk.codes,
             turns: Arc::default(),
-            slots: Semaphore::new(at_once),
-            restore_slots: Semaphore::new(at_once),
+            starts: Starts::new(&options.limits),
+            restores: Starts::new(&options.limits),
             pending: AtomicUsize::new(0),
             tasks: TaskTracker::new(),
             background: disk.background,
@@ -217,7 +218,7 @@ impl Deployer {
 
     async fn work(self: &Arc<Self>, order: Order, turn: Turn) -> Result<Deployed, DeployError> {
         turn.begin().await;
-        let Ok(_slot) = self.slots.acquire().await else {
+        let Some(slot) = self.starts.slot(std::future::pending()).await else {
             return Err(DeployError::Stopping);
         };
         let known = self.functions.get(order.spec.name.as_str());
@@ -226,7 +227,7 @@ impl Deployer {
             None => Arc::new(FunctionLog::new(&self.options.limits)),
         };
         let prepared = tokio::select! {
-            prepared = self.prepare(order, &log) => prepared?,
+            prepared = self.prepare(order, &log, slot) => prepared?,
             () = self.aborting.cancelled() => return Err(DeployError::Stopping),
         };
         let (record, code, handlers) = prepared;
@@ -247,6 +248,7 @@ impl Deployer {
         self: &Arc<Self>,
         order: Order,
         log: &Arc<FunctionLog>,
+        slot: SemaphorePermit<'_>,
     ) -> Result<(Record, Code, Vec<Arc<dyn Handler>>), DeployError> {
         let deployer = Arc::clone(self);
         let unpacking = tokio::task::spawn_blocking(move || deployer.unpack(order));
@@ -257,7 +259,8 @@ impl Deployer {
             digest: record.digest.clone(),
             log: Arc::clone(log),
         };
-        match self.options.backend.prepare(package).await {
+        let starting = self.options.backend.prepare(package);
+        match self.starts.run(slot, starting).await {
             Ok(handlers) => Ok((record, code, handlers)),
             Err(error) => Err(self.explain(error).await),
         }

@@ -17,6 +17,7 @@ mod probe;
 mod problem;
 mod reconcile;
 mod server;
+mod starts;
 mod store;
 mod turns;
 mod wire;

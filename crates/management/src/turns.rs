@@ -15,6 +15,7 @@ pub(crate) struct Turns {
 struct Last {
     number: u64,
     over: CancellationToken,
+    wanted: CancellationToken,
 }
 
 /// A place in the line of one name; dropping it ends the turn. It is kept by a task that always
@@ -26,25 +27,32 @@ pub(crate) struct Turn {
     number: u64,
     before: Option<CancellationToken>,
     over: CancellationToken,
+    wanted: CancellationToken,
 }
 
 impl Turns {
     /// Takes the next turn. Whoever calls first comes first.
     pub(crate) fn take(self: &Arc<Self>, name: &FunctionName) -> Turn {
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
-        let over = CancellationToken::new();
+        let (over, wanted) = (CancellationToken::new(), CancellationToken::new());
         let number = last.get(name).map_or(0, |last| last.number + 1);
         let own = Last {
             number,
             over: over.clone(),
+            wanted: wanted.clone(),
         };
-        let before = last.insert(name.clone(), own).map(|last| last.over);
+        let before = last.insert(name.clone(), own);
+        let before = before.map(|last| {
+            last.wanted.cancel();
+            last.over
+        });
         Turn {
             turns: Arc::clone(self),
             name: name.clone(),
             number,
             before,
             over,
+            wanted,
         }
     }
 }
@@ -55,6 +63,13 @@ impl Turn {
         if let Some(before) = &self.before {
             before.cancelled().await;
         }
+    }
+}
+
+impl Turn {
+    /// Returns when somebody waits for the turn to end.
+    pub(crate) async fn wanted(&self) {
+        self.wanted.cancelled().await;
     }
 }
 

@@ -11,6 +11,8 @@ enum Outcome {
     Settled,
     /// It failed and may succeed later.
     Failed,
+    /// A deployment or deletion of the same name goes first.
+    GivenWay,
 }
 
 impl Deployer {
@@ -43,6 +45,7 @@ impl Deployer {
         loop {
             match self.try_to_bring_back(function).await {
                 Outcome::Settled => return,
+                Outcome::GivenWay => continue,
                 Outcome::Failed => {}
             }
             tokio::select! {
@@ -56,14 +59,24 @@ impl Deployer {
         let spec = &function.record.spec;
         let turn = self.turns.take(&spec.name);
         turn.begin().await;
-        let Ok(_slot) = self.restore_slots.acquire().await else {
+        let trying = self.try_in_turn(function);
+        tokio::select! {
+            outcome = trying => outcome,
+            // Whatever was started ends with the future.
+            () = turn.wanted() => Outcome::GivenWay,
+        }
+    }
+
+    async fn try_in_turn(self: &Arc<Self>, function: &Arc<Function>) -> Outcome {
+        let spec = &function.record.spec;
+        let Some(route) = self.options.router.find(spec.name.as_str()) else {
+            return Outcome::Settled;
+        };
+        let Some(slot) = self.restores.slot(route.wanted()).await else {
             return Outcome::Settled;
         };
         let current = self.functions.get(spec.name.as_str());
         let is_current = current.is_some_and(|current| Arc::ptr_eq(&current, function));
-        let Some(route) = self.options.router.find(spec.name.as_str()) else {
-            return Outcome::Settled;
-        };
         if !is_current || route.deployment().is_some() || self.stopping.is_cancelled() {
             return Outcome::Settled;
         }
@@ -72,8 +85,9 @@ impl Deployer {
             route.set_failure(Failure::plain(reason));
             return Outcome::Settled;
         }
+        let preparing = self.options.backend.prepare(package(function));
         let prepared = tokio::select! {
-            prepared = self.options.backend.prepare(package(function)) => prepared,
+            prepared = self.restores.run(slot, preparing) => prepared,
             () = self.stopping.cancelled() => return Outcome::Settled,
         };
         match prepared {

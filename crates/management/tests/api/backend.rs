@@ -17,6 +17,10 @@ pub(crate) struct InProcess {
     pub(crate) host_fails: Arc<AtomicBool>,
     pub(crate) preparing: Arc<AtomicUsize>,
     pub(crate) handlers_alive: Arc<AtomicUsize>,
+    /// Calls of code that says `LINGERS`, which end as the gate opens.
+    pub(crate) lingering: Arc<AtomicUsize>,
+    /// Those that a handler had when it was stopped.
+    pub(crate) cut: Arc<AtomicUsize>,
 }
 
 impl InProcess {
@@ -26,6 +30,8 @@ impl InProcess {
             host_fails: Arc::new(AtomicBool::new(true)),
             preparing: Arc::default(),
             handlers_alive: Arc::default(),
+            lingering: Arc::default(),
+            cut: Arc::default(),
         })
     }
 
@@ -59,6 +65,9 @@ impl InProcess {
                 text: text.clone(),
                 package: package.clone(),
                 alive: Arc::clone(&self.handlers_alive),
+                gate: self.gate.clone(),
+                lingering: Arc::clone(&self.lingering),
+                cut: Arc::clone(&self.cut),
                 is_stopped: AtomicBool::new(false),
             }) as Arc<dyn Handler>
         });
@@ -120,6 +129,9 @@ struct Echo {
     text: String,
     package: Package,
     alive: Arc<AtomicUsize>,
+    gate: watch::Sender<bool>,
+    lingering: Arc<AtomicUsize>,
+    cut: Arc<AtomicUsize>,
     is_stopped: AtomicBool,
 }
 
@@ -133,6 +145,12 @@ impl Handler for Echo {
             // The code stays as long as a handler of it does.
             assert!(self.package.code.join("fn.py").is_file());
             self.package.log.push(&self.id, LogStream::Stdout, "called");
+            if self.text.contains("LINGERS") {
+                self.lingering.fetch_add(1, Ordering::SeqCst);
+                let mut gate = self.gate.subscribe();
+                gate.wait_for(|open| *open).await.unwrap();
+                self.lingering.fetch_sub(1, Ordering::SeqCst);
+            }
             Ok(Reply {
                 status: 200,
                 headers: Headers::new(),
@@ -178,6 +196,8 @@ impl Handler for Echo {
         Box::pin(async {
             if !self.is_stopped.swap(true, Ordering::SeqCst) {
                 self.alive.fetch_sub(1, Ordering::SeqCst);
+                let inside = self.lingering.load(Ordering::SeqCst);
+                self.cut.fetch_add(inside, Ordering::SeqCst);
             }
         })
     }

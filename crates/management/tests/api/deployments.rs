@@ -2,11 +2,12 @@
 
 use crate::node::{Node, Setup, wait_for};
 use crate::pack;
-use faas::{InvokeError, Limits};
+use faas::{Invocation, InvokeError, Limits};
 use futures_util::poll;
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpStream;
 use std::pin::pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -239,4 +240,46 @@ fn stopping_ends_what_is_under_way_and_leaves_no_handler() {
     node.shutdown.cancel();
     node.tasks.close();
     node.runtime.block_on(node.tasks.wait());
+}
+
+#[test]
+fn calls_that_outlast_the_drain_finish_after_a_redeploy_and_a_delete() {
+    let limits = Limits {
+        drain: Duration::from_millis(10),
+        ..Limits::default()
+    };
+    let node = Node::with(Setup {
+        limits,
+        ..Setup::default()
+    });
+    let deploy = |name: &str| {
+        let path = format!("/v1/functions/{name}");
+        assert!(node.put(&path, &pack::function("LINGERS")).status < 300);
+    };
+    deploy("f");
+    deploy("g");
+    let call = |name: &'static str| {
+        let proxy = Arc::clone(&node.proxy);
+        node.runtime.spawn(async move {
+            let path = format!("/{name}");
+            let invocation = Invocation::new("POST", path.into(), "".into());
+            proxy.invoke(name, invocation).await
+        })
+    };
+    let calls = [call("f"), call("g")];
+    wait_for("the calls", || {
+        node.backend.lingering.load(Ordering::SeqCst) == 2
+    });
+    assert!(node.put("/v1/functions/f", &pack::function("new")).status < 300);
+    assert_eq!(node.delete("/v1/functions/g").status, 204);
+    // Far longer than the drain, in which nothing may happen.
+    std::thread::park_timeout(Duration::from_millis(300));
+    assert_eq!(node.backend.cut.load(Ordering::SeqCst), 0);
+    node.backend.gate.send_replace(true);
+    for call in calls {
+        assert!(node.runtime.block_on(call).unwrap().is_ok());
+    }
+    wait_for("the old handlers to end", || {
+        node.backend.handlers_alive.load(Ordering::SeqCst) == 1
+    });
 }

@@ -3,12 +3,14 @@
 use crate::backend::InProcess;
 use crate::node::{Node, Setup, wait_for};
 use crate::pack;
+use faas::Limits;
 use management::OpenError;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 use tempfile::TempDir;
 
 fn reopen(dir: Arc<TempDir>) -> Node {
@@ -262,4 +264,82 @@ fn copy(from: &Path, to: &Path) {
         .arg(to.join("data"))
         .status();
     assert!(status.unwrap().success());
+}
+
+/// A node whose functions were brought back after the last one was killed.
+fn reopened_with(dir: Arc<TempDir>, limits: Limits, backend: Arc<InProcess>) -> Node {
+    let setup = Setup {
+        limits,
+        backend,
+        ..Setup::default()
+    };
+    Node::try_with(setup, dir).unwrap()
+}
+
+/// Nodes with twelve functions that load without end and a healthy one, started again.
+fn after_a_boot(limits: Limits) -> Node {
+    let node = Node::start();
+    node.backend.gate.send_replace(true);
+    for number in 0..12 {
+        let path = format!("/v1/functions/hung-{number}");
+        assert_eq!(node.put(&path, &pack::function("WAIT")).status, 201);
+    }
+    let healthy = pack::function("healthy");
+    assert_eq!(node.put("/v1/functions/zzz", &healthy).status, 201);
+    reopened_with(node.kill(), limits, InProcess::new())
+}
+
+#[test]
+fn functions_that_hang_while_they_load_hold_up_no_other() {
+    let node = after_a_boot(Limits {
+        start_slot: Duration::from_millis(20),
+        ..Limits::default()
+    });
+    wait_for("the healthy function", || {
+        let route = node.router.find("zzz").unwrap();
+        route.deployment().is_some()
+    });
+    wait_for("those that hang", || {
+        node.backend.preparing.load(Ordering::SeqCst) == 12
+    });
+    // Deployments of other names, of which there are more than may be worked on at once.
+    for number in 0..6 {
+        let path = format!("/v1/functions/new-{number}");
+        assert_eq!(node.put(&path, &pack::function("new")).status, 201);
+    }
+}
+
+#[test]
+fn a_delete_and_a_deployment_end_the_restore_of_their_name() {
+    let node = after_a_boot(Limits {
+        start_slot: Duration::from_millis(20),
+        ..Limits::default()
+    });
+    wait_for("those that hang", || {
+        node.backend.preparing.load(Ordering::SeqCst) == 12
+    });
+    assert_eq!(node.delete("/v1/functions/hung-3").status, 204);
+    let mended = pack::function("mended");
+    assert_eq!(node.put("/v1/functions/hung-4", &mended).status, 200);
+    assert_eq!(node.invoke("hung-4").unwrap(), "mended");
+    assert_eq!(node.backend.preparing.load(Ordering::SeqCst), 10);
+    // One that fails leaves the stored function to be brought back.
+    let broken = pack::function("LOAD FAILS");
+    assert!(node.put("/v1/functions/hung-5", &broken).status >= 400);
+    wait_for("the restore that gave way", || {
+        node.backend.preparing.load(Ordering::SeqCst) == 10
+    });
+    node.backend.gate.send_replace(true);
+    wait_for("the stored function", || node.invoke("hung-5").is_ok());
+}
+
+#[test]
+fn a_function_that_is_called_is_brought_back_before_others() {
+    // All places are taken for good.
+    let node = after_a_boot(Limits {
+        start_slot: Duration::from_secs(3600),
+        deployments_at_once_max: 1,
+        ..Limits::default()
+    });
+    assert_eq!(node.invoke("zzz").unwrap(), "healthy");
 }
