@@ -1,0 +1,416 @@
+//! The open connections of all clients: who has how many, which one gives way to a new one.
+
+use crate::budget::{Budget, Held, Share, Spent};
+use crate::peer::Peer;
+use slab::Slab;
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::sync::Notify;
+
+/// What an accepted connection takes before its client has said anything: a task and a socket.
+const SILENT_BYTES: usize = 2 << 10;
+
+/// Connections that are closed in a row to make room for one.
+const EVICTIONS_MAX: usize = 8;
+
+/// What clients may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Bounds {
+    /// Open connections.
+    pub connections_max: usize,
+    /// Open connections of one peer.
+    pub peer_connections_max: usize,
+    /// Bytes that are held for all clients.
+    pub bytes_max: usize,
+    /// Bytes that are held for one peer.
+    pub peer_bytes_max: usize,
+}
+
+/// All clients of some listeners.
+#[derive(Debug)]
+pub struct Clients {
+    bounds: Bounds,
+    budget: Arc<Budget>,
+    ring: Mutex<Ring>,
+}
+
+/// The open connections and a hand that goes around: where it finds one that did nothing since it
+/// came by last, that one gives way. That is nearly the idlest, found without a look at all (the
+/// CLOCK algorithm, as for pages of memory).
+#[derive(Debug, Default)]
+struct Ring {
+    connections: Slab<(Arc<Client>, Option<u64>)>,
+    peers: HashMap<Peer, usize>,
+    hand: usize,
+}
+
+/// A client's open connection: what it holds and whether it does anything.
+///
+/// What it counts costs an invocation a few additions on a line that no other connection touches.
+#[derive(Debug)]
+pub struct Client {
+    share: Share,
+    base: Mutex<Held>,
+    in_flight: AtomicUsize,
+    turns: AtomicU64,
+    replying: AtomicUsize,
+    replied: AtomicU64,
+    closed: Notify,
+}
+
+/// A connection's place among those that are open; dropping it gives the place up.
+#[derive(Debug)]
+pub struct Place {
+    clients: Arc<Clients>,
+    at: usize,
+    client: Arc<Client>,
+}
+
+impl Clients {
+    /// No clients yet, which together keep these bounds.
+    #[must_use]
+    pub fn new(bounds: Bounds) -> Arc<Self> {
+        Arc::new(Self {
+            budget: Budget::new(bounds.bytes_max, bounds.peer_bytes_max),
+            ring: Mutex::default(),
+            bounds,
+        })
+    }
+
+    /// What is held for them.
+    #[must_use]
+    pub fn budget(&self) -> &Arc<Budget> {
+        &self.budget
+    }
+
+    /// Open connections.
+    #[must_use]
+    pub fn connections(&self) -> usize {
+        self.ring().connections.len()
+    }
+
+    /// Finds a place for a new connection. Where there are too many, idle ones give way: of the
+    /// same peer where that has too many, else of anybody. None where all are busy.
+    #[must_use]
+    pub fn admit(self: &Arc<Self>, peer: impl Into<Peer>) -> Option<Place> {
+        let share = self.budget.share(peer);
+        let mut held = share.hold(0).ok()?;
+        self.hold(&share, || held.resize(SILENT_BYTES)).ok()?;
+        let client = Arc::new(Client::new(share, held));
+        let at = self.ring().enter(&client, &self.bounds)?;
+        Some(Place {
+            clients: Arc::clone(self),
+            at,
+            client,
+        })
+    }
+
+    /// Takes bytes; idle connections give way where there are none left.
+    fn hold(
+        &self,
+        share: &Share,
+        mut take: impl FnMut() -> Result<(), Spent>,
+    ) -> Result<(), Spent> {
+        for _ in 0..EVICTIONS_MAX {
+            let Err(spent) = take() else {
+                return Ok(());
+            };
+            let of = (spent == Spent::Share).then(|| share.peer());
+            if !self.ring().evict(of) {
+                return Err(spent);
+            }
+        }
+        take()
+    }
+
+    /// Lets the idlest connection go, such as where the system has no descriptor left. False where
+    /// all are busy.
+    pub fn evict(&self) -> bool {
+        self.ring().evict(None)
+    }
+
+    /// Closes all connections.
+    pub fn cut(&self) {
+        for (_, (client, _)) in &self.ring().connections {
+            client.close();
+        }
+    }
+
+    fn ring(&self) -> MutexGuard<'_, Ring> {
+        self.ring.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Ring {
+    fn enter(&mut self, client: &Arc<Client>, bounds: &Bounds) -> Option<usize> {
+        let peer = client.share.peer();
+        let own = self.peers.get(&peer).copied().unwrap_or_default();
+        if own >= bounds.peer_connections_max && !self.evict(Some(peer)) {
+            return None;
+        }
+        if self.connections.len() >= bounds.connections_max && !self.evict(None) {
+            return None;
+        }
+        *self.peers.entry(peer).or_default() += 1;
+        Some(self.connections.insert((Arc::clone(client), None)))
+    }
+
+    fn leave(&mut self, at: usize, leaving: &Arc<Client>) {
+        // One that was evicted is out already, and another may be where it was.
+        let is_in = self
+            .connections
+            .get(at)
+            .is_some_and(|(client, _)| Arc::ptr_eq(client, leaving));
+        if !is_in {
+            return;
+        }
+        self.connections.remove(at);
+        let peer = leaving.share.peer();
+        if let Some(count) = self.peers.get_mut(&peer) {
+            *count -= 1;
+            if *count == 0 {
+                self.peers.remove(&peer);
+            }
+        }
+    }
+
+    /// Closes the next connection that has nothing under way, of that peer or of anybody. One
+    /// that did something since the hand came by is spared for a turn.
+    fn evict(&mut self, of: Option<Peer>) -> bool {
+        let places = self.connections.capacity();
+        for _ in 0..places * 2 {
+            self.hand = (self.hand + 1) % places;
+            let Some((client, seen)) = self.connections.get_mut(self.hand) else {
+                continue;
+            };
+            let turns = client.turns();
+            let is_meant = of.is_none_or(|peer| peer == client.share.peer());
+            if !is_meant || client.is_busy() || seen.replace(turns) != Some(turns) {
+                continue;
+            }
+            let client = Arc::clone(client);
+            client.close();
+            self.leave(self.hand, &client);
+            return true;
+        }
+        false
+    }
+}
+
+impl Client {
+    fn new(share: Share, base: Held) -> Self {
+        Self {
+            share,
+            base: Mutex::new(base),
+            in_flight: AtomicUsize::new(0),
+            turns: AtomicU64::new(0),
+            replying: AtomicUsize::new(0),
+            replied: AtomicU64::new(0),
+            closed: Notify::new(),
+        }
+    }
+
+    /// What its peer may take.
+    #[must_use]
+    pub fn share(&self) -> &Share {
+        &self.share
+    }
+
+    /// Counts a request as under way until the guard is dropped.
+    #[must_use]
+    pub fn begin(self: &Arc<Self>) -> InFlight {
+        self.turn();
+        self.in_flight.fetch_add(1, Ordering::Relaxed);
+        InFlight(Arc::clone(self))
+    }
+
+    /// Counts that the client did something which shows that it is there: it asked, or took what
+    /// it was sent.
+    pub fn turn(&self) {
+        self.turns.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How often it did.
+    #[must_use]
+    pub fn turns(&self) -> u64 {
+        self.turns.load(Ordering::Relaxed)
+    }
+
+    /// Whether a request is under way.
+    #[must_use]
+    pub fn is_busy(&self) -> bool {
+        self.in_flight.load(Ordering::Relaxed) > 0
+    }
+
+    /// Counts bytes of replies that wait for the client to take them.
+    pub fn reply_waits(&self, bytes: usize) {
+        self.replying.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Counts bytes of replies that wait no more, and whether the client took them.
+    pub fn reply_went(&self, bytes: usize, is_taken: bool) {
+        self.replying.fetch_sub(bytes, Ordering::Relaxed);
+        if is_taken {
+            self.replied.fetch_add(bytes as u64, Ordering::Relaxed);
+        }
+    }
+
+    /// The bytes of replies that wait for the client, and all that it took so far.
+    #[must_use]
+    pub fn replies(&self) -> (usize, u64) {
+        (
+            self.replying.load(Ordering::Relaxed),
+            self.replied.load(Ordering::Relaxed),
+        )
+    }
+
+    /// Holds so many bytes for the connection itself, beside its requests.
+    ///
+    /// # Errors
+    /// As [`Share::hold`].
+    pub fn resize(&self, bytes: usize) -> Result<(), Spent> {
+        self.base().resize(bytes)
+    }
+
+    /// What is held for the connection itself.
+    #[must_use]
+    pub fn held_bytes(&self) -> usize {
+        self.base().bytes()
+    }
+
+    /// Returns when the connection has to end at once.
+    pub async fn closed(&self) {
+        self.closed.notified().await;
+    }
+
+    fn close(&self) {
+        // What it holds goes with its task, in a moment.
+        let _given_back = self.resize(0).is_ok();
+        self.closed.notify_one();
+    }
+
+    fn base(&self) -> MutexGuard<'_, Held> {
+        self.base.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A request that is under way.
+#[derive(Debug)]
+pub struct InFlight(Arc<Client>);
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Place {
+    /// The connection that has it.
+    #[must_use]
+    pub fn client(&self) -> &Arc<Client> {
+        &self.client
+    }
+
+    /// As [`Client::resize`], but that idle connections give way where the bytes are spent.
+    ///
+    /// # Errors
+    /// Where none is idle, or too few.
+    pub fn resize(&self, bytes: usize) -> Result<(), Spent> {
+        let take = || self.client.resize(bytes);
+        self.clients.hold(&self.client.share, take)
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.clients.ring().leave(self.at, &self.client);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::IpAddr;
+
+    fn clients(
+        connections_max: usize,
+        peer_connections_max: usize,
+        bytes_max: usize,
+    ) -> Arc<Clients> {
+        Clients::new(Bounds {
+            connections_max,
+            peer_connections_max,
+            bytes_max,
+            peer_bytes_max: bytes_max,
+        })
+    }
+
+    fn addr(last: u8) -> IpAddr {
+        IpAddr::from([192, 0, 2, last])
+    }
+
+    async fn is_closed(place: &Place) -> bool {
+        let closed = place.client().closed();
+        tokio::time::timeout(std::time::Duration::ZERO, closed)
+            .await
+            .is_ok()
+    }
+
+    #[tokio::test]
+    async fn the_idlest_gives_way_and_what_works_stays() {
+        let clients = clients(3, 3, 1 << 20);
+        let busy = clients.admit(addr(1)).unwrap();
+        let _call = busy.client().begin();
+        let idle = clients.admit(addr(2)).unwrap();
+        let active = clients.admit(addr(3)).unwrap();
+        // The hand has seen everybody once when the first gives way.
+        let first = clients.admit(addr(4)).unwrap();
+        active.client().turn();
+        let mut gone = vec![is_closed(&idle).await, is_closed(&active).await];
+        assert_eq!(gone.iter().filter(|gone| **gone).count(), 1);
+        gone.clear();
+        assert!(!is_closed(&busy).await && !is_closed(&first).await);
+        assert_eq!(clients.connections(), 3);
+        drop((idle, active, first));
+        assert_eq!(clients.connections(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_peer_with_too_many_makes_room_among_its_own() {
+        let clients = clients(10, 2, 1 << 20);
+        let other = clients.admit(addr(1)).unwrap();
+        let own: Vec<_> = (0..5).map(|_| clients.admit(addr(2)).unwrap()).collect();
+        assert_eq!(clients.connections(), 3);
+        assert!(!is_closed(&other).await);
+        let mut closed = 0;
+        for place in &own {
+            closed += usize::from(is_closed(place).await);
+        }
+        assert_eq!(closed, 3);
+        let calls: Vec<_> = own.iter().map(|place| place.client().begin()).collect();
+        assert!(clients.admit(addr(2)).is_none(), "all are busy");
+        drop((own, calls));
+        assert_eq!(
+            (clients.connections(), clients.budget().held_bytes()),
+            (1, SILENT_BYTES)
+        );
+    }
+
+    #[test]
+    fn connections_give_way_where_their_bytes_are_needed() {
+        let clients = clients(100, 100, 10 * SILENT_BYTES);
+        let idle: Vec<_> = (0..10)
+            .map(|last| clients.admit(addr(last)).unwrap())
+            .collect();
+        let next = clients.admit(addr(99)).unwrap();
+        next.resize(2 * SILENT_BYTES).unwrap();
+        assert_eq!(clients.connections(), 9);
+        assert!(next.resize(11 * SILENT_BYTES).is_err());
+        drop((idle, next));
+        assert_eq!(
+            (clients.connections(), clients.budget().held_bytes()),
+            (0, 0)
+        );
+    }
+}
