@@ -59,7 +59,9 @@ fn run(driver: &str, count: usize) -> Result<()> {
         "wasm" => runtime.block_on(through_wasm(count)),
         "http" => {
             let addr = serve(&runtime, |proxy, listener| {
-                endpoints::http::serve(listener, proxy, CancellationToken::new())
+                let clients = endpoints::clients(proxy.limits());
+                let open = endpoints::http::Browsers::default();
+                endpoints::http::serve(listener, clients, (proxy, open), CancellationToken::new())
             })?;
             on_thread(&runtime, move || {
                 let mut client = bench::load::http::OneByOne::connect(addr, "echo")?;
@@ -79,16 +81,10 @@ fn run(driver: &str, count: usize) -> Result<()> {
             on_thread(&runtime, move || over_coap(addr, count))
         }
         "grpc" => {
-            let addr = serve(&runtime, |proxy, listener| async {
-                drop(
-                    endpoints::grpc::serve(
-                        listener,
-                        proxy,
-                        Arc::default(),
-                        CancellationToken::new(),
-                    )
-                    .await,
-                );
+            let addr = serve(&runtime, |proxy, listener| {
+                let clients = endpoints::clients(proxy.limits());
+                let proxy = (proxy, Arc::default());
+                endpoints::grpc::serve(listener, clients, proxy, CancellationToken::new())
             })?;
             let payload = "x".repeat(PAYLOAD.len());
             runtime.block_on(async {

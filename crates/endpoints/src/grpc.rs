@@ -1,18 +1,24 @@
 //! The gRPC endpoint: the service `TinyFaaS`, reflection, and the standard health service.
 
 mod call;
-mod incoming;
+mod charged;
 mod reply;
 
-use crate::listen::Listener;
+use crate::connection::Connection;
+use crate::metered::Metered;
+use crate::server::{self, Style};
+use charged::{ChargedBody, Ticket};
 use faas::{Proxy, Reserve};
+use http::{Request, Response};
+use hyper::body::Incoming;
+use net::Clients;
 use proto::tiny_faa_s_server::TinyFaaSServer;
 use std::sync::Arc;
-use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
-use tonic::transport::Server;
+use tonic::service::Routes;
 use tonic_health::ServingStatus;
+use tower::Service;
 
 /// The messages, the client and the server that proto/tinyfaas.proto describes.
 #[expect(
@@ -34,38 +40,39 @@ const SERVICE: &str = "openfogstack.tinyfaas.tinyfaas.TinyFaaS";
 /// What the messages may take beside their payload.
 const ENVELOPE_BYTES_MAX: usize = 1 << 10;
 
-/// How long a client may take to answer a ping before its connection is closed.
-const PING_ANSWER: Duration = Duration::from_secs(10);
+/// The path of a function's call.
+const CALL: &str = "/openfogstack.tinyfaas.tinyfaas.TinyFaaS/Request";
 
 /// Answers gRPC on `listener` until `shutdown`. The first connection calls the reserve.
 ///
 /// Then the health service says `NOT_SERVING`, no connection is accepted any more, and calls
 /// under way finish, up to [`Limits::drain`](faas::Limits::drain).
-///
-/// # Errors
-/// Where the server can't run on the listener.
 pub async fn serve(
     listener: TcpListener,
-    proxy: Arc<Proxy>,
-    reserve: Arc<Reserve>,
+    clients: Arc<Clients>,
+    (proxy, reserve): (Arc<Proxy>, Arc<Reserve>),
     shutdown: CancellationToken,
-) -> Result<(), tonic::transport::Error> {
-    let limits = proxy.limits();
-    let (idle, drain, head) = (limits.http_idle, limits.drain, limits.http_head);
-    let headers_bytes_max = u32::try_from(limits.headers_bytes_max).unwrap_or(u32::MAX);
-    let streams_max = limits.http2_streams_max;
-    let message_bytes_max = limits.payload_bytes_max + ENVELOPE_BYTES_MAX;
-    let listener = Listener::new(listener, limits.connections_max);
+) {
+    let message_bytes_max = proxy.limits().payload_bytes_max + ENVELOPE_BYTES_MAX;
     let (mut health, health_service) = tonic_health::server::health_reporter();
     health
         .set_service_status(SERVICE, ServingStatus::Serving)
         .await;
-    let functions = TinyFaaSServer::new(call::Functions::new(proxy))
+    let functions = TinyFaaSServer::new(call::Functions::new(Arc::clone(&proxy)))
         .max_decoding_message_size(message_bytes_max)
         .max_encoding_message_size(message_bytes_max);
-    let stopped = shutdown.clone();
-    let stopping = async move {
-        stopped.cancelled().await;
+    let (reflection, reflection_alpha) = reflection();
+    let routes = Routes::new(functions)
+        .add_service(health_service)
+        .add_service(reflection)
+        .add_service(reflection_alpha);
+    let door = Door {
+        routes: routes.prepare(),
+        proxy: Arc::clone(&proxy),
+        reserve,
+    };
+    let stopping = async {
+        shutdown.cancelled().await;
         for service in ["", SERVICE] {
             health
                 .set_service_status(service, ServingStatus::NotServing)
@@ -74,29 +81,48 @@ pub async fn serve(
             health.clear_service_status(service).await;
         }
     };
-    let (reflection, reflection_alpha) = reflection();
-    let server = Server::builder()
-        .http2_keepalive_interval(Some(idle))
-        .http2_keepalive_timeout(Some(PING_ANSWER))
-        .http2_max_header_list_size(headers_bytes_max)
-        .max_concurrent_streams(streams_max)
-        .add_service(functions)
-        .add_service(health_service)
-        .add_service(reflection)
-        .add_service(reflection_alpha)
-        .serve_with_incoming_shutdown(incoming::connections(listener, head, reserve), stopping);
-    tokio::select! {
-        served = server => served,
-        () = drained(&shutdown, drain) => {
-            tracing::warn!("gRPC connections are cut");
-            Ok(())
-        }
+    let serving = server::serve(listener, clients, (door, proxy), shutdown.clone());
+    let (cut, ()) = tokio::join!(serving, stopping);
+    if cut > 0 {
+        tracing::warn!(connections = cut, "gRPC connections were cut");
     }
 }
 
-async fn drained(shutdown: &CancellationToken, drain: Duration) {
-    shutdown.cancelled().await;
-    tokio::time::sleep(drain).await;
+/// What answers calls.
+#[derive(Debug)]
+struct Door {
+    routes: Routes,
+    proxy: Arc<Proxy>,
+    reserve: Arc<Reserve>,
+}
+
+impl server::Door for Door {
+    type Body = Metered<tonic::body::Body>;
+
+    const STYLE: Style = Style::Grpc;
+
+    fn greet(&self) {
+        self.reserve.call();
+    }
+
+    async fn answer(
+        &self,
+        request: Request<Incoming>,
+        connection: &Arc<Connection>,
+    ) -> Response<Self::Body> {
+        let ticket = match Ticket::take(connection, request.headers()) {
+            Ok(ticket) => Arc::new(ticket),
+            Err(spent) => {
+                let response = reply::spent(spent).into_http();
+                return response.map(|body| Metered::new(body, None, connection));
+            }
+        };
+        let pace = (request.uri().path() == CALL).then(|| self.proxy.limits());
+        let mut request = request.map(|body| ChargedBody::new(body, Arc::clone(&ticket), pace));
+        request.extensions_mut().insert(Arc::clone(&ticket));
+        let Ok(response) = self.routes.clone().call(request).await;
+        response.map(|body| Metered::new(body, ticket.give(), connection))
+    }
 }
 
 /// Both versions of the reflection service, since clients ask for either.

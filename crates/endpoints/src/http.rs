@@ -1,22 +1,24 @@
 //! The HTTP endpoint: HTTP/1.1 and HTTP/2 without TLS on one port, any method at `/NAME`.
 
-mod connection;
+mod browser;
 mod reply;
 mod request;
 
+pub use browser::Browsers;
 #[cfg(feature = "grpc")]
 pub(crate) use request::is_hop_by_hop;
 
-use crate::listen::Listener;
-use crate::wake::polled_again;
+use crate::connection::{Charge, Connection, owned};
+use crate::metered::Metered;
+use crate::server::{self, Style};
 use faas::Proxy;
 use http::{Request, Response};
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
+use net::Clients;
 use std::sync::Arc;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
 /// The header that asks for an answer before the function has run.
 pub(crate) const ASYNC_HEADER: &str = "x-tinyfaas-async";
@@ -34,39 +36,19 @@ pub(crate) fn is_ours(name: &str) -> bool {
 /// Then it accepts no more, closes idle connections, and lets the others finish the calls that
 /// they have, up to [`Limits::drain`](faas::Limits::drain). Returns when every connection is
 /// closed.
-pub async fn serve(listener: TcpListener, proxy: Arc<Proxy>, shutdown: CancellationToken) {
-    let listener = Listener::new(listener, proxy.limits().connections_max);
-    let tasks = TaskTracker::new();
-    let cut = CancellationToken::new();
-    let server = Arc::new(connection::Server::new(
-        Door {
-            room: request::Room::new(proxy.limits()),
-            proxy: Arc::clone(&proxy),
-        },
-        tasks.clone(),
-        shutdown.clone(),
-    ));
-    loop {
-        let (stream, place) = tokio::select! {
-            () = shutdown.cancelled() => break,
-            accepted = listener.accept() => accepted,
-        };
-        let (server, cut) = (Arc::clone(&server), cut.clone());
-        tasks.spawn(polled_again(async move {
-            let _place = place;
-            tokio::select! {
-                () = server.serve(stream) => {}
-                () = cut.cancelled() => {}
-            }
-        }));
-    }
-    drop(listener);
-    tasks.close();
-    let drained = tokio::time::timeout(proxy.limits().drain, tasks.wait()).await;
-    if drained.is_err() {
-        tracing::warn!(connections = tasks.len(), "HTTP connections are cut");
-        cut.cancel();
-        tasks.wait().await;
+pub async fn serve(
+    listener: TcpListener,
+    clients: Arc<Clients>,
+    (proxy, browsers): (Arc<Proxy>, Browsers),
+    shutdown: CancellationToken,
+) {
+    let door = Door {
+        proxy: Arc::clone(&proxy),
+        browsers,
+    };
+    let cut = server::serve(listener, clients, (door, proxy), shutdown).await;
+    if cut > 0 {
+        tracing::warn!(connections = cut, "HTTP connections were cut");
     }
 }
 
@@ -74,20 +56,37 @@ pub async fn serve(listener: TcpListener, proxy: Arc<Proxy>, shutdown: Cancellat
 #[derive(Debug)]
 struct Door {
     proxy: Arc<Proxy>,
-    room: request::Room,
+    browsers: Browsers,
 }
 
-/// Answers one request. Dropping the future cancels the invocation.
-async fn answer(door: &Door, request: Request<Incoming>) -> Response<Full<Bytes>> {
-    let is_head = request.method() == http::Method::HEAD;
-    let response = match call(door, request).await {
-        Ok(response) => response,
-        Err(refusal) => refusal,
-    };
-    if is_head {
-        reply::without_body(response)
-    } else {
-        response
+impl server::Door for Door {
+    type Body = Metered<Full<Bytes>>;
+
+    const STYLE: Style = Style::Http;
+
+    async fn answer(
+        &self,
+        request: Request<Incoming>,
+        connection: &Arc<Connection>,
+    ) -> Response<Self::Body> {
+        let is_head = request.method() == http::Method::HEAD;
+        let (response, held) = match connection.charge(request.headers()) {
+            Ok(mut charge) => {
+                let called = call(self, request, (connection, &mut charge)).await;
+                let response = called.unwrap_or_else(|refusal| refusal);
+                match charge.reply(connection, &response) {
+                    Ok(held) => (response, held),
+                    Err(spent) => (reply::spent(spent), None),
+                }
+            }
+            Err(spent) => (reply::spent(spent), None),
+        };
+        let response = if is_head {
+            reply::without_body(response)
+        } else {
+            response
+        };
+        response.map(|body| Metered::new(body, held, connection))
     }
 }
 
@@ -95,9 +94,14 @@ async fn answer(door: &Door, request: Request<Incoming>) -> Response<Full<Bytes>
 async fn call(
     door: &Door,
     request: Request<Incoming>,
+    (connection, charge): (&Connection, &mut Charge),
 ) -> Result<Response<Full<Bytes>>, Response<Full<Bytes>>> {
     let proxy = &door.proxy;
     let (head, body) = request.into_parts();
+    request::check_host(&head).map_err(reply::bad_host)?;
+    door.browsers
+        .check(&head)
+        .map_err(|refused| reply::foreign(&refused))?;
     let name = request::function_name(head.uri.path());
     // An unknown name is told before its body is read.
     if !proxy.knows(&name) {
@@ -107,9 +111,9 @@ async fn call(
     let query = head.uri.query().unwrap_or_default();
     request::check_query(query, limits).map_err(|error| reply::failed(&error))?;
     let headers = request::headers(&head).map_err(reply::bad_headers)?;
-    let payload = request::read_body(body, &door.room, limits).await;
+    let payload = request::read_body(body, (connection, charge), limits).await;
     let payload = payload.map_err(|error| reply::bad_body(&error))?;
-    let invocation = faas::Invocation {
+    let mut invocation = faas::Invocation {
         id: faas::InvocationId::next(),
         method: request::method(&head.method),
         path: Bytes::copy_from_slice(head.uri.path().as_bytes()),
@@ -118,6 +122,10 @@ async fn call(
         payload,
     };
     let result = if head.headers.contains_key(ASYNC_HEADER) {
+        let bytes = invocation.payload.len() + invocation.headers.len_bytes();
+        let held = charge.detach(connection, bytes).map_err(reply::spent)?;
+        // The payload goes when the call has ended, and with it what is held for it.
+        invocation.payload = owned(invocation.payload, held);
         let taken = proxy.invoke_detached(&name, invocation);
         taken.map(|()| reply::accepted())
     } else {
@@ -130,6 +138,7 @@ async fn call(
     // Whoever is held back holds no memory but its connection's.
     drop(name);
     drop(head);
+    charge.shrink();
     proxy.hold_back(&error).await;
     Err(reply::failed(&error))
 }

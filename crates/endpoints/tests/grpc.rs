@@ -39,9 +39,8 @@ async fn start(limits: Limits) -> Endpoint {
     let tasks = TaskTracker::new();
     let token = shutdown.clone();
     tasks.spawn(async move {
-        endpoints::grpc::serve(listener, proxy, Arc::default(), token)
-            .await
-            .unwrap();
+        let clients = endpoints::clients(proxy.limits());
+        endpoints::grpc::serve(listener, clients, (proxy, Arc::default()), token).await;
     });
     tasks.close();
     Endpoint {

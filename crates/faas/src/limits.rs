@@ -147,8 +147,8 @@ pub struct Limits {
     pub http_head: Duration,
     /// How long an HTTP client may take between two pieces of a body, either way.
     pub http_idle: Duration,
-    /// Requests with the largest body that the HTTP endpoint has in memory at once; more wait.
-    pub http_large_bodies_max: usize,
+    /// Bytes a second that a client has to send of a body, or take of a reply, at the least.
+    pub pace_bytes_min: u64,
     /// Header fields of one HTTP/1.1 request.
     pub http_fields_max: usize,
     /// Requests at once on one HTTP/2 connection, gRPC included.
@@ -158,8 +158,13 @@ pub struct Limits {
     pub client_bytes_max: usize,
     /// What it holds for one client: an address, or the /64 of one.
     pub client_share_bytes_max: usize,
-    /// Open connections of one endpoint.
+    /// Open connections of all endpoints together. The node allows fewer where the system grants
+    /// it fewer open files.
     pub connections_max: usize,
+    /// Open connections of one client.
+    pub client_connections_max: usize,
+    /// Open connections of the management service.
+    pub management_connections_max: usize,
     /// CoAP messages that one socket remembers for their duplicates, requests that run at once on
     /// it, and separate responses that wait for their acknowledgement: as many of each.
     pub coap_exchanges_max: usize,
@@ -253,12 +258,14 @@ impl Default for Limits {
             logs_core_percent_max: 20,
             http_head: Duration::from_secs(10),
             http_idle: Duration::from_secs(30),
-            http_large_bodies_max: 8,
+            pace_bytes_min: 1 << 10,
             http_fields_max: 100,
             http2_streams_max: 256,
             client_bytes_max: 128 << 20,
             client_share_bytes_max: 64 << 20,
             connections_max: 10_000,
+            client_connections_max: 5000,
+            management_connections_max: 256,
             coap_exchanges_max: 262_144,
             coap_transfer_bytes_max: 64 << 20,
         }

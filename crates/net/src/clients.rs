@@ -284,7 +284,8 @@ impl Client {
         self.closed.notified().await;
     }
 
-    fn close(&self) {
+    /// Ends the connection at once.
+    pub fn close(&self) {
         // What it holds goes with its task, in a moment.
         let _given_back = self.resize(0).is_ok();
         self.closed.notify_one();

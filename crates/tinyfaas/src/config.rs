@@ -80,6 +80,14 @@ pub(crate) struct Settings {
     /// The image that binary functions run in, with Docker [default: alpine:3]
     #[arg(long, value_name = "IMAGE")]
     pub(crate) image_binary: Option<String>,
+    /// Names of this host under which browsers may call functions over HTTP, separated by commas;
+    /// * is any [default: its local names where HTTP listens on loopback, else any]
+    #[arg(long, value_name = "HOSTS")]
+    pub(crate) http_hosts: Option<String>,
+    /// Origins whose pages may call functions over HTTP, scheme and host, separated by
+    /// commas; * is any [default: none where HTTP listens on loopback, else any]
+    #[arg(long, value_name = "ORIGINS")]
+    pub(crate) http_origins: Option<String>,
     /// Deploys the bundled examples
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub(crate) examples: Option<bool>,
@@ -157,6 +165,8 @@ pub(crate) struct Config {
     pub(crate) go: Option<PathBuf>,
     pub(crate) images: ImageNames,
     pub(crate) docker_host: Option<String>,
+    pub(crate) http_hosts: Vec<String>,
+    pub(crate) http_origins: Vec<String>,
     pub(crate) has_examples: bool,
 }
 
@@ -204,6 +214,8 @@ impl Settings {
             image_python3: self.image_python3.or(other.image_python3),
             image_go: self.image_go.or(other.image_go),
             image_binary: self.image_binary.or(other.image_binary),
+            http_hosts: self.http_hosts.or(other.http_hosts),
+            http_origins: self.http_origins.or(other.http_origins),
             examples: self.examples.or(other.examples),
         }
     }
@@ -247,6 +259,8 @@ impl Settings {
             image_python3: text("image-python3").1,
             image_go: text("image-go").1,
             image_binary: text("image-binary").1,
+            http_hosts: text("http-hosts").1,
+            http_origins: text("http-origins").1,
             examples: boolean("examples")?,
         })
     }
@@ -324,6 +338,8 @@ impl Settings {
                 binary: self.image_binary,
             },
             docker_host: variable("DOCKER_HOST"),
+            http_hosts: listed(self.http_hosts),
+            http_origins: listed(self.http_origins),
             has_examples: self.examples.unwrap_or(false),
             data_dir,
         }
@@ -337,6 +353,14 @@ fn ports((name, text): (String, Option<String>)) -> Result<Option<Vec<u16>>> {
     ports.map(Some).with_context(|| {
         format!("{name} is {text:?}; set it to ports with commas between, such as 4873,3141")
     })
+}
+
+/// The parts of a setting that are separated by commas.
+fn listed(text: Option<String>) -> Vec<String> {
+    let text = text.unwrap_or_default();
+    let parts = text.split(',').map(str::trim);
+    let parts = parts.filter(|part| !part.is_empty());
+    parts.map(str::to_owned).collect()
 }
 
 /// The value of a setting that is one of a few words.

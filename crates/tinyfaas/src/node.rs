@@ -3,6 +3,7 @@
 mod banner;
 mod bind;
 mod bundled;
+mod files;
 mod front;
 #[cfg(feature = "docker")]
 mod split;
@@ -48,7 +49,7 @@ fn on_event_loop<F: Future<Output = Result<()>>>(
         .enable_all()
         .build()
         .context("start the event loop")?;
-    raise_open_files();
+    files::raise();
     let reserve = Called::hold_back(&runtime);
     let result = runtime.block_on(run(Arc::clone(&reserve.0)));
     drop(reserve);
@@ -77,17 +78,6 @@ impl Called {
 impl Drop for Called {
     fn drop(&mut self) {
         self.0.call();
-    }
-}
-
-/// Takes as many open files as the system grants: each connection needs one.
-fn raise_open_files() {
-    use rustix::process::{Resource, getrlimit, setrlimit};
-
-    let mut limit = getrlimit(Resource::Nofile);
-    limit.current = limit.maximum;
-    if let Err(error) = setrlimit(Resource::Nofile, limit) {
-        tracing::warn!(%error, "the number of open files could not be raised");
     }
 }
 
@@ -160,7 +150,7 @@ struct Node {
 
 impl Node {
     async fn start(config: &Config, reserve: &Arc<Reserve>) -> Result<Self> {
-        let limits = Arc::new(Limits::default());
+        let limits = Arc::new(files::limits());
         let listeners = Listeners::bind(config).await?;
         let addresses = listeners.addresses()?;
         let lock = management::claim_data_dir(&config.data_dir)?;
@@ -204,7 +194,7 @@ impl Node {
         }
         service.close();
         Ok(Self {
-            front: Front::open(listeners, (&router, &limits), reserve),
+            front: Front::open(listeners, config, (&router, &limits), reserve),
             limits,
             addresses,
             backend,

@@ -1,5 +1,6 @@
 //! From a call to an invocation.
 
+use super::charged::Ticket;
 use super::proto::tiny_faa_s_server::TinyFaaS;
 use super::proto::{Data, Response};
 use super::reply;
@@ -27,7 +28,8 @@ impl TinyFaaS for Functions {
     /// A client that gives up, or whose `grpc-timeout` passes, drops this future, which cancels
     /// the invocation.
     async fn request(&self, request: Request<Data>) -> Result<tonic::Response<Response>, Status> {
-        let (metadata, _extensions, data) = request.into_parts();
+        let (metadata, extensions, data) = request.into_parts();
+        let ticket = extensions.get::<Arc<Ticket>>();
         let name = data.function_identifier;
         let name = name.strip_prefix('/').unwrap_or(&name);
         let path = Bytes::from(format!("/{name}"));
@@ -41,9 +43,16 @@ impl TinyFaaS for Functions {
             None => invoked.await,
         };
         match reply {
-            Ok(reply) => reply::encode(reply),
+            Ok(reply) => {
+                if let Some(ticket) = ticket {
+                    let bytes = reply.payload.len() + reply.headers.len_bytes();
+                    ticket.resize(bytes).map_err(reply::spent)?;
+                }
+                reply::encode(reply)
+            }
             Err(error) => {
                 drop(metadata);
+                let _given_back = ticket.is_none_or(|ticket| ticket.resize(0).is_ok());
                 self.proxy.hold_back(&error).await;
                 Err(reply::status(&error))
             }

@@ -3,6 +3,7 @@
 use super::call::is_reserved;
 use super::proto::Response;
 use faas::{Fault, HeaderError, InvokeError, Reply};
+use net::Spent;
 use std::time::Duration;
 use tonic::metadata::{AsciiMetadataKey, AsciiMetadataValue, MetadataMap};
 use tonic::{Code, Status};
@@ -102,6 +103,21 @@ pub(crate) fn status(error: &InvokeError) -> Status {
         status.metadata_mut().insert("retry-after", seconds);
     }
     status
+}
+
+/// The status where there is no memory for the call or its reply.
+pub(crate) fn spent(error: Spent) -> Status {
+    let status = Status::resource_exhausted(error.to_string());
+    let mut status = with_fault(status, Fault::Platform);
+    let pause = AsciiMetadataValue::from_static("5");
+    status.metadata_mut().insert("retry-after", pause);
+    status
+}
+
+/// The status where a message comes too slowly.
+pub(crate) fn slow(bytes_min: u64) -> Status {
+    let message = format!("the message came too slowly; send at least {bytes_min} bytes a second");
+    with_fault(Status::deadline_exceeded(message), Fault::Caller)
 }
 
 /// The status where metadata can't be passed on.

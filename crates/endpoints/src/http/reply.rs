@@ -1,6 +1,7 @@
 //! From a reply or an error to a response.
 
-use super::request::{BodyError, is_hop_by_hop};
+use super::browser::Refused;
+use super::request::{BadHost, BodyError, is_hop_by_hop};
 use super::{ERROR_HEADER, is_ours};
 use faas::{Fault, HeaderError, InvokeError, Reply};
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER};
@@ -8,6 +9,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 use http_body::Body;
 use http_body_util::Full;
 use hyper::body::Bytes;
+use net::Spent;
 
 const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 const BINARY: HeaderValue = HeaderValue::from_static("application/octet-stream");
@@ -111,17 +113,30 @@ pub(crate) fn bad_headers(error: HeaderError) -> Response<Full<Bytes>> {
 pub(crate) fn bad_body(error: &BodyError) -> Response<Full<Bytes>> {
     let status = match error {
         BodyError::TooLarge(error) => return failed(error),
-        BodyError::NoRoom => {
-            let status = StatusCode::SERVICE_UNAVAILABLE;
-            let mut response = text(status, Fault::Platform, &error.to_string());
-            let pause = HeaderValue::from_static("5");
-            response.headers_mut().insert(RETRY_AFTER, pause);
-            return response;
-        }
+        BodyError::Spent(error) => return spent(*error),
         BodyError::Slow(_) => StatusCode::REQUEST_TIMEOUT,
         BodyError::Broken(_) => StatusCode::BAD_REQUEST,
     };
     text(status, Fault::Caller, &error.to_string())
+}
+
+/// The response where there is no memory for the request or its reply.
+pub(crate) fn spent(error: Spent) -> Response<Full<Bytes>> {
+    let status = StatusCode::SERVICE_UNAVAILABLE;
+    let mut response = text(status, Fault::Platform, &error.to_string());
+    let pause = HeaderValue::from_static("5");
+    response.headers_mut().insert(RETRY_AFTER, pause);
+    response
+}
+
+/// The response where the `Host` field is not as RFC 9112 wants it.
+pub(crate) fn bad_host(error: BadHost) -> Response<Full<Bytes>> {
+    text(StatusCode::BAD_REQUEST, Fault::Caller, &error.to_string())
+}
+
+/// The response to what a browser sends for a page of another site.
+pub(crate) fn foreign(refused: &Refused) -> Response<Full<Bytes>> {
+    text(StatusCode::FORBIDDEN, Fault::Caller, &refused.to_string())
 }
 
 /// The response before the function has run.

@@ -1,16 +1,17 @@
 //! From a request to what an invocation needs.
 
+use crate::connection::{Charge, Connection};
 use bytes::BytesMut;
 use faas::{FunctionName, HeaderError, Headers, InvokeError, Limits};
 use http::request::Parts;
-use http::{HeaderMap, Method};
+use http::{HeaderMap, Method, Version};
 use http_body::Body;
 use http_body_util::BodyExt;
 use hyper::body::{Bytes, Incoming};
+use net::Spent;
 use std::borrow::Cow;
-use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::Instant;
 
 /// What is allocated for a body before any of it has come, at most.
 const BODY_RESERVE_BYTES_MAX: usize = 1 << 20;
@@ -105,42 +106,62 @@ fn lists(options: &str, name: &str) -> bool {
     options.any(|option| option.trim().eq_ignore_ascii_case(name))
 }
 
-/// The memory that large bodies may take together, in KiB.
-#[derive(Debug)]
-pub(crate) struct Room(Arc<Semaphore>);
+/// Why the `Host` field is refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum BadHost {
+    #[error("an HTTP/1.1 request needs a Host field")]
+    Missing,
+    #[error("a request needs one Host field, got several")]
+    Several,
+    #[error("the Host field must be a host and an optional port")]
+    Malformed,
+}
 
-/// Bodies up to this size need no room: connections are bounded, and so are these.
-const SMALL_BYTES_MAX: usize = 16 << 10;
-
-impl Room {
-    pub(crate) fn new(limits: &Limits) -> Self {
-        let kib =
-            (limits.payload_bytes_max / 1024 + 1).saturating_mul(limits.http_large_bodies_max);
-        Self(Arc::new(Semaphore::new(kib.min(Semaphore::MAX_PERMITS))))
+/// Whether a request names its host as RFC 9112 section 3.2 wants it.
+pub(crate) fn check_host(head: &Parts) -> Result<(), BadHost> {
+    let mut hosts = head.headers.get_all(http::header::HOST).iter();
+    let Some(host) = hosts.next() else {
+        return if head.version == Version::HTTP_11 {
+            Err(BadHost::Missing)
+        } else {
+            Ok(())
+        };
+    };
+    if hosts.next().is_some() {
+        return Err(BadHost::Several);
     }
+    if is_authority(host.as_bytes()) {
+        Ok(())
+    } else {
+        Err(BadHost::Malformed)
+    }
+}
 
-    /// Waits for room for a body, as long as its client may take for a piece of it.
-    async fn take(&self, bytes: usize, limits: &Limits) -> Result<OwnedSemaphorePermit, BodyError> {
-        let kib = u32::try_from(bytes / 1024 + 1).unwrap_or(u32::MAX);
-        let taking = Arc::clone(&self.0).acquire_many_owned(kib);
-        match tokio::time::timeout(limits.http_idle, taking).await {
-            Ok(Ok(room)) => Ok(room),
-            Ok(Err(_)) | Err(_) => Err(BodyError::NoRoom),
+/// Whether it is a host, in brackets where it is an IPv6 address, and an optional port (RFC 3986
+/// section 3.2). It is empty where the target has none.
+fn is_authority(host: &[u8]) -> bool {
+    let (name, rest) = match host {
+        [b'[', inner @ ..] => {
+            let Some(end) = inner.iter().position(|b| *b == b']') else {
+                return false;
+            };
+            let is_address = inner[..end]
+                .iter()
+                .all(|b| b.is_ascii_hexdigit() || b":.".contains(b));
+            if !is_address {
+                return false;
+            }
+            (&[][..], &inner[end + 1..])
         }
-    }
-}
-
-/// A large body, which gives its room back when its last reference goes: after an asynchronous
-/// call, that is later than the answer.
-struct Large {
-    bytes: Bytes,
-    _room: OwnedSemaphorePermit,
-}
-
-impl AsRef<[u8]> for Large {
-    fn as_ref(&self) -> &[u8] {
-        &self.bytes
-    }
+        _ => host.split_at(host.iter().position(|b| *b == b':').unwrap_or(host.len())),
+    };
+    let is_allowed = |b: &u8| b.is_ascii_alphanumeric() || b"-._~%!$&'()*+,;=".contains(b);
+    let is_port = match rest {
+        [] => true,
+        [b':', port @ ..] => port.iter().all(u8::is_ascii_digit),
+        _ => false,
+    };
+    is_port && name.iter().all(is_allowed)
 }
 
 /// Why a body did not come.
@@ -148,72 +169,93 @@ impl AsRef<[u8]> for Large {
 pub(crate) enum BodyError {
     #[error(transparent)]
     TooLarge(#[from] InvokeError),
-    #[error("the body stopped coming for {} s; send it faster", .0.as_secs())]
-    Slow(Duration),
-    #[error("other bodies fill the memory that they may take together; try again in a few seconds")]
-    NoRoom,
+    #[error("the body came too slowly; send at least {0} bytes a second")]
+    Slow(u64),
+    #[error(transparent)]
+    Spent(#[from] Spent),
     #[error("the body could not be read: {0}")]
     Broken(#[from] hyper::Error),
 }
 
-/// Reads a whole body within its bounds of size and pace.
+/// Reads a whole body within its bounds of size and pace. Memory is taken as it comes.
 pub(crate) async fn read_body(
     mut body: Incoming,
-    room: &Room,
+    (connection, charge): (&Connection, &mut Charge),
     limits: &Limits,
 ) -> Result<Bytes, BodyError> {
     if body.is_end_stream() {
         return Ok(Bytes::new());
     }
-    let hint = body.size_hint();
-    let announced = usize::try_from(hint.lower()).unwrap_or(usize::MAX);
+    let announced = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
     if announced > limits.payload_bytes_max {
         return Err(too_large(limits));
     }
-    let bytes_max = match hint.exact() {
-        Some(_) => announced,
-        None => limits.payload_bytes_max,
-    };
-    let Some(first) = next_piece(&mut body, limits).await? else {
+    let mut pace = Pace::new(limits);
+    let Some(first) = pace.next_piece(&mut body).await? else {
         return Ok(Bytes::new());
     };
+    charge.grow(connection, first.len())?;
     // A small body comes in one piece, which is passed on as it is.
     if body.is_end_stream() && first.len() <= limits.payload_bytes_max {
         return Ok(first);
     }
-    let room = if bytes_max > SMALL_BYTES_MAX {
-        Some(room.take(bytes_max, limits).await?)
-    } else {
-        None
-    };
-    let mut whole = BytesMut::with_capacity(announced.min(BODY_RESERVE_BYTES_MAX));
-    let mut piece = Some(first);
-    while let Some(data) = piece {
+    let mut whole = BytesMut::with_capacity(announced.min(BODY_RESERVE_BYTES_MAX).max(first.len()));
+    whole.extend_from_slice(&first);
+    drop(first);
+    while let Some(data) = pace.next_piece(&mut body).await? {
         if whole.len() + data.len() > limits.payload_bytes_max {
             return Err(too_large(limits));
         }
+        connection.understood();
+        charge.grow(connection, data.len())?;
         whole.extend_from_slice(&data);
-        piece = next_piece(&mut body, limits).await?;
     }
-    let bytes = whole.freeze();
-    Ok(match room {
-        Some(_room) => Bytes::from_owner(Large { bytes, _room }),
-        None => bytes,
-    })
+    Ok(whole.freeze())
 }
 
-async fn next_piece(body: &mut Incoming, limits: &Limits) -> Result<Option<Bytes>, BodyError> {
-    loop {
-        let frame = tokio::time::timeout(limits.http_idle, body.frame()).await;
-        let Ok(frame) = frame else {
-            return Err(BodyError::Slow(limits.http_idle));
-        };
-        let Some(frame) = frame.transpose()? else {
-            return Ok(None);
-        };
-        // What is no data is trailers, which no function asks for.
-        if let Ok(data) = frame.into_data() {
-            return Ok(Some(data));
+/// How fast a body comes.
+struct Pace<'a> {
+    limits: &'a Limits,
+    begin: Instant,
+    received: u64,
+}
+
+impl<'a> Pace<'a> {
+    fn new(limits: &'a Limits) -> Self {
+        Self {
+            limits,
+            begin: Instant::now(),
+            received: 0,
+        }
+    }
+
+    /// The next piece, which has to come within [`Limits::http_idle`], and all together no slower
+    /// than [`Limits::pace_bytes_min`].
+    async fn next_piece(&mut self, body: &mut Incoming) -> Result<Option<Bytes>, BodyError> {
+        loop {
+            let frame = tokio::time::timeout_at(self.deadline(), body.frame()).await;
+            let Ok(frame) = frame else {
+                return Err(BodyError::Slow(self.limits.pace_bytes_min));
+            };
+            let Some(frame) = frame.transpose()? else {
+                return Ok(None);
+            };
+            // What is no data is trailers, which no function asks for.
+            if let Ok(data) = frame.into_data() {
+                self.received += data.len() as u64;
+                return Ok(Some(data));
+            }
+        }
+    }
+
+    fn deadline(&self) -> Instant {
+        let idle = self.limits.http_idle;
+        let paced = self.received * 1000 / self.limits.pace_bytes_min.max(1);
+        let whole = self.begin + idle + Duration::from_millis(paced);
+        if self.received == 0 {
+            whole
+        } else {
+            whole.min(Instant::now() + idle)
         }
     }
 }

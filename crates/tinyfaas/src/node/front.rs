@@ -1,7 +1,10 @@
 //! The reverse proxy with its endpoints: in a node, or alone in a process of its own.
 
 use super::bind::Listeners;
+use crate::config::Config;
+use endpoints::http::Browsers;
 use faas::{Limits, Proxy, Reserve, Router};
+use net::Clients;
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -10,6 +13,8 @@ use tokio_util::task::TaskTracker;
 pub(super) struct Front {
     limits: Arc<Limits>,
     proxy: Arc<Proxy>,
+    clients: Arc<Clients>,
+    browsers: Browsers,
     /// The endpoints' tasks, which `accepting` ends.
     endpoints: TaskTracker,
     accepting: CancellationToken,
@@ -19,11 +24,20 @@ impl Front {
     /// Lets clients in.
     pub(super) fn open(
         listeners: Listeners,
+        config: &Config,
         (router, limits): (&Arc<Router>, &Arc<Limits>),
         reserve: &Arc<Reserve>,
     ) -> Self {
+        let addr = listeners
+            .http
+            .as_ref()
+            .and_then(|http| http.local_addr().ok());
+        let is_loopback = addr.is_some_and(|addr| addr.ip().is_loopback());
+        let (hosts, origins) = (config.http_hosts.clone(), config.http_origins.clone());
         let front = Self {
             limits: Arc::clone(limits),
+            clients: endpoints::clients(limits),
+            browsers: Browsers::new(is_loopback, hosts, origins),
             proxy: Arc::new(Proxy::new(Arc::clone(router), Arc::clone(limits))),
             endpoints: TaskTracker::new(),
             accepting: CancellationToken::new(),
@@ -49,18 +63,17 @@ impl Front {
             });
         }
         if let Some(http) = listeners.http {
-            let serving = endpoints::http::serve(http, Arc::clone(proxy), accepting.clone());
+            let proxy = (Arc::clone(proxy), self.browsers.clone());
+            let clients = Arc::clone(&self.clients);
+            let serving = endpoints::http::serve(http, clients, proxy, accepting.clone());
             self.endpoints.spawn(serving);
         }
         #[cfg(feature = "grpc")]
         if let Some(grpc) = listeners.grpc {
-            let (proxy, reserve) = (Arc::clone(proxy), Arc::clone(reserve));
-            let serving = endpoints::grpc::serve(grpc, proxy, reserve, accepting.clone());
-            self.endpoints.spawn(async move {
-                if let Err(error) = serving.await {
-                    tracing::error!(%error, "the gRPC endpoint ended; restart tinyfaas");
-                }
-            });
+            let proxy = (Arc::clone(proxy), Arc::clone(reserve));
+            let clients = Arc::clone(&self.clients);
+            let serving = endpoints::grpc::serve(grpc, clients, proxy, accepting.clone());
+            self.endpoints.spawn(serving);
         }
         self.endpoints.close();
     }

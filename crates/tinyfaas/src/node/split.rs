@@ -2,6 +2,7 @@
 //! in another, and each handler in one of its own.
 
 use super::bind::{Addresses, Listeners};
+use super::files;
 use super::front::Front;
 use super::{Node, Signals, banner, on_event_loop};
 use crate::backends;
@@ -104,10 +105,10 @@ async fn proxy(
     reserve: Arc<Reserve>,
 ) -> Result<()> {
     let mut signals = Signals::catch().context("catch signals")?;
-    let limits = Arc::new(Limits::default());
+    let limits = Arc::new(files::limits());
     let router = Arc::new(Router::default());
     let listeners = Listeners::bind(config).await?;
-    let front = Front::open(listeners, (&router, &limits), &reserve);
+    let front = Front::open(listeners, config, (&router, &limits), &reserve);
     let (tracker, shutdown) = (TaskTracker::new(), CancellationToken::new());
     let followed = control::Followed {
         addr,
@@ -131,7 +132,7 @@ async fn manage(config: &Config, name: &str, reserve: Arc<Reserve>) -> Result<()
     let mut signals = Signals::catch().context("catch signals")?;
     let limits = Arc::new(Limits {
         drain: DRAIN,
-        ..Limits::default()
+        ..files::limits()
     });
     let (site, socket) = find_site(config, name).await?;
     let started = tokio::select! {

@@ -1,0 +1,279 @@
+//! One connection: HTTP/1.1 or HTTP/2, idle and slow clients, an orderly end.
+
+use crate::connection::Connection;
+use crate::io::CountedStream;
+use crate::wake::polled_again;
+use faas::{Limits, Proxy};
+use http::{Request, Response};
+use http_body::Body;
+use hyper::body::{Bytes, Incoming};
+use hyper::rt::Executor;
+use hyper::server::conn::{http1, http2};
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::graceful::GracefulConnection;
+use net::{Client, Clients, Place};
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::{TcpListener, TcpStream};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// What a request line may take beside the query: method, path, version.
+const REQUEST_LINE_BYTES_MAX: usize = 1 << 10;
+
+/// Header fields that hyper takes where it is told no other number.
+const HYPER_FIELDS_MAX: usize = 100;
+
+/// How an HTTP/2 connection begins (RFC 9113, section 3.4). No HTTP/1.1 request does.
+const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// How often a client is looked at that has sent a part of the preface.
+const PREFACE_PAUSE: Duration = Duration::from_millis(5);
+
+/// What an HTTP/2 client may send before it is read, on one stream and on all of a connection.
+const HTTP2_WINDOW_BYTES: u32 = 256 << 10;
+
+/// What is taken from a reply before the client has taken what came before.
+const HTTP2_SEND_BYTES_MAX: usize = 64 << 10;
+
+/// What answers the requests of an endpoint.
+pub(crate) trait Door: Send + Sync + 'static {
+    /// The bodies of its responses.
+    type Body: Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>>
+        + Send
+        + Unpin
+        + 'static;
+
+    /// How its connections are served.
+    const STYLE: Style;
+
+    /// Is told of a new connection.
+    fn greet(&self) {}
+
+    /// Answers one request. Dropping the future cancels the invocation.
+    fn answer(
+        &self,
+        request: Request<Incoming>,
+        connection: &Arc<Connection>,
+    ) -> impl Future<Output = Response<Self::Body>> + Send;
+}
+
+/// How the connections of an endpoint are served.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Style {
+    /// HTTP/1.1 and HTTP/2; idle connections are closed.
+    Http,
+    /// HTTP/2 alone; idle connections are asked whether they live.
+    Grpc,
+}
+
+/// Serves an endpoint until `shutdown`.
+///
+/// Then it accepts no more, closes idle connections, and lets the others finish the calls that
+/// they have, up to [`Limits::drain`]. Returns how many connections were cut.
+pub(crate) async fn serve<D: Door>(
+    listener: TcpListener,
+    clients: Arc<Clients>,
+    (door, proxy): (D, Arc<Proxy>),
+    shutdown: CancellationToken,
+) -> usize {
+    let tasks = TaskTracker::new();
+    let until = (shutdown.clone(), proxy.limits().drain);
+    let server = Server::new(door, proxy, tasks.clone(), shutdown);
+    let server = Arc::new(server);
+    let converse = move |stream, place| {
+        let server = Arc::clone(&server);
+        polled_again(async move { server.serve(stream, place).await })
+    };
+    net::serve(listener, clients, tasks, until, converse).await
+}
+
+/// What all connections share.
+struct Server<D> {
+    http1: http1::Builder,
+    http2: http2::Builder<Tracked>,
+    door: Arc<D>,
+    proxy: Arc<Proxy>,
+    shutdown: CancellationToken,
+}
+
+impl<D: Door> Server<D> {
+    fn new(door: D, proxy: Arc<Proxy>, tasks: TaskTracker, shutdown: CancellationToken) -> Self {
+        let limits = proxy.limits();
+        Self {
+            http1: http1_builder(limits),
+            http2: http2_builder(limits, tasks, D::STYLE),
+            door: Arc::new(door),
+            proxy,
+            shutdown,
+        }
+    }
+
+    /// Serves one connection to its end.
+    async fn serve(&self, stream: TcpStream, place: Place) {
+        self.door.greet();
+        let Some(is_http2) = self.begins_as_http2(&stream).await else {
+            return;
+        };
+        if !is_http2 && D::STYLE == Style::Grpc {
+            return;
+        }
+        let head_bytes_max = head_bytes_max(self.proxy.limits());
+        let Some(connection) = Connection::new(place, is_http2, head_bytes_max) else {
+            return;
+        };
+        let connection = Arc::new(connection);
+        let io = TokioIo::new(CountedStream {
+            stream,
+            connection: Arc::clone(&connection),
+        });
+        let service = service_fn(|request: Request<Incoming>| {
+            let (door, connection) = (Arc::clone(&self.door), Arc::clone(&connection));
+            let in_flight = connection.client().begin();
+            connection.understood();
+            // On the heap for as long as it runs: hyper would keep its room, 3 kB, for the whole
+            // life of the connection.
+            Box::pin(async move {
+                let response = door.answer(request, &connection).await;
+                drop(in_flight);
+                connection.answered(&response);
+                Ok::<_, Infallible>(response)
+            })
+        });
+        let client = connection.client();
+        // Likewise, what only one of the two needs.
+        if is_http2 {
+            Box::pin(self.drive(self.http2.serve_connection(io, service), client)).await;
+        } else {
+            Box::pin(self.drive(self.http1.serve_connection(io, service), client)).await;
+        }
+    }
+
+    /// Whether the client speaks HTTP/2; none where it hangs up or says nothing.
+    ///
+    /// What it says is only looked at: reading it apart from the rest would have hyper take twice
+    /// the buffer for every connection.
+    async fn begins_as_http2(&self, stream: &TcpStream) -> Option<bool> {
+        let looking = async {
+            let mut begin = [0; HTTP2_PREFACE.len()];
+            loop {
+                let count = stream.peek(&mut begin).await.ok()?;
+                if count == 0 {
+                    return None;
+                }
+                if begin[..count] != HTTP2_PREFACE[..count] {
+                    return Some(false);
+                }
+                if count == HTTP2_PREFACE.len() {
+                    return Some(true);
+                }
+                tokio::time::sleep(PREFACE_PAUSE).await;
+            }
+        };
+        tokio::select! {
+            is_http2 = looking => is_http2,
+            () = self.shutdown.cancelled() => None,
+            () = tokio::time::sleep(self.proxy.limits().http_head) => None,
+        }
+    }
+
+    async fn drive(
+        &self,
+        connection: impl GracefulConnection<Error = hyper::Error>,
+        client: &Client,
+    ) {
+        tokio::pin!(connection);
+        let limits = self.proxy.limits();
+        tokio::select! {
+            // A client that broke off is nothing that an operator could mend.
+            ended = connection.as_mut() => return log_end(ended),
+            () = self.shutdown.cancelled() => {}
+            () = idle(client, limits) => {}
+        }
+        connection.as_mut().graceful_shutdown();
+        tokio::select! {
+            ended = connection.as_mut() => log_end(ended),
+            () = idle(client, limits) => {}
+        }
+    }
+}
+
+/// Returns when the client asked for nothing, has nothing under way and took nothing for a while,
+/// [`Limits::http_head`] at first, [`Limits::http_idle`] afterwards; or when it takes a reply more
+/// slowly than [`Limits::pace_bytes_min`].
+async fn idle(client: &Client, limits: &Limits) {
+    let mut before = (client.turns(), client.replies());
+    let mut pause = limits.http_head;
+    loop {
+        tokio::time::sleep(pause).await;
+        let now = (client.turns(), client.replies());
+        if now.0 == before.0 && !client.is_busy() {
+            return;
+        }
+        let ((waited, taken_before), (waits, taken)) = (before.1, now.1);
+        let least = limits.pace_bytes_min.saturating_mul(pause.as_secs());
+        // What is left of a reply may be less than what would have been taken in that time.
+        let is_slow = taken - taken_before < least;
+        if waited > 0 && waits >= waited && is_slow && least > 0 {
+            return;
+        }
+        before = now;
+        pause = limits.http_idle;
+    }
+}
+
+fn log_end(ended: hyper::Result<()>) {
+    if let Err(error) = ended {
+        tracing::debug!(%error, "a connection ended early");
+    }
+}
+
+fn head_bytes_max(limits: &Limits) -> usize {
+    limits.headers_bytes_max + limits.query_bytes_max + REQUEST_LINE_BYTES_MAX
+}
+
+fn http1_builder(limits: &Limits) -> http1::Builder {
+    let mut builder = http1::Builder::new();
+    builder
+        .timer(TokioTimer::new())
+        .header_read_timeout(limits.http_head)
+        .max_buf_size(head_bytes_max(limits));
+    // Saying what is so already would have hyper clear 64 bytes a field on the heap for every
+    // request, instead of none on the stack.
+    if limits.http_fields_max != HYPER_FIELDS_MAX {
+        builder.max_headers(limits.http_fields_max);
+    }
+    builder
+}
+
+fn http2_builder(limits: &Limits, tasks: TaskTracker, style: Style) -> http2::Builder<Tracked> {
+    let mut builder = http2::Builder::new(Tracked(tasks));
+    builder
+        .timer(TokioTimer::new())
+        .initial_stream_window_size(HTTP2_WINDOW_BYTES)
+        .initial_connection_window_size(HTTP2_WINDOW_BYTES)
+        .max_send_buf_size(HTTP2_SEND_BYTES_MAX)
+        .max_concurrent_streams(limits.http2_streams_max)
+        .max_header_list_size(u32::try_from(head_bytes_max(limits)).unwrap_or(u32::MAX));
+    if style == Style::Grpc {
+        builder
+            .keep_alive_interval(limits.http_idle)
+            .keep_alive_timeout(limits.http_head);
+    }
+    builder
+}
+
+/// Runs what a connection starts (HTTP/2 streams) as tasks of the endpoint.
+#[derive(Debug, Clone)]
+struct Tracked(TaskTracker);
+
+impl<F> Executor<F> for Tracked
+where
+    F: Future<Output: Send + 'static> + Send + 'static,
+{
+    fn execute(&self, future: F) {
+        self.0.spawn(future);
+    }
+}
