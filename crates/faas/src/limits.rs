@@ -191,6 +191,7 @@ impl Limits {
 }
 
 impl Default for Limits {
+    #[expect(clippy::too_many_lines, reason = "a table, a line for each bound")]
     fn default() -> Self {
         const MIB: u64 = 1 << 20;
         Self {
