@@ -134,31 +134,27 @@ fn reduced_isolation_as_root_gives_each_function_a_user() -> Result<()> {
 }
 
 fn tmp_is_bounded_by_bytes() -> Result<()> {
-    let code = r"
-import tempfile, os
-with tempfile.TemporaryFile() as file:
-    for _ in range(40): file.write(bytes(1 << 20))
-    file.flush()
-result = 'filled'";
-    let limits = FunctionLimits {
-        tmp_bytes_max: 16 << 20,
-        ..FunctionLimits::default()
-    };
-    differs(&limits, code, "filled", "OSError(28,")
+    is_bounded_by_bytes("/tmp")
 }
 
 fn shm_is_bounded_by_bytes() -> Result<()> {
-    let code = r"
+    is_bounded_by_bytes("/dev/shm")
+}
+
+fn is_bounded_by_bytes(folder: &str) -> Result<()> {
+    let code = format!(
+        r"
 import os, tempfile
-with tempfile.TemporaryFile(dir='/dev/shm') as file:
+with tempfile.TemporaryFile(dir='{folder}') as file:
     for _ in range(40): file.write(bytes(1 << 20))
     file.flush()
-result = 'filled'";
+result = 'filled'"
+    );
     let limits = FunctionLimits {
         tmp_bytes_max: 16 << 20,
         ..FunctionLimits::default()
     };
-    differs(&limits, code, "filled", "OSError(28,")
+    differs(&limits, &code, "filled", "OSError(28,")
 }
 
 fn tmp_is_bounded_by_files() -> Result<()> {
