@@ -372,8 +372,8 @@ impl Connection {
             }
         }
         // Only who empties the connection waits for that; telling nobody would still make the
-        // event loop look at this task again, for every call.
-        if state.calls.is_empty() && !state.is_open {
+        // event loop look at this task again, for every call. What is cancelled nobody waits for.
+        if state.calls.len() == state.cancelled && !state.is_open {
             self.calls_changed.notify_waiters();
         }
         Ok(count)

@@ -22,7 +22,7 @@ use tokio_util::task::TaskTracker;
 
 /// How an instance behaves, by the payload of each request:
 /// `echo` is answered, `hold` is answered with the next `echo`, `fail` fails, `hang` is never answered, `exit` ends the instance,
-/// `later` is given back, `rubbish` sends a frame that is none, `pong` a pong that nobody asked for, `dribble` is answered byte
+/// `delay` fails a while after another call was cancelled, `later` is given back, `rubbish` sends a frame that is none, `pong` a pong that nobody asked for, `dribble` is answered byte
 /// by byte, `deafen` is answered and is the last that is heard.
 #[derive(Debug)]
 struct Tasks {
@@ -72,7 +72,7 @@ async fn behave(mut stream: UnixStream, number: usize, is_broken: bool) {
         return;
     }
     frame::encode_hello(&mut output, 4);
-    let mut held = Vec::new();
+    let (mut held, mut delayed) = (Vec::new(), Vec::new());
     loop {
         stream.write_all(&output).await.unwrap();
         output.clear();
@@ -86,21 +86,27 @@ async fn behave(mut stream: UnixStream, number: usize, is_broken: bool) {
                     frame::encode_pong(&mut output, &body);
                     continue;
                 }
-                FromProxy::Cancel { .. } => continue,
+                FromProxy::Cancel { .. } => {
+                    if !delayed.is_empty() {
+                        // Until the proxy has given up on this instance.
+                        tokio::time::sleep(Duration::from_millis(300)).await;
+                    }
+                    for id in delayed.drain(..) {
+                        frame::encode_failure(&mut output, id, "at last");
+                    }
+                    continue;
+                }
             };
             match &payload[..] {
                 b"fail" => frame::encode_failure(&mut output, id, "as told"),
                 b"hang" => {}
+                b"delay" => delayed.push(id),
                 b"later" => frame::encode_not_begun(&mut output, id),
                 b"hold" => held.push(id),
                 b"exit" => return,
                 b"pong" => frame::encode_pong(&mut output, b""),
                 b"dribble" | b"deafen" => {
-                    let reply = Reply {
-                        status: 200,
-                        headers: Headers::new(),
-                        payload: Bytes::from_static(&[b'd'; 4000]),
-                    };
+                    let reply = reply(Bytes::from_static(&[b'd'; 4000]));
                     frame::encode_reply(&mut output, id, &reply).unwrap();
                     for byte in output.split() {
                         stream.write_all(&[byte]).await.unwrap();
@@ -113,18 +119,21 @@ async fn behave(mut stream: UnixStream, number: usize, is_broken: bool) {
                 b"rubbish" => output.extend_from_slice(&[0xff; 16]),
                 _ => {
                     held.push(id);
-                    let payload = Bytes::from(format!("{number}"));
-                    let reply = Reply {
-                        status: 200,
-                        headers: Headers::new(),
-                        payload,
-                    };
+                    let reply = reply(Bytes::from(format!("{number}")));
                     for id in held.drain(..) {
                         frame::encode_reply(&mut output, id, &reply).unwrap();
                     }
                 }
             }
         }
+    }
+}
+
+fn reply(payload: Bytes) -> Reply {
+    Reply {
+        status: 200,
+        headers: Headers::new(),
+        payload,
     }
 }
 
@@ -286,6 +295,28 @@ async fn a_call_that_is_not_let_go_of_has_its_handler_replaced_while_others_fini
         () = next => {}
         result = &mut other => panic!("ended too soon: {result:?}"),
     }
+    world.end().await;
+}
+
+#[tokio::test]
+async fn a_handler_that_hangs_is_ended_once_its_other_calls_are_over() {
+    let world = World::start(9).await.unwrap();
+    let tasks = world.tracker.len();
+    let other = world.call("delay");
+    tokio::pin!(other);
+    assert!(futures_util::poll!(&mut other).is_pending());
+    let given_up = tokio::time::timeout(Duration::from_millis(20), world.call("hang"));
+    assert!(given_up.await.is_err());
+    assert_eq!(other.await, Err(InvokeError::Function("at last".into())));
+    assert_eq!(world.call_next().await, "1");
+    // Not at the longest deadline that any call may have.
+    let ended = async {
+        while world.tracker.len() > tasks {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    let ended = tokio::time::timeout(Duration::from_secs(20), ended).await;
+    assert!(ended.is_ok(), "the instance that hangs is still there");
     world.end().await;
 }
 
