@@ -37,7 +37,7 @@ impl Node {
         let begin = Instant::now();
         let mut command = Command::new(program);
         command
-            .args(["serve", "--json", "--data-dir"])
+            .args(["serve", "--json", "--insecure-management", "--data-dir"])
             .arg(folder.path());
         for flag in ["--management", "--coap", "--http", "--grpc"] {
             command.args([flag, "127.0.0.1:0"]);

@@ -4,14 +4,19 @@ use crate::OpenError;
 use rustix::fs::{FlockOperation, flock};
 use std::fs::{self, DirBuilder, File, Permissions};
 use std::io;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
+use tokio::net::UnixListener;
 
 /// The file of the store.
 pub(crate) const STORE: &str = "tinyfaas.db";
 
 /// The file whose lock shows that a node has the directory.
 const LOCK: &str = "lock";
+
+/// The socket through which the owner reaches the API.
+pub const SOCKET: &str = "management.sock";
 
 /// The rights of anybody but the owner.
 const OF_OTHERS: u32 = 0o077;
@@ -66,6 +71,22 @@ fn tighten(path: &Path) -> Result<(), OpenError> {
         "other users could enter the data directory; now only its owner can"
     );
     Ok(())
+}
+
+/// Listens on the socket in the directory, which this process has claimed.
+pub(crate) fn listen(path: &Path) -> io::Result<UnixListener> {
+    let socket = path.join(SOCKET);
+    match fs::remove_file(&socket) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        // A node that was killed left it.
+        Ok(()) | Err(_) => {}
+    }
+    // Addresses of sockets are short, the directory's path may be long.
+    let folder = File::open(path)?;
+    let short = format!("/proc/self/fd/{}/{SOCKET}", folder.as_raw_fd());
+    let listener = UnixListener::bind(short)?;
+    fs::set_permissions(&socket, Permissions::from_mode(0o600))?;
+    Ok(listener)
 }
 
 /// Opens a file for its owner only, and makes it where it is missing.

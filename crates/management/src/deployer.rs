@@ -14,12 +14,12 @@ use crate::starts::Starts;
 use crate::store::{Manifests, Record, Store};
 use crate::turns::{Turn, Turns};
 use faas::Package;
-use faas::{Deployment, Entry, FunctionLog, FunctionName, FunctionSpec, Handler};
+use faas::{Deployment, Entry, FunctionLog, FunctionName, FunctionSpec, Handler, Network};
 use futures_util::future::join_all;
 use std::fs::File;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::sync::{Semaphore, SemaphorePermit};
@@ -41,6 +41,8 @@ pub(crate) struct Deployer {
     pub(crate) bodies: Arc<Semaphore>,
     /// Where the API listens.
     pub(crate) addr: OnceLock<SocketAddr>,
+    /// Whether the original's calls need the token too; once on, it stays on.
+    is_token_always: AtomicBool,
     store: Store,
     manifests: Arc<Manifests>,
     codes: Arc<Codes>,
@@ -86,6 +88,7 @@ impl Deployer {
             downloads: Semaphore::new(at_once),
             bodies: Arc::new(Semaphore::new(body::room_kib(&options.limits))),
             addr: OnceLock::new(),
+            is_token_always: AtomicBool::new(options.is_token_always),
             store: disk.store,
             manifests: disk.manifests,
             probe: Probe::new(disk.codes.tmp()),
@@ -114,11 +117,38 @@ impl Deployer {
         deployer
     }
 
+    /// Whether every call needs the token.
+    pub(crate) fn demands_token_always(&self) -> bool {
+        self.is_token_always.load(Ordering::Relaxed)
+    }
+
+    /// Turns the token on for every call where a function can reach this service.
+    fn mind_network(&self, network: &Network) {
+        let port = self.addr.get().map(SocketAddr::port);
+        let is_ours = |named: &u16| Some(*named) == port;
+        let is_reached = network.is_host() || network.host_ports().iter().any(is_ours);
+        if is_reached && !self.is_token_always.swap(true, Ordering::Relaxed) {
+            tracing::warn!(
+                "a function can reach the management service: every call of it needs the token now"
+            );
+        }
+    }
+
+    /// Notes where the API listens; the first address is the one that is shown.
+    pub(crate) fn listens_at(&self, addr: SocketAddr) {
+        let _is_first = self.addr.set(addr).is_ok();
+        for function in self.functions.all() {
+            self.mind_network(&function.record.spec.network);
+        }
+    }
+
     /// Deploys in a task of its own: whoever asked may go. Deployments of one name come one after
     /// the other, in the order of the calls.
     pub(crate) async fn deploy(self: &Arc<Self>, order: Order) -> Result<Deployed, DeployError> {
         let limits = &self.options.limits;
         order::check(&order.spec, limits)?;
+        // Before its handlers start.
+        self.mind_network(&order.spec.network);
         let is_known = self.functions.get(order.spec.name.as_str()).is_some();
         if !is_known && self.functions.count() >= limits.functions_max {
             let functions_max = limits.functions_max;

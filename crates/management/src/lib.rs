@@ -23,16 +23,18 @@ mod turns;
 mod wire;
 
 pub use archive::{ArchiveError, SourceFile};
-pub use data_dir::claim as claim_data_dir;
+pub use data_dir::{SOCKET, claim as claim_data_dir};
 pub use download::DownloadError;
 pub use options::{EndpointUrl, Options};
 pub use order::{BadField, DeployError, DeployRequest, Deployed, Source};
 pub use probe::Unwritable;
 pub use store::StoreError;
 
+use api::Door;
 use codes::{Code, Codes};
 use deployer::{Deployer, Disk};
 use order::{Order, Undecided};
+use server::Listener;
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -95,11 +97,6 @@ impl Management {
         self.deployer.restore();
     }
 
-    /// The calls of the API.
-    pub fn routes(&self) -> axum::Router {
-        api::routes(&self.deployer)
-    }
-
     /// Serves the API on the listener until `shutdown`; calls under way may finish.
     ///
     /// # Errors
@@ -109,15 +106,24 @@ impl Management {
         listener: tokio::net::TcpListener,
         shutdown: CancellationToken,
     ) -> io::Result<()> {
-        // Known once; the first listener is the one that is shown.
-        let _is_first = self.deployer.addr.set(listener.local_addr()?).is_ok();
-        server::serve(
-            listener,
-            self.routes(),
-            &self.deployer.options.limits,
-            shutdown,
-        )
-        .await
+        self.deployer.listens_at(listener.local_addr()?);
+        let routes = api::routes(&self.deployer, Door::Tcp);
+        let limits = &self.deployer.options.limits;
+        server::serve(Listener::Tcp(listener), routes, limits, shutdown).await
+    }
+
+    /// Serves the API to the owner of the data directory, through a socket in it, until
+    /// `shutdown`; calls under way may finish.
+    ///
+    /// # Errors
+    /// Where the socket can't be made, such as on a file system that has none.
+    pub async fn serve_owner(&self, shutdown: CancellationToken) -> io::Result<()> {
+        let options = &self.deployer.options;
+        let listener = data_dir::listen(&options.data_dir)?;
+        let routes = api::routes(&self.deployer, Door::Socket);
+        let served = server::serve(Listener::Unix(listener), routes, &options.limits, shutdown);
+        served.await?;
+        std::fs::remove_file(options.data_dir.join(SOCKET))
     }
 
     /// Deploys a function in a task of its own, as the API does: dropping the future does not cut

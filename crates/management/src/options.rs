@@ -14,8 +14,11 @@ pub struct Options {
     pub limits: Arc<faas::Limits>,
     /// What a function gets that asks for nothing else.
     pub function_limits: faas::FunctionLimits,
-    /// The bearer token that every call but `/healthz` and `/readyz` needs; none leaves them open.
+    /// The bearer token that calls under `/v1` need over TCP; none leaves every call open.
     pub token: Option<String>,
+    /// Whether every call but `/healthz` and `/readyz` needs the token over TCP, not only those
+    /// under `/v1`. A function with the host's network turns it on.
+    pub is_token_always: bool,
     /// The endpoints that are on, in the order in which they are shown.
     pub endpoints: Vec<EndpointUrl>,
     /// What runs handlers.
@@ -33,6 +36,7 @@ impl std::fmt::Debug for Options {
             .field("data_dir", &self.data_dir)
             .field("handlers_dir", &self.handlers_dir)
             .field("has_token", &self.token.is_some())
+            .field("is_token_always", &self.is_token_always)
             .field("endpoints", &self.endpoints)
             .field("backend", &self.backend)
             .field("version", &self.version)

@@ -8,8 +8,10 @@ use hyper_util::service::TowerToHyperService;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::Semaphore;
+use tokio_util::either::Either;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
@@ -17,9 +19,29 @@ use tower::ServiceExt;
 /// How long accepting pauses after it failed, such as for want of descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
+/// Where connections come from.
+pub(crate) enum Listener {
+    Tcp(TcpListener),
+    Unix(UnixListener),
+}
+
+impl Listener {
+    async fn accept(&self) -> io::Result<Either<TcpStream, UnixStream>> {
+        match self {
+            Self::Tcp(listener) => {
+                let (stream, _peer) = listener.accept().await?;
+                // Small answers go out at once; a socket that can't is slower, no more.
+                let _is_set = stream.set_nodelay(true).is_ok();
+                Ok(Either::Left(stream))
+            }
+            Self::Unix(listener) => Ok(Either::Right(listener.accept().await?.0)),
+        }
+    }
+}
+
 /// Serves until `shutdown`, then lets the calls under way finish, up to [`Limits::drain`].
 pub(crate) async fn serve(
-    listener: TcpListener,
+    listener: Listener,
     routes: axum::Router,
     limits: &Limits,
     shutdown: CancellationToken,
@@ -36,7 +58,7 @@ pub(crate) async fn serve(
             () = shutdown.cancelled() => break,
         };
         let stream = match stream {
-            Ok((stream, _peer)) => stream,
+            Ok(stream) => stream,
             Err(error) => {
                 tracing::warn!(%error, "could not accept a connection");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -66,13 +88,11 @@ pub(crate) async fn serve(
 }
 
 async fn converse(
-    stream: TcpStream,
+    stream: impl AsyncRead + AsyncWrite + Unpin,
     routes: axum::Router,
     head: Duration,
     shutdown: CancellationToken,
 ) {
-    // Small answers go out at once; a socket that can't is slower, no more.
-    let _is_set = stream.set_nodelay(true).is_ok();
     let routes = routes.map_request(|request: hyper::Request<_>| request.map(Body::new));
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())

@@ -98,15 +98,12 @@ pub(crate) struct Mgmt {
 /// The node that a command talks to.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Node {
-    /// The node's management service
-    #[arg(
-        long,
-        value_name = "URL",
-        env = "TINYFAAS_NODE",
-        default_value = "http://127.0.0.1:8080"
-    )]
-    pub(crate) node: String,
-    /// File with the node's token; the variable `TINYFAAS_TOKEN` holds the token itself
+    /// The node's management service: a URL, or unix:PATH [default: the socket in the data
+    /// directory, or port 8080 of this machine]
+    #[arg(long, value_name = "URL", env = "TINYFAAS_NODE")]
+    pub(crate) node: Option<String>,
+    /// File with the node's token, where it is not the one in the data directory; the variable
+    /// `TINYFAAS_TOKEN` holds the token itself
     #[arg(long, value_name = "FILE", env = "TINYFAAS_TOKEN_FILE")]
     pub(crate) token_file: Option<PathBuf>,
     /// Prints JSON, for programs

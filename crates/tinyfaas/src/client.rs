@@ -7,6 +7,7 @@ mod localhost;
 mod logs;
 mod pack;
 mod show;
+mod socket;
 mod url;
 
 pub(crate) use api::Api;
@@ -38,7 +39,7 @@ pub(crate) fn delete(args: &Delete) -> Result<()> {
 pub(crate) fn wipe(args: &Wipe) -> Result<()> {
     let api = Api::new(&args.node)?;
     if !args.yes {
-        confirm(&args.node.node)?;
+        confirm(api.shown())?;
     }
     api.send("DELETE", "/v1/functions", None)?;
     if args.node.json {

@@ -35,8 +35,11 @@ pub(crate) struct Settings {
     /// Address of the gRPC endpoint [default: port 9000 on every address]
     #[arg(long, value_name = "ADDR|off", allow_negative_numbers = true)]
     pub(crate) grpc: Option<ListenAddr>,
-    /// File with the token that the management service asks for off this machine; made where it
-    /// is missing [default: token in the data directory]
+    /// Which calls of the management service need the token over TCP [default: auto]
+    #[arg(long, value_enum)]
+    pub(crate) token: Option<TokenFor>,
+    /// File with the token of the management service; made where it is missing [default: token in
+    /// the data directory]
     #[arg(long, value_name = "FILE")]
     pub(crate) token_file: Option<PathBuf>,
     /// Lets anyone who reaches the management service deploy and delete
@@ -91,6 +94,16 @@ pub(crate) struct Settings {
     /// Deploys the bundled examples
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub(crate) examples: Option<bool>,
+}
+
+/// Which calls of the management service need the token over TCP.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum TokenFor {
+    /// Those under /v1; on an address that other machines reach, every call
+    Auto,
+    /// Every call
+    Always,
 }
 
 /// How handlers are isolated.
@@ -152,7 +165,8 @@ pub(crate) struct Config {
     pub(crate) http: Place,
     pub(crate) grpc: Place,
     pub(crate) token_file: PathBuf,
-    /// Whether the token file was named, which asks for a token on every address.
+    /// Whether every call needs the token on every address: by the setting, where the token file
+    /// was named, and where builds or functions share the host's network.
     pub(crate) is_token_wanted: bool,
     pub(crate) is_management_insecure: bool,
     pub(crate) sandbox: Sandbox,
@@ -200,6 +214,7 @@ impl Settings {
             coap: self.coap.or(other.coap),
             http: self.http.or(other.http),
             grpc: self.grpc.or(other.grpc),
+            token: self.token.or(other.token),
             token_file: self.token_file.or(other.token_file),
             insecure_management: self.insecure_management.or(other.insecure_management),
             sandbox: self.sandbox.or(other.sandbox),
@@ -245,6 +260,8 @@ impl Settings {
             coap: address("coap")?,
             http: address("http")?,
             grpc: address("grpc")?,
+            // The variable of that name is the token itself, for the other commands.
+            token: None,
             token_file: path("token-file"),
             insecure_management: boolean("insecure-management")?,
             sandbox: choice(text("sandbox"))?,
@@ -320,7 +337,10 @@ impl Settings {
             coap: place(self.coap, Place::everywhere(5683)),
             http: place(self.http, Place::everywhere(8000)),
             grpc: place(self.grpc, Place::everywhere(9000)),
-            is_token_wanted: self.token_file.is_some(),
+            is_token_wanted: self.token_file.is_some()
+                || self.token == Some(TokenFor::Always)
+                || self.build_network == Some(BuildNetwork::Host)
+                || self.sandbox == Some(Sandbox::Reduced),
             token_file: self.token_file.unwrap_or_else(|| data_dir.join("token")),
             is_management_insecure: self.insecure_management.unwrap_or(false),
             sandbox: self.sandbox.unwrap_or(Sandbox::Full),

@@ -30,7 +30,7 @@ pub(crate) fn run(args: &Doctor) -> Result<()> {
         let here = here.unwrap_or_else(|error| json!({ "error": format!("{error:#}") }));
         output::line(json!({ "machine": here, "node": node }))?;
     } else {
-        show(&here, node.as_ref(), &args.node.node)?;
+        show(&here, node.as_ref(), Api::new(&args.node)?.shown())?;
     }
     if !is_isolated {
         bail!("this machine can't run functions as it is set up; see above");

@@ -12,7 +12,7 @@ mod split;
 pub(crate) use split::{management_service, reverse_proxy};
 
 use crate::cli::Serve;
-use crate::config::{Config, obtain_token};
+use crate::config::{Config, obtain_token, random_secret};
 use crate::{backends, examples, telemetry};
 use anyhow::{Context, Result};
 use bind::{Addresses, Listeners};
@@ -167,7 +167,7 @@ impl Node {
         (mut listeners, addresses): (Listeners, Addresses),
         (backend, reserve): (Arc<dyn Backend>, &Arc<Reserve>),
     ) -> Result<Self> {
-        let token = token(config, &addresses)?;
+        let (token, is_token_always) = token(config, &addresses)?;
         let router = Arc::new(Router::default());
         let management = Management::open(management::Options {
             data_dir: config.data_dir.clone(),
@@ -175,6 +175,7 @@ impl Node {
             limits: Arc::clone(&limits),
             function_limits: FunctionLimits::default(),
             token,
+            is_token_always,
             endpoints: endpoint_urls(&addresses),
             backend: Arc::clone(&backend),
             router: Arc::clone(&router),
@@ -189,6 +190,18 @@ impl Node {
             service.spawn(async move {
                 if let Err(error) = management.serve(listener, managing).await {
                     tracing::error!(%error, "the management service ended; restart tinyfaas");
+                }
+            });
+        }
+        if addresses.management.is_some() {
+            let (management, managing) = (management.clone(), managing.clone());
+            service.spawn(async move {
+                if let Err(error) = management.serve_owner(managing).await {
+                    tracing::warn!(
+                        %error,
+                        "the management service has no socket in the data directory; over TCP it \
+                         wants the token"
+                    );
                 }
             });
         }
@@ -217,22 +230,41 @@ impl Node {
     }
 }
 
-/// The token that the management service asks for; none where only this machine reaches it.
-fn token(config: &Config, addresses: &Addresses) -> Result<Option<String>> {
+/// The token that the management service asks for over TCP, and whether every call needs it.
+fn token(config: &Config, addresses: &Addresses) -> Result<(Option<String>, bool)> {
     let Some(addr) = addresses.management else {
-        return Ok(None);
+        return Ok((None, false));
     };
     if config.is_management_insecure {
         tracing::warn!(
             %addr,
             "the management service asks for no token: whoever reaches it can run code here"
         );
-        return Ok(None);
+        return Ok((None, false));
     }
-    if addr.ip().is_loopback() && !config.is_token_wanted {
-        return Ok(None);
+    let is_always = !addr.ip().is_loopback() || config.is_token_wanted;
+    match obtain_token(&config.token_file) {
+        Ok(token) => Ok((Some(token), is_always)),
+        Err(error) if !is_always && is_unwritable(&error) => {
+            tracing::warn!(
+                "{error:#}; calls under /v1 are taken through the socket in the data directory only"
+            );
+            Ok((Some(random_secret()?), false))
+        }
+        Err(error) => Err(error),
     }
-    obtain_token(&config.token_file).map(Some)
+}
+
+/// Whether the disk, not what is on it, is why there is no token: what is deployed is served all
+/// the same.
+fn is_unwritable(error: &anyhow::Error) -> bool {
+    use std::io::ErrorKind::{QuotaExceeded, ReadOnlyFilesystem, StorageFull};
+
+    let cause = error.downcast_ref::<std::io::Error>();
+    let kind = cause.map(std::io::Error::kind);
+    [ReadOnlyFilesystem, StorageFull, QuotaExceeded]
+        .iter()
+        .any(|full| kind == Some(*full))
 }
 
 /// The folder of the original call `POST /`; the built-in one where the user has none.

@@ -1,6 +1,7 @@
 //! The command line, run against a node.
 
 use crate::node::{Node, program_command};
+use std::process::Command;
 
 /// How a command ended.
 #[derive(Debug)]
@@ -32,9 +33,25 @@ impl Node {
     /// Where it can't be started.
     #[must_use]
     pub fn cli(&self, args: &[&str]) -> Ended {
-        let mut command = program_command(&crate::program());
         let node = format!("http://{}", self.addr("management"));
-        command.args(args).env("TINYFAAS_NODE", node);
+        self.run(
+            program_command(&crate::program()).env("TINYFAAS_NODE", node),
+            args,
+        )
+    }
+
+    /// Likewise, with nothing but the data directory to go by.
+    ///
+    /// # Panics
+    /// Where it can't be started.
+    #[must_use]
+    pub fn cli_by_data_dir(&self, args: &[&str]) -> Ended {
+        self.run(&mut program_command(&crate::program()), args)
+    }
+
+    fn run(&self, command: &mut Command, args: &[&str]) -> Ended {
+        command.args(args);
+        command.env("TINYFAAS_DATA_DIR", self.place.data_dir());
         command.current_dir(self.place.folder());
         let output = command.output().expect("the program starts");
         let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();

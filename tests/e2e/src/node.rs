@@ -214,7 +214,16 @@ impl Node {
     #[must_use]
     pub fn manage(&self, method: &str, path: &str, body: &[u8]) -> Answer {
         let url = format!("http://{}{path}", self.addr("management"));
-        request(method, &url, &[], body)
+        let token = self.token().map(|token| format!("Bearer {token}"));
+        let headers = token.as_deref().map(|token| ("authorization", token));
+        request(method, &url, headers.as_slice(), body)
+    }
+
+    /// The token of the management service; none where it has none.
+    #[must_use]
+    pub fn token(&self) -> Option<String> {
+        let text = std::fs::read_to_string(self.place.data_dir().join("token"));
+        text.ok().map(|text| text.trim().to_owned())
     }
 
     /// Deploys a function; the answer may be a refusal.

@@ -1,6 +1,6 @@
 //! The command line, as people and programs use it.
 
-use e2e::{Function, Node};
+use e2e::{Function, Node, Place, program, request};
 use serde_json::Value;
 
 /// A function that prints and greets.
@@ -138,4 +138,27 @@ fn node_with_folder() -> Node {
     made.and_then(|()| std::fs::write(folder.join("fn.py"), GREETER))
         .expect("the place takes files");
     node
+}
+
+#[test]
+fn the_owner_is_let_in_by_the_socket_and_by_the_token_where_every_call_needs_it() {
+    let node = Node::start_at(&Place::new(), &["--token", "always"]);
+    let url = format!("http://{}/list", node.addr("management"));
+    assert_eq!(request("GET", &url, &[], b"").status, 401);
+    assert_eq!(node.manage("GET", "/list", b"").status, 200);
+    for ended in [node.cli(&["list"]), node.cli_by_data_dir(&["list"])] {
+        drop(ended.expect_code(0));
+    }
+    // Without the data directory it has neither.
+    let node_url = url.trim_end_matches("/list");
+    let elsewhere = node.place.folder().join("elsewhere");
+    let mut command = std::process::Command::new(program());
+    command.args(["list", "--node", node_url]);
+    let ended = command
+        .env("TINYFAAS_DATA_DIR", elsewhere)
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&ended.stderr);
+    assert_eq!(ended.status.code(), Some(1), "{said}");
+    assert!(said.contains("--token-file"), "{said}");
 }

@@ -184,6 +184,48 @@ impl Node {
     }
 }
 
+/// What a build that fails prints: its code says what it reached.
+pub(crate) fn failed_build(runtime: Runtime, files: &[(&str, String)]) -> Result<String> {
+    let folder = tempfile::tempdir()?;
+    let code = folder.path().join("code");
+    for (name, contents) in files {
+        let path = code.join(name);
+        fs::create_dir_all(path.parent().context("it is below the code")?)?;
+        fs::write(path, contents)?;
+    }
+    let runner = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()?;
+    let limits = Arc::new(Limits::default());
+    let mut spec = spec(FunctionLimits::default(), 1)?;
+    spec.runtime = runtime;
+    spec.allow_scripts = true;
+    let package = Package {
+        spec: Arc::new(spec),
+        code,
+        digest: "0".into(),
+        log: Arc::new(FunctionLog::new(&limits)),
+    };
+    let options = Options {
+        data_dir: folder.path().join("data"),
+        limits,
+        sandbox: SandboxMode::Full,
+        may_lack_landlock: false,
+        interpreters: interpreters(SandboxMode::Full),
+        build_network: Network::own(),
+    };
+    runner.block_on(async {
+        let backend = ProcessBackend::start(options).await?;
+        let prepared = backend.prepare(package).await;
+        backend.shutdown().await;
+        match prepared {
+            Ok(_) => Err(anyhow!("the build did not fail")),
+            Err(error) => Ok(format!("{error}\n{}", error.output())),
+        }
+    })
+}
+
 impl Drop for Node {
     fn drop(&mut self) {
         self.runtime.block_on(async {

@@ -1,9 +1,9 @@
 //! What a function with a network of its own reaches: another machine, and of this one only what
 //! was named.
 
-use crate::host::{Node, outside};
+use crate::host::{Node, failed_build, outside};
 use anyhow::{Context, Result, ensure};
-use faas::Network;
+use faas::{Network, Runtime};
 use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::net::{IpAddr, SocketAddr, TcpListener};
@@ -31,6 +31,14 @@ pub(crate) const ALL: &[(&str, Test)] = &[
     (
         "a_function_with_the_hosts_network_reaches_this_machine",
         the_hosts_network,
+    ),
+    (
+        "a_build_of_pip_reaches_another_machine_and_not_this_one",
+        a_build_of_pip,
+    ),
+    (
+        "a_build_of_npm_reaches_another_machine_and_not_this_one",
+        a_build_of_npm,
     ),
 ];
 
@@ -268,4 +276,95 @@ fn the_hosts_network() -> Result<()> {
     let (_listener, port) = listen_everywhere()?;
     let node = Node::connected(Network::Host)?;
     check_reached(&node, SocketAddr::new("127.0.0.1".parse()?, port))
+}
+
+/// Says of each address whether it is reached.
+const TRY_IN_PYTHON: &str = r"
+import socket
+def attempt(host, port):
+    try: socket.create_connection((host, port), 5); return 'reached'
+    except OSError: return 'refused'
+for host, port in @ADDRESSES: print('<%s %s>' % (attempt(host, port), host))
+";
+
+const TRY_IN_JAVASCRIPT: &str = r"
+const net = require('net');
+(async () => {
+  for (const [host, port] of @ADDRESSES) {
+    const said = await new Promise((done) => {
+      const s = net.connect({ host, port, timeout: 5000 }, () => done('reached'));
+      s.on('error', () => done('refused'));
+      s.on('timeout', () => done('refused'));
+    });
+    console.error('<' + said + ' ' + host + '>');
+  }
+  process.exit(1);
+})();
+";
+
+/// What the code says outside, where everything is reached, and in the build.
+fn check_build(port: u16, control: &str, build: impl Fn(&str) -> Result<String>) -> Result<()> {
+    let own = own_addresses()?;
+    let mut addresses: Vec<_> = own.iter().map(|ip| (ip.to_string(), port)).collect();
+    addresses.push((Machine::METADATA.to_owned(), 7000));
+    addresses.push((Machine::ADDRESS.to_owned(), 7000));
+    let listed: Vec<_> = addresses
+        .iter()
+        .map(|(host, port)| format!("['{host}', {port}]"))
+        .collect();
+    let listed = format!("[{}]", listed.join(", "));
+    let answer = outside(&format!(
+        "import io, contextlib\nout = io.StringIO()\nwith contextlib.redirect_stdout(out):\n  exec({:?})\nresult = out.getvalue()",
+        control.replace("@ADDRESSES", &listed)
+    ))?;
+    let output = build(&listed)?;
+    for (host, _) in &addresses {
+        ensure!(answer.contains(&format!("<reached {host}>")), "{answer}");
+        let may_be_reached = host == Machine::ADDRESS;
+        let expected = if may_be_reached { "reached" } else { "refused" };
+        let line = format!("<{expected} {host}>");
+        ensure!(output.contains(&line), "no {line} in {output}");
+    }
+    Ok(())
+}
+
+fn a_build_of_pip() -> Result<()> {
+    let _machine = Machine::start()?;
+    let (_listener, port) = listen_everywhere()?;
+    check_build(port, TRY_IN_PYTHON, |addresses| {
+        let code = TRY_IN_PYTHON.replace("@ADDRESSES", addresses);
+        let files = [
+            ("fn.py", "def fn(x): return x".to_owned()),
+            ("requirements.txt", "./nosy\n".to_owned()),
+            ("nosy/setup.py", format!("{code}\nraise SystemExit(1)\n")),
+        ];
+        failed_build(Runtime::Python3, &files)
+    })
+}
+
+fn a_build_of_npm() -> Result<()> {
+    let _machine = Machine::start()?;
+    let (_listener, port) = listen_everywhere()?;
+    check_build(port, TRY_IN_PYTHON, |addresses| {
+        let code = TRY_IN_JAVASCRIPT.replace("@ADDRESSES", addresses);
+        let code = code.replace('\n', " ");
+        let manifest = serde_json::json!({
+            "name": "fn",
+            "dependencies": { "is-number": "7.0.0" },
+            "scripts": { "postinstall": format!("node -e {}", quoted(&code)) },
+        });
+        let files = [
+            (
+                "index.js",
+                "module.exports = (q, s) => s.send('')".to_owned(),
+            ),
+            ("package.json", manifest.to_string()),
+        ];
+        failed_build(Runtime::Nodejs, &files)
+    })
+}
+
+/// A text as one word of a shell.
+fn quoted(text: &str) -> String {
+    format!("'{}'", text.replace('\'', "'\\''"))
 }

@@ -1,6 +1,7 @@
 //! Who may call: the token, and no pages of other sites in a browser of this machine.
 
 use super::Deployers;
+use crate::deployer::Deployer;
 use crate::problem::Problem;
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
@@ -9,29 +10,54 @@ use axum::response::{IntoResponse, Response};
 use sha2::{Digest, Sha256};
 use std::net::IpAddr;
 
+/// How a request came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Door {
+    /// Over TCP, where anybody may be: the guard checks the token and what a browser sends.
+    Tcp,
+    /// Through the socket in the data directory, which its mode keeps for its owner.
+    Socket,
+}
+
 /// Lets requests pass that carry the token, or all where there is none.
 pub(crate) async fn check_token(
     State(deployer): Deployers,
     request: Request,
     next: Next,
 ) -> Response {
-    let Some(token) = &deployer.options.token else {
+    match token_problem(&deployer, request.headers()) {
+        None => next.run(request).await,
+        Some(problem) => problem.into_response(),
+    }
+}
+
+/// The same for the original's calls, which need a token only where it was turned on for them.
+pub(crate) async fn check_token_of_old(
+    State(deployer): Deployers,
+    request: Request,
+    next: Next,
+) -> Response {
+    if !deployer.demands_token_always() {
         return next.run(request).await;
-    };
-    let sent = request
-        .headers()
-        .get(header::AUTHORIZATION)
-        .and_then(bearer);
+    }
+    match token_problem(&deployer, request.headers()) {
+        None => next.run(request).await,
+        Some(problem) => problem.into_response(),
+    }
+}
+
+fn token_problem(deployer: &Deployer, headers: &HeaderMap) -> Option<Problem> {
+    let token = deployer.options.token.as_ref()?;
+    let sent = headers.get(header::AUTHORIZATION).and_then(bearer);
     if sent.is_some_and(|sent| is_same(sent, token)) {
-        return next.run(request).await;
+        return None;
     }
     let detail = match sent {
         Some(_) => "the bearer token is not the one of this tinyFaaS",
         None => "this call needs a bearer token",
     };
-    Problem::new(StatusCode::UNAUTHORIZED, "token", "no valid token", detail)
-        .fix("send \"Authorization: Bearer TOKEN\" with the token in the file that tinyfaas serve names at its start")
-        .into_response()
+    let problem = Problem::new(StatusCode::UNAUTHORIZED, "token", "no valid token", detail);
+    Some(problem.fix("send \"Authorization: Bearer TOKEN\" with the token in the file that tinyfaas serve names at its start"))
 }
 
 /// Refuses what a page of another site makes a browser send: requests with a foreign `Origin`,
@@ -41,7 +67,10 @@ pub(crate) async fn check_browser(
     request: Request,
     next: Next,
 ) -> Response {
-    match refusal(request.headers(), deployer.options.token.is_some()) {
+    match refusal(
+        request.headers(),
+        deployer.options.token.is_some() && deployer.demands_token_always(),
+    ) {
         Some(problem) => problem.into_response(),
         None => next.run(request).await,
     }

@@ -10,6 +10,8 @@ mod quantity;
 mod settings;
 mod v1;
 
+pub(crate) use guard::Door;
+
 use crate::deployer::Deployer;
 use crate::problem::Problem;
 use axum::Router;
@@ -23,9 +25,30 @@ use std::sync::Arc;
 /// What every call is given.
 type Deployers = State<Arc<Deployer>>;
 
-/// Every call, behind the guard.
-pub(crate) fn routes(deployer: &Arc<Deployer>) -> Router {
-    let function = get(v1::describe).put(v1::deploy).delete(v1::delete);
+/// Every call, behind the guard where it comes over TCP.
+pub(crate) fn routes(deployer: &Arc<Deployer>, door: Door) -> Router {
+    let with = || Arc::clone(deployer);
+    let (old, versioned) = (old_calls(), versioned_calls());
+    let guarded = match door {
+        Door::Socket => old.merge(versioned).merge(health()),
+        Door::Tcp => {
+            let old = old.layer(middleware::from_fn_with_state(
+                with(),
+                guard::check_token_of_old,
+            ));
+            let versioned =
+                versioned.layer(middleware::from_fn_with_state(with(), guard::check_token));
+            let all = old.merge(versioned).merge(health());
+            all.layer(middleware::from_fn_with_state(with(), guard::check_browser))
+        }
+    };
+    guarded
+        .layer(DefaultBodyLimit::disable())
+        .with_state(with())
+}
+
+/// The original's calls, and what tells nothing of functions' contents.
+fn old_calls() -> Router<Arc<Deployer>> {
     Router::new()
         .route("/", get(old::greet).post(old::deploy_folder))
         .route("/upload", post(old::upload))
@@ -34,26 +57,21 @@ pub(crate) fn routes(deployer: &Arc<Deployer>) -> Router {
         .route("/wipe", post(old::wipe))
         .route("/list", get(old::list))
         .route("/logs", get(old::logs))
+        .route("/metrics", get(metrics::show))
+        .route("/v1/openapi.json", get(v1::openapi))
+        .fallback(unknown_path)
+        .method_not_allowed_fallback(wrong_method)
+}
+
+fn versioned_calls() -> Router<Arc<Deployer>> {
+    let function = get(v1::describe).put(v1::deploy).delete(v1::delete);
+    Router::new()
         .route("/v1/functions", get(v1::list).delete(v1::wipe))
         .route("/v1/functions/{name}", function)
         .route("/v1/functions/{name}/logs", get(logs::of_function))
         .route("/v1/logs", get(logs::of_all))
         .route("/v1/status", get(v1::status))
-        .route("/metrics", get(metrics::show))
-        .route("/v1/openapi.json", get(v1::openapi))
-        .fallback(unknown_path)
         .method_not_allowed_fallback(wrong_method)
-        .layer(middleware::from_fn_with_state(
-            Arc::clone(deployer),
-            guard::check_token,
-        ))
-        .merge(health())
-        .layer(middleware::from_fn_with_state(
-            Arc::clone(deployer),
-            guard::check_browser,
-        ))
-        .layer(DefaultBodyLimit::disable())
-        .with_state(Arc::clone(deployer))
 }
 
 fn health() -> Router<Arc<Deployer>> {

@@ -1,12 +1,97 @@
 //! Who may call: tokens, and pages of other sites.
 
-use crate::node::{Node, Setup};
+use crate::node::{Node, Setup, wait_for};
 use crate::pack;
+use std::io::{Read, Write};
+use std::os::unix::fs::MetadataExt;
+use std::os::unix::net::UnixStream;
+
+/// The status without a token.
+fn status(node: &Node, path: &str) -> u16 {
+    let config = ureq::Agent::config_builder().http_status_as_error(false);
+    let agent = config.build().new_agent();
+    let answer = agent.get(format!("http://{}{path}", node.addr)).call();
+    answer.unwrap().status().as_u16()
+}
+
+fn with_token() -> Node {
+    Node::with(Setup {
+        token: Some("secret".to_owned()),
+        ..Setup::default()
+    })
+}
+
+const VERSIONED: [&str; 5] = [
+    "/v1/functions",
+    "/v1/functions/f",
+    "/v1/functions/f/logs",
+    "/v1/logs",
+    "/v1/status",
+];
+
+const OLD: [&str; 6] = ["/", "/list", "/logs", "/metrics", "/healthz", "/readyz"];
 
 #[test]
-fn every_call_but_health_needs_the_token_where_there_is_one() {
+fn the_originals_calls_need_no_token_and_those_of_v1_do() {
+    let node = with_token();
+    for path in VERSIONED {
+        assert_eq!(status(&node, path), 401, "{path}");
+    }
+    for path in OLD {
+        assert_eq!(status(&node, path), 200, "{path}");
+    }
+    assert_eq!(node.get("/v1/functions").status, 200);
+    // A name that somebody else's DNS pointed here does not pass without a token all the same.
+    let rebound = [("host", "rebound.evil.example:8080")];
+    assert_eq!(node.call("GET", "/list", &rebound, b"").status, 403);
+}
+
+#[test]
+fn a_function_that_reaches_this_service_turns_the_token_on_for_every_call() {
+    let port = |node: &Node| format!("host_port={}", node.addr.port());
+    let check = |query: &dyn Fn(&Node) -> String, expected: u16| {
+        let node = with_token();
+        let path = format!("/v1/functions/f?runtime=python3&{}", query(&node));
+        let answer = node.put(&path, &pack::zip(&[("fn.py", "1")]));
+        assert_eq!(answer.status, 201, "{}", answer.text);
+        assert_eq!(status(&node, "/list"), expected, "{path}");
+        assert_eq!(node.get("/list").status, 200);
+        assert_eq!(status(&node, "/healthz"), 200);
+    };
+    check(&|_| "network=true".to_owned(), 200);
+    check(&|_| "host_port=1".to_owned(), 200);
+    check(&|_| "host_network=true".to_owned(), 401);
+    check(&port, 401);
+}
+
+#[test]
+fn the_owner_of_the_data_directory_needs_no_token() {
+    let node = Node::with(Setup {
+        token: Some("secret".to_owned()),
+        is_token_always: true,
+        ..Setup::default()
+    });
+    let management = node.management.clone();
+    let until = node.shutdown.clone();
+    let serve = async move { management.serve_owner(until).await.unwrap() };
+    node.tasks.spawn_on(serve, node.runtime.handle());
+    let path = node.data_dir().join(management::SOCKET);
+    wait_for("the socket", || UnixStream::connect(&path).is_ok());
+    let mode = std::fs::metadata(&path).unwrap().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    let mut stream = UnixStream::connect(&path).unwrap();
+    let request = "GET /v1/functions HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n";
+    stream.write_all(request.as_bytes()).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200 OK"), "{answer}");
+}
+
+#[test]
+fn every_call_but_health_needs_the_token_where_it_is_always_asked_for() {
     let open = Node::with(Setup {
         token: Some("secret".to_owned()),
+        is_token_always: true,
         ..Setup::default()
     });
     assert_eq!(open.get("/list").status, 200);

@@ -48,6 +48,7 @@ impl Answer {
 pub(crate) struct Setup {
     pub(crate) limits: Limits,
     pub(crate) token: Option<String>,
+    pub(crate) is_token_always: bool,
     pub(crate) data_dir: Option<PathBuf>,
     pub(crate) backend: Arc<InProcess>,
 }
@@ -57,6 +58,7 @@ impl Default for Setup {
         Self {
             limits: Limits::default(),
             token: None,
+            is_token_always: false,
             data_dir: None,
             backend: InProcess::new(),
         }
@@ -91,6 +93,7 @@ impl Node {
             limits: Arc::clone(&limits),
             function_limits: faas::FunctionLimits::default(),
             token: setup.token.clone(),
+            is_token_always: setup.is_token_always,
             endpoints: vec![endpoint("coap", 5683), endpoint("http", 8000)],
             backend: setup.backend.clone(),
             router: Arc::clone(&router),

@@ -1,15 +1,20 @@
 //! Calls of the management service.
 
 use super::localhost;
+use super::socket::SocketConnector;
 use crate::cli::Node;
+use crate::config::{Config, Settings, default_data_dir};
 use crate::failure::Failure;
 use anyhow::{Context, Result, anyhow, bail};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::Value;
 use std::io::Read;
-use std::path::Path;
+use std::net::IpAddr;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 use ureq::http::{Request, Response, StatusCode};
+use ureq::unversioned::resolver::DefaultResolver;
 use ureq::{Agent, Body, SendBody};
 
 /// What stays as it is in a path segment or a query.
@@ -25,42 +30,75 @@ const CONNECT: Duration = Duration::from_secs(10);
 /// The largest answer that is taken into memory.
 const ANSWER_BYTES_MAX: u64 = 64 << 20;
 
+/// Where the management service listens unless told otherwise.
+const DEFAULT_URL: &str = "http://127.0.0.1:8080";
+
+/// What a node is asked under through its socket.
+const SOCKET_URL: &str = "http://127.0.0.1";
+
 /// The management service of a node.
 #[derive(Debug)]
 pub(crate) struct Api {
     agent: Agent,
-    node: String,
+    /// How people know it.
+    shown: String,
+    url: String,
     token: Option<String>,
 }
 
 impl Api {
-    /// The service that the options name.
+    /// The service that the options name: else the one of the data directory, through its socket,
+    /// or where that does not answer, on this machine's port 8080.
     ///
     /// # Errors
     /// Where the token can't be read.
     pub(crate) fn new(node: &Node) -> Result<Self> {
-        let config = Agent::config_builder()
-            .http_status_as_error(false)
-            .max_redirects(0)
-            .proxy(None)
-            .timeout_connect(Some(CONNECT))
-            .build();
-        let address = node.node.trim_end_matches('/');
-        let has_scheme = address.contains("://");
-        Ok(Self {
-            agent: localhost::agent(config),
-            node: if has_scheme {
-                address.to_owned()
-            } else {
-                format!("http://{address}")
-            },
+        let home = Home::find();
+        let socket = match &node.node {
+            Some(named) => named.strip_prefix("unix:").map(PathBuf::from),
+            None => home.answering_socket(),
+        };
+        if let Some(socket) = socket {
+            return Ok(Self::through(socket));
+        }
+        let address = node.node.as_deref().unwrap_or(DEFAULT_URL);
+        let address = address.trim_end_matches('/');
+        let url = if address.contains("://") {
+            address.to_owned()
+        } else {
+            format!("http://{address}")
+        };
+        let mut api = Self {
+            agent: localhost::agent(config()),
+            shown: url.clone(),
+            url,
             token: token(node.token_file.as_deref())?,
-        })
+        };
+        if api.token.is_none() && is_loopback(api.host()) {
+            api.token = home.token();
+        }
+        Ok(api)
+    }
+
+    fn through(socket: PathBuf) -> Self {
+        let shown = format!("unix:{}", socket.display());
+        let resolver = DefaultResolver::default();
+        Self {
+            agent: Agent::with_parts(config(), SocketConnector(socket), resolver),
+            shown,
+            url: SOCKET_URL.to_owned(),
+            token: None,
+        }
+    }
+
+    /// The node as people know it.
+    pub(crate) fn shown(&self) -> &str {
+        &self.shown
     }
 
     /// The host of the node, as it stands in its URL.
     pub(crate) fn host(&self) -> &str {
-        let authority = self.node.split_once("://").map_or("", |(_, rest)| rest);
+        let authority = self.url.split_once("://").map_or("", |(_, rest)| rest);
         let authority = authority.split('/').next().unwrap_or_default();
         match authority.rsplit_once(':') {
             Some((host, port)) if !port.contains(']') => host,
@@ -77,7 +115,7 @@ impl Api {
         serde_json::from_slice(&bytes).with_context(|| {
             format!(
                 "{} does not answer as a tinyFaaS does; check --node",
-                self.node
+                self.shown
             )
         })
     }
@@ -133,7 +171,7 @@ impl Api {
     fn request(&self, method: &str, path: &str) -> ureq::http::request::Builder {
         let request = Request::builder()
             .method(method)
-            .uri(format!("{}{path}", self.node));
+            .uri(format!("{}{path}", self.url));
         match &self.token {
             Some(token) => request.header("authorization", format!("Bearer {token}")),
             None => request,
@@ -151,8 +189,9 @@ impl Api {
         match status {
             StatusCode::NOT_FOUND => Err(Failure::NotFound(message).into()),
             StatusCode::UNAUTHORIZED => bail!(
-                "the node wants its token; give its file with --token-file or the token itself in \
-                 TINYFAAS_TOKEN (the node names the file when it starts)"
+                "the node wants its token; run this as the user who runs the node, or give the token's \
+                 file with --token-file or the token itself in TINYFAAS_TOKEN (the node names the \
+                 file when it starts)"
             ),
             _ => Err(anyhow!(message)),
         }
@@ -164,11 +203,11 @@ impl Api {
             | ureq::Error::HostNotFound
             | ureq::Error::ConnectionFailed
             | ureq::Error::Timeout(_) => Failure::Unreachable {
-                node: self.node.clone(),
+                node: self.shown.clone(),
                 reason: error.to_string(),
             }
             .into(),
-            other => anyhow!("call {}: {other}", self.node),
+            other => anyhow!("call {}: {other}", self.shown),
         }
     }
 }
@@ -212,6 +251,60 @@ fn refusal(status: StatusCode, text: &str) -> String {
     message
 }
 
+fn config() -> ureq::config::Config {
+    Agent::config_builder()
+        .http_status_as_error(false)
+        .max_redirects(0)
+        .proxy(None)
+        .timeout_connect(Some(CONNECT))
+        .build()
+}
+
+/// Whether only this machine can be there, so that the token does not leave it.
+fn is_loopback(host: &str) -> bool {
+    let bare = host.trim_start_matches('[').trim_end_matches(']');
+    let ip = bare.parse::<IpAddr>();
+    bare == "localhost" || ip.is_ok_and(|ip| ip.is_loopback())
+}
+
+/// What a node of this machine leaves for its owner: its socket and its token.
+struct Home {
+    data_dir: PathBuf,
+    token_file: PathBuf,
+}
+
+impl Home {
+    /// Where a node that this user starts here would keep them.
+    fn find() -> Self {
+        let variable = |name: &str| std::env::var(name).ok();
+        match Config::load(Settings::default(), None, &variable) {
+            Ok(config) => Self {
+                data_dir: config.data_dir,
+                token_file: config.token_file,
+            },
+            // A file with a mistake is for `serve` to tell of.
+            Err(_) => {
+                let data_dir = default_data_dir(&variable);
+                let token_file = data_dir.join("token");
+                Self {
+                    data_dir,
+                    token_file,
+                }
+            }
+        }
+    }
+
+    fn answering_socket(&self) -> Option<PathBuf> {
+        let socket = self.data_dir.join(management::SOCKET);
+        UnixStream::connect(&socket).is_ok().then_some(socket)
+    }
+
+    fn token(&self) -> Option<String> {
+        let text = std::fs::read_to_string(&self.token_file).ok()?;
+        Some(text.trim().to_owned()).filter(|token| !token.is_empty())
+    }
+}
+
 fn token(file: Option<&Path>) -> Result<Option<String>> {
     if let Some(token) = std::env::var("TINYFAAS_TOKEN")
         .ok()
@@ -252,7 +345,7 @@ mod tests {
     fn the_host_of_a_node_is_told_from_its_port() {
         let check = |url: &str, host: &str| {
             let node = Node {
-                node: url.to_owned(),
+                node: Some(url.to_owned()),
                 token_file: None,
                 json: false,
             };

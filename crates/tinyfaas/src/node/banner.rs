@@ -23,10 +23,7 @@ pub(crate) fn addresses(config: &Config, addresses: &Addresses) {
     let isolation = format!("{isolation} (tinyfaas status shows its parts)");
     row("isolation", &isolation);
     row("data", &config.data_dir.display().to_string());
-    let is_guarded = addresses.management.is_some_and(|addr| {
-        !config.is_management_insecure && (config.is_token_wanted || !addr.ip().is_loopback())
-    });
-    if is_guarded {
+    if addresses.management.is_some() && !config.is_management_insecure {
         row("token", &config.token_file.display().to_string());
     }
     output::notice("");
