@@ -17,8 +17,7 @@ trap 'exit 130' INT TERM
 {
     printf '{"name":%s,"env":%s,"threads":%s,"envs":%s,"zip":"' \
         "$(json "$name")" "$(json "$env")" "$(json "$threads")" "$(json_list "$@")"
-    (cd "$dir" && zip -q -r -y - . -x '*/node_modules/*' 'node_modules/*' '.git/*' \
-        '*/__pycache__/*' '__pycache__/*') | base64 | tr -d '\n'
+    (cd "$dir" && zip -q -r -y - . -x '.git/*' '*/__pycache__/*' '__pycache__/*') | base64 | tr -d '\n'
     printf '"}'
 } >"$request"
 call /upload --data-binary "@$request"

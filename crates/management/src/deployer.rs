@@ -1,6 +1,7 @@
 //! The sequence of a deployment, and what surrounds it: deleting, bringing back, stopping.
 
 mod durable;
+mod kept;
 mod restore;
 
 use crate::api::body;
@@ -246,7 +247,7 @@ impl Deployer {
         Ok(place)
     }
 
-    async fn work(self: &Arc<Self>, order: Order, turn: Turn) -> Result<Deployed, DeployError> {
+    async fn work(self: &Arc<Self>, mut order: Order, turn: Turn) -> Result<Deployed, DeployError> {
         turn.begin().await;
         let Some(slot) = self.starts.slot(std::future::pending()).await else {
             return Err(DeployError::Stopping);
@@ -256,8 +257,9 @@ impl Deployer {
             Some(known) => Arc::clone(&known.log),
             None => Arc::new(FunctionLog::new(&self.options.limits)),
         };
+        let kept = self.keep_settings(&mut order, known.as_deref())?;
         let prepared = tokio::select! {
-            prepared = self.prepare(order, &log, slot) => prepared?,
+            prepared = self.prepare(order, known.as_ref(), (&log, slot)) => prepared?,
             () = self.aborting.cancelled() => return Err(DeployError::Stopping),
         };
         let (record, code, handlers) = prepared;
@@ -266,6 +268,7 @@ impl Deployer {
             runtime: record.spec.runtime,
             digest: record.digest.clone(),
             is_replacement: known.is_some(),
+            kept,
         };
         drop(known);
         self.publish(Function { record, code, log }, handlers)
@@ -277,11 +280,11 @@ impl Deployer {
     async fn prepare(
         self: &Arc<Self>,
         order: Order,
-        log: &Arc<FunctionLog>,
-        slot: SemaphorePermit<'_>,
+        known: Option<&Arc<Function>>,
+        (log, slot): (&Arc<FunctionLog>, SemaphorePermit<'_>),
     ) -> Result<(Record, Code, Vec<Arc<dyn Handler>>), DeployError> {
-        let deployer = Arc::clone(self);
-        let unpacking = tokio::task::spawn_blocking(move || deployer.unpack(order));
+        let (deployer, known) = (Arc::clone(self), known.cloned());
+        let unpacking = tokio::task::spawn_blocking(move || deployer.unpack(order, known.as_ref()));
         let (record, code) = unpacking.await.unwrap_or(Err(DeployError::Broken))?;
         let package = Package {
             spec: Arc::clone(&record.spec),
@@ -297,16 +300,22 @@ impl Deployer {
     }
 
     /// Brings the code to its folder. Blocks on the disk.
-    fn unpack(&self, order: Order) -> Result<(Record, Code), DeployError> {
+    fn unpack(
+        &self,
+        order: Order,
+        known: Option<&Arc<Function>>,
+    ) -> Result<(Record, Code), DeployError> {
         let (limits, tmp) = (&self.options.limits, self.codes.tmp());
         let Order {
             mut spec,
             undecided,
+            named: _,
             source,
             subfolder,
             room: _room,
         } = order;
         let (unpacked, packed_bytes) = match source {
+            Source::Kept => return self.reuse(spec, undecided, known),
             Source::Archive(archive) => {
                 let unpacked = archive::unpack(&archive, subfolder.as_deref(), tmp, limits)?;
                 (unpacked, Some(archive.len() as u64))

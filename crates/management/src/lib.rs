@@ -11,6 +11,7 @@ mod data_dir;
 mod deployer;
 mod download;
 mod functions;
+mod named;
 mod options;
 mod order;
 mod probe;
@@ -33,6 +34,7 @@ pub use store::StoreError;
 use api::Door;
 use codes::{Code, Codes};
 use deployer::{Deployer, Disk};
+use named::Named;
 use order::{Order, Undecided};
 use server::Listener;
 use std::fs::File;
@@ -135,6 +137,11 @@ impl Management {
         let order = Order {
             spec: request.spec,
             undecided: Undecided::default(),
+            // A spec has every setting.
+            named: Named {
+                is_reset: true,
+                ..Named::default()
+            },
             source: request.source,
             subfolder: None,
             room: None,

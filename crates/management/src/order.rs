@@ -2,6 +2,7 @@
 
 use crate::archive::{ArchiveError, SourceFile};
 use crate::download::DownloadError;
+use crate::named::Named;
 use crate::probe::Unwritable;
 use crate::store::StoreError;
 use bytes::Bytes;
@@ -26,6 +27,8 @@ pub enum Source {
     Archive(Bytes),
     /// Files in memory.
     Files(Vec<SourceFile>),
+    /// The code that the function has.
+    Kept,
     /// A folder below [`Options::handlers_dir`](crate::Options::handlers_dir), which is copied.
     Folder(PathBuf),
 }
@@ -37,6 +40,8 @@ pub(crate) struct Order {
     pub(crate) spec: FunctionSpec,
     /// What the client left out.
     pub(crate) undecided: Undecided,
+    /// What the client named; the rest is kept where the function is known.
+    pub(crate) named: Named,
     /// The code.
     pub(crate) source: Source,
     /// The folder in the archive that is the function's.
@@ -54,9 +59,18 @@ pub(crate) struct Undecided {
     pub(crate) has_no_handlers: bool,
     /// The memory is what suits the runtime.
     pub(crate) has_no_memory: bool,
+    /// The runtime that the function has had; handlers and memory are kept with it.
+    pub(crate) known_runtime: Option<Runtime>,
+    /// The memory of a function whose runtime is another now.
+    pub(crate) default_memory_bytes: u64,
 }
 
 impl Undecided {
+    /// Whether the function may have that runtime, as far as that is known.
+    pub(crate) fn may_be(self, runtime: Runtime, spec: &FunctionSpec) -> bool {
+        self.has_no_runtime || spec.runtime == runtime
+    }
+
     /// Decides, with the function's folder, and checks what depends on it.
     pub(crate) fn decide(
         self,
@@ -65,13 +79,22 @@ impl Undecided {
         limits: &Limits,
     ) -> Result<(), BadField> {
         if self.has_no_runtime {
-            spec.runtime = detect_runtime(code)?;
+            // What was ambiguous before is still told by the function.
+            let detected = detect_runtime(code);
+            spec.runtime = match self.known_runtime {
+                Some(known) => detected.unwrap_or(known),
+                None => detected?,
+            };
         }
-        if self.has_no_handlers {
+        let is_another = self.known_runtime != Some(spec.runtime);
+        if self.has_no_handlers && is_another {
             spec.handlers = spec.runtime.default_handlers(limits);
         }
-        if self.has_no_memory {
+        if self.has_no_memory && is_another {
             let memory = &mut spec.limits.memory_bytes_max;
+            if self.known_runtime.is_some() {
+                *memory = self.default_memory_bytes;
+            }
             *memory = spec.runtime.default_memory(*memory, limits);
         }
         if !spec.allow_hosts.is_empty() && spec.runtime != Runtime::Wasm {
@@ -111,6 +134,8 @@ pub struct Deployed {
     pub digest: String,
     /// Whether an earlier version was replaced.
     pub is_replacement: bool,
+    /// The settings that were not named and are as they were before, not the defaults.
+    pub kept: Vec<&'static str>,
 }
 
 /// A field of a request that can't be taken.

@@ -46,6 +46,9 @@ pub(crate) struct FunctionShape {
     allow_scripts: bool,
     limits: LimitsShape,
     urls: Vec<String>,
+    /// After a deployment: settings that were not named and are as they were, not the defaults.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) kept: Option<Vec<&'static str>>,
 }
 
 #[derive(Debug, Serialize)]
@@ -193,6 +196,7 @@ impl FunctionShape {
             allow_scripts: spec.allow_scripts,
             limits: LimitsShape::new(spec),
             urls,
+            kept: None,
         }
     }
 }

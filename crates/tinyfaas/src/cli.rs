@@ -24,6 +24,8 @@ pub(crate) enum Command {
     Serve(Box<Serve>),
     /// Deploys a function from a folder, a zip or tar.gz, or a URL
     Deploy(Box<Deploy>),
+    /// Changes settings of a function, such as its memory, without sending its code
+    Set(Box<Set>),
     /// Lists the functions
     List(Node),
     /// Shows everything about a function
@@ -155,8 +157,27 @@ pub(crate) struct Deploy {
     /// Lets npm packages, and the function itself, run their install scripts
     #[arg(long)]
     pub(crate) allow_scripts: bool,
+    /// Gives every setting that is not named its default; without, a known function keeps them
+    #[arg(long)]
+    pub(crate) reset: bool,
     #[command(flatten)]
     pub(crate) node: Node,
+}
+
+/// Changes settings of a function that is deployed; its code stays.
+#[derive(Debug, Args)]
+#[command(
+    mut_arg("source", |source| source.value_name("NAME").help("The function")),
+    mut_arg("name", |name| name.hide(true)),
+    mut_arg("subfolder", |subfolder| subfolder.hide(true)),
+    after_help = "Example:\n  tinyfaas set thumbnails --memory 512M --var SIZE=200 --unset COLOR"
+)]
+pub(crate) struct Set {
+    #[command(flatten)]
+    pub(crate) settings: Deploy,
+    /// Environment variable that the function shall not have any more; repeat for more
+    #[arg(long, value_name = "NAME")]
+    pub(crate) unset: Vec<String>,
 }
 
 /// What a function reaches of the network.
@@ -315,6 +336,9 @@ mod tests {
             "deploy fn --network=own --host-port 5432 --host-port 1883",
             "serve --build-network host --build-host-ports 4873,3141",
             "deploy https://example.org/a.zip --subfolder x -n n -e nodejs -t 2",
+            "deploy fn --reset",
+            "set a/b --memory 512M --var A=1 --unset B --unset C",
+            "set a --reset -t 2",
             "list --json",
             "describe a/b --node http://h:1 --token-file t",
             "invoke coap://localhost/sieve -d -",

@@ -11,7 +11,7 @@ mod socket;
 mod url;
 
 pub(crate) use api::Api;
-pub(crate) use deploy::deploy;
+pub(crate) use deploy::{deploy, set};
 pub(crate) use invoke::invoke;
 pub(crate) use logs::logs;
 pub(crate) use show::{describe, list, report, status};

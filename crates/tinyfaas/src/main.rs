@@ -44,6 +44,7 @@ fn run(command: Command) -> anyhow::Result<()> {
     match command {
         Command::Serve(args) => node::serve(*args),
         Command::Deploy(args) => client::deploy(&args),
+        Command::Set(args) => client::set(&args),
         Command::List(args) => client::list(&args),
         Command::Describe(args) => client::describe(&args),
         Command::Invoke(args) => client::invoke(&args),

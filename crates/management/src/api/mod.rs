@@ -64,7 +64,10 @@ fn old_calls() -> Router<Arc<Deployer>> {
 }
 
 fn versioned_calls() -> Router<Arc<Deployer>> {
-    let function = get(v1::describe).put(v1::deploy).delete(v1::delete);
+    let function = get(v1::describe)
+        .put(v1::deploy)
+        .patch(v1::set)
+        .delete(v1::delete);
     Router::new()
         .route("/v1/functions", get(v1::list).delete(v1::wipe))
         .route("/v1/functions/{name}", function)

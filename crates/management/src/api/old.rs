@@ -62,11 +62,12 @@ pub(crate) async fn deploy_folder(
     settings.set("runtime", Runtime::Nodejs.as_str())?;
     take_threads(&fields, &mut settings)?;
     settings.set_envs(fields.envs("envs")?);
-    let (mut spec, undecided) = settings.into_spec(name);
+    let (mut spec, undecided, named) = settings.into_spec(name);
     spec.entry = Entry::EventHandler(entry);
     let order = Order {
         spec,
         undecided,
+        named,
         source: Source::Folder(PathBuf::from(path)),
         subfolder: None,
         room: Some(room),
@@ -185,10 +186,11 @@ fn order(deployer: &Deployer, fields: &Fields<'_>, source: Source) -> Result<Ord
     settings.set("env", &fields.required("env", "\"nodejs\"")?)?;
     take_threads(fields, &mut settings)?;
     settings.set_envs(fields.envs("envs")?);
-    let (spec, undecided) = settings.into_spec(name);
+    let (spec, undecided, named) = settings.into_spec(name);
     Ok(Order {
         spec,
         undecided,
+        named,
         source,
         subfolder: None,
         room: None,

@@ -2,6 +2,7 @@
 
 use super::fields::{self, Fields};
 use super::quantity;
+use crate::named::Named;
 use crate::order::{BadField, Undecided};
 use faas::{Entry, FunctionLimits, FunctionName, FunctionSpec, HostPattern, Network, Runtime};
 
@@ -21,10 +22,11 @@ pub(crate) struct Settings {
     allow_scripts: bool,
     has_memory: bool,
     limits: FunctionLimits,
+    named: Named,
 }
 
 /// The name of every setting, for those who mistyped one.
-const NAMES: &str = "runtime, threads, envs (in a query: var=NAME=VALUE), network, host_network, host_ports (in a query: host_port=PORT), allow_hosts (in a query: allow_host=HOST), allow_scripts, memory, pids, cpu, tmp, tmp_files, open_files, deadline, queue";
+const NAMES: &str = "runtime, threads, envs (in a query: var=NAME=VALUE), network, host_network, host_ports (in a query: host_port=PORT), allow_hosts (in a query: allow_host=HOST), allow_scripts, memory, pids, cpu, tmp, tmp_files, open_files, deadline, queue, unset=NAME for a variable that goes, reset=true for the defaults of what is not named";
 
 impl Settings {
     /// Nothing set.
@@ -40,13 +42,16 @@ impl Settings {
             allow_scripts: false,
             has_memory: false,
             limits,
+            named: Named::default(),
         }
     }
 
     /// Takes what a query set.
     pub(crate) fn take_query(&mut self, pairs: &[(String, String)]) -> Result<(), BadField> {
         for (name, value) in pairs {
+            self.named.names.push(name.clone());
             match name.as_str() {
+                "unset" => self.named.unset.push(value.clone()),
                 "var" => self.envs.push(fields::env("var", value)?),
                 "allow_host" => self.allow_hosts.push(host("allow_host", value)?),
                 "host_port" => self.host_ports.push(port("host_port", value)?),
@@ -59,14 +64,17 @@ impl Settings {
     /// Takes what a JSON object set.
     pub(crate) fn take_json(&mut self, json: &[u8]) -> Result<(), BadField> {
         let fields = Fields::parse(json, "settings")?;
+        self.named.names.extend(fields.names().map(str::to_owned));
         self.envs.append(&mut fields.envs("envs")?);
+        self.named.unset.append(&mut fields.texts("unset")?);
         for text in fields.texts("allow_hosts")? {
             self.allow_hosts.push(host("allow_hosts", &text)?);
         }
         for text in fields.texts("host_ports")? {
             self.host_ports.push(port("host_ports", &text)?);
         }
-        let is_list = |name: &&str| matches!(*name, "envs" | "allow_hosts" | "host_ports");
+        let is_list =
+            |name: &&str| matches!(*name, "envs" | "unset" | "allow_hosts" | "host_ports");
         for name in fields.names().filter(|name| !is_list(name)) {
             if let Some(value) = fields.plain(name)? {
                 self.set(name, &value)?;
@@ -75,8 +83,9 @@ impl Settings {
         Ok(())
     }
 
-    /// Sets the environment variables.
+    /// Sets the environment variables, all that there are.
     pub(crate) fn set_envs(&mut self, envs: Vec<(String, String)>) {
+        self.named.replaces_envs = true;
         self.envs = envs;
     }
 
@@ -98,6 +107,7 @@ impl Settings {
                 let handlers = number(u64::from(u16::MAX))?;
                 self.handlers = Some(u16::try_from(handlers).unwrap_or(u16::MAX));
             }
+            "reset" => self.named.is_reset = switch(name, value)?,
             "network" => self.has_network = switch(name, value)?,
             "host_network" => self.has_host_network = switch(name, value)?,
             "allow_scripts" => self.allow_scripts = switch(name, value)?,
@@ -140,11 +150,13 @@ impl Settings {
 
     /// The spec of a function with these settings, and what is decided when its code is
     /// known.
-    pub(crate) fn into_spec(self, name: FunctionName) -> (FunctionSpec, Undecided) {
+    pub(crate) fn into_spec(self, name: FunctionName) -> (FunctionSpec, Undecided, Named) {
         let undecided = Undecided {
             has_no_runtime: self.runtime.is_none(),
             has_no_handlers: self.handlers.is_none(),
             has_no_memory: !self.has_memory,
+            known_runtime: None,
+            default_memory_bytes: self.limits.memory_bytes_max,
         };
         let network = match (self.has_host_network, self.has_network) {
             (true, _) => Network::Host,
@@ -164,7 +176,7 @@ impl Settings {
             allow_scripts: self.allow_scripts,
             limits: self.limits,
         };
-        (spec, undecided)
+        (spec, undecided, self.named)
     }
 }
 

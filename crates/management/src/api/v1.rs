@@ -15,9 +15,12 @@ use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
+use faas::FunctionName;
 use futures_util::stream;
 use multer::Multipart;
 use std::convert::Infallible;
+use std::sync::Arc;
+use tokio::sync::OwnedSemaphorePermit;
 
 /// A query, in its order.
 pub(crate) type Pairs = Query<Vec<(String, String)>>;
@@ -41,11 +44,41 @@ pub(crate) async fn deploy(
         Some(boundary) => take_parts(bytes, boundary, &mut settings).await?,
         None => bytes,
     };
-    let (spec, undecided) = settings.into_spec(name.clone());
+    let source = Source::Archive(archive);
+    put(&deployer, &headers, (settings, source, room), name).await
+}
+
+/// `PATCH /v1/functions/{name}`: changes settings and keeps the code.
+pub(crate) async fn set(
+    State(deployer): Deployers,
+    Path(name): Path<String>,
+    Query(pairs): Pairs,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, Problem> {
+    find(&deployer, &name)?;
+    let name = parse_name("name", &name)?;
+    let mut settings = Settings::new(deployer.options.function_limits.clone());
+    settings.take_query(&pairs)?;
+    let Received { bytes, room } = body::read(&deployer, &headers, body).await?;
+    if !bytes.is_empty() {
+        settings.take_json(&bytes)?;
+    }
+    put(&deployer, &headers, (settings, Source::Kept, room), name).await
+}
+
+async fn put(
+    deployer: &Arc<Deployer>,
+    headers: &HeaderMap,
+    (settings, source, room): (Settings, Source, OwnedSemaphorePermit),
+    name: FunctionName,
+) -> Result<Response, Problem> {
+    let (spec, undecided, named) = settings.into_spec(name.clone());
     let order = Order {
         spec,
         undecided,
-        source: Source::Archive(archive),
+        named,
+        source,
         subfolder: None,
         room: Some(room),
     };
@@ -56,8 +89,10 @@ pub(crate) async fn deploy(
         StatusCode::CREATED
     };
     // A deletion may have come right after.
-    let function = find(&deployer, name.as_str())?;
-    Ok((status, Json(shape(&deployer, &headers, &function))).into_response())
+    let function = find(deployer, name.as_str())?;
+    let mut shape = shape(deployer, headers, &function);
+    shape.kept = Some(deployed.kept);
+    Ok((status, Json(shape)).into_response())
 }
 
 /// `GET /v1/functions/{name}`.

@@ -14,5 +14,6 @@ mod deployments;
 mod durability;
 mod node;
 mod pack;
+mod redeployments;
 mod requests;
 mod storage;

@@ -346,7 +346,7 @@ fn bad_v1_requests_are_answered_with_problem_details() {
     check("GET", "/v1/nothing", b"", 404, "");
     check("GET", "/v1/functions/a/b", b"", 404, "");
     check("POST", "/list", b"", 405, "");
-    check("PATCH", "/v1/functions/f", b"", 405, "");
+    check("POST", "/v1/functions/f", b"", 405, "");
     let answer = node.put("/v1/functions/f", &pack::function("LOAD FAILS"));
     assert_eq!(answer.json()["output"], "line 1\nline 2");
     node.wait_for_codes(0);

@@ -2,7 +2,7 @@
 
 use super::api::{Api, encoded, function_path};
 use super::pack;
-use crate::cli::{Deploy, NetworkChoice};
+use crate::cli::{Deploy, NetworkChoice, Set};
 use crate::output;
 use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
@@ -49,7 +49,46 @@ pub(crate) fn deploy(args: &Deploy) -> Result<()> {
     }
     let urls = function["urls"].as_array().map_or(&[][..], Vec::as_slice);
     let urls = urls.iter().filter_map(Value::as_str);
-    deployed(&name, urls)
+    deployed(&name, urls)?;
+    tell_kept(&function)
+}
+
+/// Changes settings of a function that is deployed.
+pub(crate) fn set(args: &Set) -> Result<()> {
+    let settings = &args.settings;
+    if settings.name.is_some() || settings.subfolder.is_some() {
+        bail!("--name and --subfolder are for deploy; the function is named first");
+    }
+    let name = &settings.source;
+    let api = Api::new(&settings.node)?;
+    let mut query = query(settings);
+    let unset = args.unset.iter();
+    query.extend(unset.map(|name| format!("unset={}", encoded(name))));
+    if query.is_empty() {
+        bail!("name a setting to change, such as --memory 512M; see tinyfaas set --help");
+    }
+    output::progress("starting the handlers with the new settings");
+    let target = format!("{}?{}", function_path(name), query.join("&"));
+    let answer = api.send("PATCH", &target, None)?;
+    output::progress_done();
+    let function: Value = serde_json::from_slice(&answer)?;
+    if settings.node.json {
+        return output::line(&function);
+    }
+    output::line(format_args!("{name} has the new settings"))
+}
+
+/// Tells what a redeployment did not change.
+fn tell_kept(function: &Value) -> Result<()> {
+    let kept = function["kept"].as_array().map_or(&[][..], Vec::as_slice);
+    let kept: Vec<&str> = kept.iter().filter_map(Value::as_str).collect();
+    if kept.is_empty() {
+        return Ok(());
+    }
+    output::line(format_args!(
+        "  kept as before: {} (--reset for the defaults)",
+        kept.join(", ")
+    ))
 }
 
 /// The settings that were given, as the API takes them.
@@ -81,6 +120,9 @@ fn query(args: &Deploy) -> Vec<String> {
     }
     for port in &args.host_port {
         add("host_port", port.to_string());
+    }
+    if args.reset {
+        add("reset", "true".to_owned());
     }
     if args.allow_scripts {
         add("allow_scripts", "true".to_owned());

@@ -8,8 +8,7 @@ use walkdir::{DirEntry, WalkDir};
 use zip::write::{SimpleFileOptions, ZipWriter};
 
 /// Folders that are made anew on the node or are no part of a function.
-const SKIPPED: [&str; 6] = [
-    "node_modules",
+const SKIPPED: [&str; 5] = [
     "__pycache__",
     ".git",
     ".venv",
@@ -100,7 +99,19 @@ mod tests {
         let names = archive.file_names();
         let mut names: Vec<_> = names.map(|name| name.unwrap().into_owned()).collect();
         names.sort();
-        assert_eq!(names, [".env", "fn.sh", "lib/", "lib/a.txt", "link"]);
+        assert_eq!(
+            names,
+            [
+                ".env",
+                "fn.sh",
+                "lib/",
+                "lib/a.txt",
+                "link",
+                "node_modules/",
+                "node_modules/x/",
+                "node_modules/x/index.js"
+            ]
+        );
         let mut script = archive.by_name("fn.sh").unwrap();
         assert_eq!(script.unix_mode().unwrap() & 0o777, 0o755);
         let mut text = String::new();
