@@ -1,6 +1,8 @@
 //! One stream to one handler, shared by many invocations.
 
 use crate::frame::{self, FromHandler, Outcome};
+use crate::stream::READ_BYTES;
+pub use crate::stream::Stream;
 use bytes::BytesMut;
 use faas::{FunctionName, Invocation, InvocationId, InvokeError, Reply};
 use slab::Slab;
@@ -8,12 +10,9 @@ use std::io;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
 
-/// How much is read from a handler at once.
-const READ_BYTES: usize = 64 << 10;
 /// Reads that bring less than this and complete no frame are small.
 const SMALL_READ_BYTES: usize = 1 << 10;
 /// So many of them in a row are taken as they come; from then on each is waited for.
@@ -27,55 +26,6 @@ const DOUBT_AFTER: u32 = 4;
 const DOUBT_LOAD: usize = 1 << 20;
 /// A write buffer that has grown above this is given back after it was written.
 const WRITE_KEPT_BYTES: usize = 256 << 10;
-
-/// The stream below a connection.
-#[derive(Debug)]
-pub enum Stream {
-    /// A socket pair with a process of this host.
-    Unix(UnixStream),
-    /// A handler in a container or on another machine.
-    Tcp(TcpStream),
-}
-
-impl Stream {
-    async fn readable(&self) -> io::Result<()> {
-        match self {
-            Self::Unix(stream) => stream.readable().await,
-            Self::Tcp(stream) => stream.readable().await,
-        }
-    }
-
-    fn try_read(&self, buffer: &mut BytesMut) -> io::Result<usize> {
-        match self {
-            Self::Unix(stream) => stream.try_read_buf(buffer),
-            Self::Tcp(stream) => stream.try_read_buf(buffer),
-        }
-    }
-
-    async fn writable(&self) -> io::Result<()> {
-        match self {
-            Self::Unix(stream) => stream.writable().await,
-            Self::Tcp(stream) => stream.writable().await,
-        }
-    }
-
-    /// Tells the other side that nothing more will come.
-    fn shut_down(&self) -> io::Result<()> {
-        let how = rustix::net::Shutdown::Write;
-        match self {
-            Self::Unix(stream) => rustix::net::shutdown(stream, how)?,
-            Self::Tcp(stream) => rustix::net::shutdown(stream, how)?,
-        }
-        Ok(())
-    }
-
-    fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
-        match self {
-            Self::Unix(stream) => stream.try_write(bytes),
-            Self::Tcp(stream) => stream.try_write(bytes),
-        }
-    }
-}
 
 /// Why a connection was not made.
 #[derive(Debug, thiserror::Error)]
@@ -178,7 +128,7 @@ impl Connection {
                 Ok(None) => {}
                 Err(error) => return Err(HelloError::Protocol(error.to_string())),
             }
-            match read_some(&stream, &mut buffer).await {
+            match stream.read_some(&mut buffer).await {
                 Ok(0) | Err(_) => return Err(HelloError::Ended),
                 Ok(_) => {}
             }
@@ -330,7 +280,7 @@ impl Connection {
         let mut buffer = BytesMut::with_capacity(READ_BYTES);
         let mut small_reads = 0;
         loop {
-            let bytes = match read_some(&self.stream, &mut buffer).await {
+            let bytes = match self.stream.read_some(&mut buffer).await {
                 Ok(0) | Err(_) => return End::Closed,
                 Ok(bytes) => bytes,
             };
@@ -588,15 +538,4 @@ fn result_of(outcome: Outcome) -> Result<Reply, InvokeError> {
 /// Ids on the wire begin at 1; 0 belongs to no invocation.
 fn id_of(key: usize) -> u32 {
     u32::try_from(key + 1).expect("a handler never has four billion invocations at once")
-}
-
-async fn read_some(stream: &Stream, buffer: &mut BytesMut) -> io::Result<usize> {
-    loop {
-        stream.readable().await?;
-        buffer.reserve(READ_BYTES / 4);
-        match stream.try_read(buffer) {
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            result => return result,
-        }
-    }
 }

@@ -4,6 +4,7 @@
 pub mod connection;
 pub mod frame;
 pub mod launch;
+mod stream;
 pub mod supervisor;
 
 pub use connection::{Connection, Stream};
