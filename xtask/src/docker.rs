@@ -286,10 +286,22 @@ impl Drop for Engine {
 }
 
 /// A program of the system, which calls others.
-fn program(name: &str) -> Command {
+pub(crate) fn program(name: &str) -> Command {
     let mut program = Command::new(name);
     program.env("PATH", command::path());
     program
+}
+
+/// Where apt gets the packages of a release of Debian from.
+pub(crate) fn mirror(codename: &str) -> Result<String> {
+    let mut targets = Command::new("apt-get");
+    targets.args(["indextargets", "--format", "$(REPO_URI) $(RELEASE)"]);
+    let targets = command::output(targets.arg("Created-By: Packages"))?;
+    targets
+        .lines()
+        .filter_map(|line| line.rsplit_once(' '))
+        .find_map(|(mirror, release)| (release == codename).then(|| mirror.to_owned()))
+        .with_context(|| format!("apt knows no mirror of {codename}"))
 }
 
 /// A Debian like this machine's, with some packages.
@@ -302,14 +314,7 @@ fn bootstrap(root: &Path, packages: &str) -> Result<()> {
         .lines()
         .find_map(|line| line.strip_prefix("VERSION_CODENAME="))
         .context("/etc/os-release names no release")?;
-    let mut targets = Command::new("apt-get");
-    targets.args(["indextargets", "--format", "$(REPO_URI) $(RELEASE)"]);
-    let targets = command::output(targets.arg("Created-By: Packages"))?;
-    let mirror = targets
-        .lines()
-        .filter_map(|line| line.rsplit_once(' '))
-        .find_map(|(mirror, release)| (release == codename).then_some(mirror))
-        .context("apt knows no mirror of this release")?;
+    let mirror = mirror(codename)?;
     let mut debootstrap = program("debootstrap");
     debootstrap.arg("--variant=minbase");
     debootstrap

@@ -15,6 +15,7 @@ mod instructions;
 mod test;
 mod text_rules;
 mod tools;
+mod vm;
 
 use anyhow::{Context, Result};
 use std::path::{Path, PathBuf};
@@ -22,6 +23,7 @@ use std::process::ExitCode;
 
 const USAGE: &str = "\
 usage: cargo xtask test [--long] [FILTER...]   install what the tests need, then run every test
+       cargo xtask test --vm                   the checks on an emulated Debian 12, power cuts too
        cargo xtask tools                       only install what the tests need
        cargo xtask dist                        the program as one static file, and a Docker image
        cargo xtask dist FOLDER                 what the image holds

@@ -3,7 +3,7 @@
 use crate::command::{self, Ended};
 use crate::count::{self, Count};
 use crate::tools::{self, Tools};
-use crate::{dist, docker};
+use crate::{dist, docker, vm};
 use anyhow::{Context, Result, bail};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -14,6 +14,8 @@ use std::process::Command;
 pub(crate) struct Selection {
     /// Those that take minutes too.
     has_long: bool,
+    /// Those on an emulated machine, and no others.
+    is_vm: bool,
     /// Only tests whose name has one of these; every test where there are none.
     filters: Vec<String>,
 }
@@ -26,11 +28,13 @@ impl Selection {
     pub(crate) fn parse(words: &[&str]) -> Result<Self> {
         let mut selection = Self {
             has_long: false,
+            is_vm: false,
             filters: Vec::new(),
         };
         for word in words {
             match *word {
                 "--long" => selection.has_long = true,
+                "--vm" => selection.is_vm = true,
                 flag if flag.starts_with('-') => bail!("{flag} is not known; see cargo xtask help"),
                 filter => selection.filters.push(filter.to_owned()),
             }
@@ -44,6 +48,20 @@ impl Selection {
 /// # Errors
 /// Where something can't be installed or built, a test fails, or none ran.
 pub(crate) fn run(selection: &Selection) -> Result<()> {
+    let total = if selection.is_vm {
+        vm::test()?
+    } else {
+        on_this_machine(selection)?
+    };
+    println!("tests: {} passed, {} failed", total.passed, total.failed);
+    match (total.passed, total.failed) {
+        (0, 0) => bail!("no test ran; check the filter"),
+        (_, 0) => Ok(()),
+        (_, failed) => bail!("{failed} tests failed"),
+    }
+}
+
+fn on_this_machine(selection: &Selection) -> Result<Count> {
     let tools = tools::install()?;
     let root = crate::root()?;
     // Stopped when the tests are over.
@@ -57,12 +75,7 @@ pub(crate) fn run(selection: &Selection) -> Result<()> {
         total += doc_tests(&root)?;
         total += shim_tests(&root)?;
     }
-    println!("tests: {} passed, {} failed", total.passed, total.failed);
-    match (total.passed, total.failed) {
-        (0, 0) => bail!("no test ran; check the filter"),
-        (_, 0) => Ok(()),
-        (_, failed) => bail!("{failed} tests failed"),
-    }
+    Ok(total)
 }
 
 /// The folder that `docker build -t tinyfaas-mgmt .` builds the product's image from: the last stage
@@ -180,7 +193,8 @@ fn agreed(ended: &Ended, count: Option<Count>) -> Result<Count> {
     Ok(count)
 }
 
-fn cargo(root: &Path, words: &[&str]) -> Command {
+/// A cargo command in the repository.
+pub(crate) fn cargo(root: &Path, words: &[&str]) -> Command {
     let program = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(program);
     command.args(words).current_dir(root);

@@ -89,6 +89,22 @@ pub(crate) fn install_for_docker() -> Result<()> {
     install_programs(&DOCKER_PROGRAMS)
 }
 
+/// What a machine is made with and emulated by.
+const VM_PROGRAMS: [(&str, &str); 4] = [
+    ("debootstrap", "debootstrap"),
+    ("mke2fs", "e2fsprogs"),
+    ("strip", "binutils"),
+    ("qemu-system-x86_64", "qemu-system-x86"),
+];
+
+/// Installs what is missing for the emulated machine.
+///
+/// # Errors
+/// As [`install`].
+pub(crate) fn install_for_vm() -> Result<()> {
+    install_programs(&VM_PROGRAMS)
+}
+
 fn install_programs(programs: &[(&'static str, &'static str)]) -> Result<()> {
     let missing = programs
         .iter()
