@@ -1,6 +1,5 @@
 //! Functions as people write them: what a runtime makes of code, and what it says of code that it
 //! cannot run.
-#![expect(clippy::unwrap_used, reason = "a test fails by it")]
 
 use e2e::{Function, Node, until};
 
