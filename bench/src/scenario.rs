@@ -6,6 +6,7 @@ mod functionbench;
 mod growth;
 mod open_loop;
 mod overhead;
+mod overload;
 mod throughput;
 
 use crate::row::Row;
@@ -49,7 +50,7 @@ impl Scenario {
 }
 
 /// Every scenario, in the order of the table. Those of `throughput` each have their own name too.
-pub const SCENARIOS: [Scenario; 7] = [
+pub const SCENARIOS: [Scenario; 8] = [
     Scenario {
         name: "throughput",
         run: throughput::run,
@@ -61,6 +62,10 @@ pub const SCENARIOS: [Scenario; 7] = [
     Scenario {
         name: "open-loop",
         run: open_loop::run,
+    },
+    Scenario {
+        name: "overload",
+        run: overload::run,
     },
     Scenario {
         name: "growth",

@@ -15,8 +15,8 @@ use std::time::{Duration, Instant};
 
 /// The option Uri-Path (RFC 7252, section 5.10).
 const URI_PATH: u16 = 11;
-/// After this a call counts as lost.
-const LOST_AFTER: Duration = Duration::from_secs(2);
+/// After this a call counts as lost, unless something else is wanted.
+pub const LOST_AFTER: Duration = Duration::from_secs(2);
 /// Datagrams that are read from one port before the next has its turn.
 const READS_MAX: usize = 8;
 
@@ -35,6 +35,8 @@ pub struct Coap {
     pub pace: Pace,
     /// How long.
     pub time: Duration,
+    /// After this a call counts as lost.
+    pub patience: Duration,
 }
 
 /// When calls are sent.
@@ -115,7 +117,7 @@ impl Run<'_> {
             for event in &events {
                 self.read(usize::try_from(event.data.u64())?)?;
             }
-            if now - looked > LOST_AFTER / 4 {
+            if now - looked > self.load.patience / 4 {
                 looked = now;
                 self.give_up_old(now);
             }
@@ -131,7 +133,7 @@ impl Run<'_> {
                 while self.under_way.len() < open {
                     self.send(now)?;
                 }
-                Ok(LOST_AFTER)
+                Ok(self.load.patience)
             }
             Pace::Open(rate) => loop {
                 #[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
@@ -202,7 +204,7 @@ impl Run<'_> {
     fn give_up_old(&mut self, now: Instant) {
         let before = self.under_way.len();
         self.under_way
-            .retain(|_, due| now.saturating_duration_since(*due) < LOST_AFTER);
+            .retain(|_, due| now.saturating_duration_since(*due) < self.load.patience);
         self.outcome.lost += (before - self.under_way.len()) as u64;
     }
 }
@@ -219,6 +221,7 @@ pub fn wait_for(to: SocketAddr, path: &str) -> Result<()> {
         ports: 1,
         pace: Pace::Closed(1),
         time: Duration::from_millis(100),
+        patience: LOST_AFTER,
     };
     for _ in 0..100 {
         if !probe.run()?.latencies.is_empty() {

@@ -2,7 +2,7 @@
 //! others: an open loop over each endpoint.
 
 use super::Setting;
-use crate::load::coap::{Coap, Pace};
+use crate::load::coap::{Coap, LOST_AFTER, Pace};
 use crate::load::http::Paced;
 use crate::load::open::{self, Called};
 use crate::load::{Numbers, Outcome, grpc};
@@ -107,6 +107,7 @@ fn over_coap(to: SocketAddr, time: Duration) -> Result<Outcome> {
         ports: 500,
         pace: Pace::Open(RATE),
         time,
+        patience: LOST_AFTER,
     };
     load.run()
 }

@@ -2,7 +2,7 @@
 
 use super::Setting;
 use crate::load::Numbers;
-use crate::load::coap::{Coap, Pace};
+use crate::load::coap::{Coap, LOST_AFTER, Pace};
 use crate::load::frames::Handler;
 use crate::load::http::OneByOne;
 use crate::node::Node;
@@ -61,6 +61,7 @@ fn of_runtime(
         ports: 64,
         pace: Pace::Closed(1),
         time: setting.time,
+        patience: LOST_AFTER,
     };
     // Interpreters warm up.
     handler.run(&PAYLOAD, Duration::from_millis(500))?;

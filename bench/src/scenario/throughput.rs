@@ -1,7 +1,7 @@
 //! How many calls, beside a reference point in the same minute.
 
 use super::Setting;
-use crate::load::coap::{Coap, Pace};
+use crate::load::coap::{Coap, LOST_AFTER, Pace};
 use crate::load::{Numbers, grpc, wrk};
 use crate::node::Node;
 use crate::process::{cpu_seconds, cpu_seconds_of_tree};
@@ -291,6 +291,7 @@ fn served(
                 ports: COAP_PORTS,
                 pace: Pace::Closed(OPEN * 4),
                 time,
+                patience: LOST_AFTER,
             };
             load.run()?.numbers()
         }
