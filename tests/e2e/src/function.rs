@@ -87,7 +87,8 @@ impl Function {
     }
 
     /// The settings as a query.
-    pub(crate) fn query(&self) -> String {
+    #[must_use]
+    pub fn query(&self) -> String {
         let pairs = self
             .query
             .iter()

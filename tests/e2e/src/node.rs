@@ -248,6 +248,13 @@ impl Node {
         self.manage("PUT", &path, archive)
     }
 
+    /// Where a function is deployed.
+    #[must_use]
+    pub fn management_url(&self, name: &str) -> String {
+        let addr = self.addr("management");
+        format!("http://{addr}/v1/functions/{}", escaped(name))
+    }
+
     /// What the node says of a function.
     ///
     /// # Panics
