@@ -209,7 +209,10 @@ pub enum DeployError {
 pub(crate) fn check(spec: &FunctionSpec, limits: &Limits) -> Result<(), BadField> {
     let handlers_max = limits.handlers_max;
     if spec.handlers == 0 || spec.handlers > handlers_max {
-        let reason = format!("{} handlers can't be had", spec.handlers);
+        let reason = format!(
+            "threads must be between 1 and {handlers_max}, got {}",
+            spec.handlers
+        );
         let fix = format!("choose 1 to {handlers_max}");
         return Err(BadField::new("threads", reason, fix));
     }
@@ -300,6 +303,10 @@ fn detect_runtime(code: &Path) -> Result<Runtime, BadField> {
         [] => {
             let reason = "there is no package.json, index.js, fn.py, fn.go, fn.sh, fn.cgi, fn.wasm or \
                           single .wasm file to tell it by";
+            let (reason, fix) = match likely(code) {
+                Some((file, fix)) => (format!("{reason}; found {file}"), fix),
+                None => (reason.to_owned(), fix.to_owned()),
+            };
             Err(BadField::new("runtime", reason, fix))
         }
         _ => {
@@ -308,6 +315,33 @@ fn detect_runtime(code: &Path) -> Result<Runtime, BadField> {
             Err(BadField::new("runtime", reason, fix))
         }
     }
+}
+
+/// A file that most likely is the function, in a name that other platforms use, and what to do.
+fn likely(code: &Path) -> Option<(String, String)> {
+    let names = std::fs::read_dir(code).ok()?.flatten();
+    let mut names: Vec<String> = names
+        .filter(|entry| entry.path().is_file())
+        .filter_map(|entry| entry.file_name().into_string().ok())
+        .collect();
+    names.sort();
+    let ending = |name: &str| name.rsplit_once('.').map(|(_, ending)| ending.to_owned());
+    names.into_iter().find_map(|name| {
+        let fix = match ending(&name)?.as_str() {
+            "py" => format!("rename {name} to fn.py and its function to fn(input, headers)"),
+            "js" | "mjs" | "cjs" => format!(
+                "rename {name} to index.js, or name it in package.json as main; its export is (req, res)"
+            ),
+            "ts" => format!("compile {name} to JavaScript (tsc, esbuild) and send index.js"),
+            "go" => format!(
+                "rename {name} to fn.go, with func fn(data string, headers map[string]string) (string, error)"
+            ),
+            "sh" => format!("rename {name} to fn.sh"),
+            "zip" | "gz" | "tgz" => format!("unpack {name}, or send it alone"),
+            _ => return None,
+        };
+        Some((name, fix))
+    })
 }
 
 /// Whether exactly one file beside the others is a WebAssembly module.

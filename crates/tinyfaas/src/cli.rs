@@ -116,7 +116,8 @@ pub(crate) struct Node {
 /// Deploys a function.
 #[derive(Debug, Args)]
 pub(crate) struct Deploy {
-    /// A folder, a zip, tar.gz or wasm file, or the http or https URL of one
+    /// A folder, a source file (.py, .js, .go, .sh), a program, a wasm file, a zip or tar.gz, or the
+    /// http or https URL of an archive
     pub(crate) source: String,
     /// The function's name and route [default: the name of the folder or archive]
     #[arg(long, short)]
@@ -142,6 +143,12 @@ pub(crate) struct Deploy {
     /// Time that a call may take, such as 500ms, 30s or 5m
     #[arg(long, value_name = "TIME", value_parser = milliseconds)]
     pub(crate) deadline: Option<u64>,
+    /// What a handler may write to /tmp, such as 64M; it counts as memory
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    pub(crate) tmp_size: Option<u64>,
+    /// Files that a handler may make in /tmp
+    #[arg(long, value_name = "NUMBER")]
+    pub(crate) tmp_files: Option<u64>,
     /// Lets the function reach other machines (own), or all that this machine reaches, itself
     /// included (host)
     #[arg(long, value_enum, value_name = "own|host", num_args = 0..=1, require_equals = true, default_missing_value = "own")]
@@ -330,6 +337,7 @@ mod tests {
             "serve --data-dir d --handlers-dir h --insecure-management --sandbox reduced",
             "serve --http -1 --backend process --nodejs /n --python3 /p --go /g --log-format json",
             "deploy fn --name a/b --env python3 --threads 4 --var A=1 --var B=2=3",
+            "deploy fn.py --tmp-size 16M --tmp-files 100",
             "deploy fn.zip --memory 128M --deadline 500ms --cpu 0.5 --network",
             "deploy --network fn",
             "deploy fn --network=host",

@@ -51,9 +51,19 @@ fn show(here: &Result<Value>, node: Option<&Value>, address: &str) -> Result<()>
         Some(status) => {
             let version = status["version"].as_str().unwrap_or("?");
             output::line(format_args!("\nthe node at {address} (tinyFaaS {version})"))?;
-            report(status)
+            match here {
+                Ok(here) if is_same(here, status) => output::line("  the same as above"),
+                Ok(_) | Err(_) => report(status),
+            }
         }
     }
+}
+
+/// Whether a node finds what was found here.
+fn is_same(here: &Value, node: &Value) -> bool {
+    ["isolation", "runtimes"]
+        .iter()
+        .all(|part| here[part] == node[part])
 }
 
 /// What the backend finds here. It works in a folder of its own, so that a running node is not

@@ -13,7 +13,6 @@ mod telemetry;
 
 use clap::{CommandFactory, Parser};
 use cli::{Cli, Command};
-use std::io::Write;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
@@ -33,8 +32,7 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             output::progress_done();
-            // Where standard error is closed there is nobody to tell.
-            drop(writeln!(std::io::stderr(), "error: {error:#}"));
+            output::message(format_args!("error: {error:#}"));
             failure::exit_code(&error)
         }
     }

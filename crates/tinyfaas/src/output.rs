@@ -1,12 +1,67 @@
 //! What commands write to standard output.
 
 use anyhow::Result;
-use std::fmt::Display;
+use std::borrow::Cow;
+use std::fmt::{Display, Write as _};
 use std::io::{IsTerminal, Write, stderr, stdout};
 
 /// Writes a line. A reader that has gone (`| head`) ends the program quietly, as it does others.
 pub(crate) fn line(text: impl Display) -> Result<()> {
-    bytes(format!("{text}\n").as_bytes())
+    let text = format!("{text}\n");
+    if stdout().is_terminal() {
+        bytes(for_terminal(&text).as_bytes())
+    } else {
+        bytes(text.as_bytes())
+    }
+}
+
+/// Writes a piece of a log as it came, or as a terminal may be shown it.
+pub(crate) fn log(piece: &[u8]) -> Result<()> {
+    if stdout().is_terminal() {
+        bytes(for_terminal(&String::from_utf8_lossy(piece)).as_bytes())
+    } else {
+        bytes(piece)
+    }
+}
+
+/// Writes a message for people to standard error.
+pub(crate) fn message(text: impl Display) {
+    let text = format!("{text}\n");
+    let mut err = stderr().lock();
+    let shown = if err.is_terminal() {
+        for_terminal(&text)
+    } else {
+        Cow::Borrowed(&text[..])
+    };
+    // Where standard error is closed there is nobody to tell.
+    drop(err.write_all(shown.as_bytes()));
+}
+
+/// The text with everything escaped that changes what a terminal shows beside it: control
+/// characters but the end of a line and tabs, and marks that turn the direction of writing.
+pub(crate) fn for_terminal(text: &str) -> Cow<'_, str> {
+    let is_plain = |c: char| (!c.is_control() || matches!(c, '\n' | '\t')) && !is_direction(c);
+    if text.chars().all(is_plain) {
+        return Cow::Borrowed(text);
+    }
+    let mut shown = String::with_capacity(text.len() + 16);
+    for c in text.chars() {
+        if is_plain(c) {
+            shown.push(c);
+        } else {
+            write!(shown, "{}", c.escape_unicode()).expect("writing to a string works");
+        }
+    }
+    Cow::Owned(shown)
+}
+
+/// The marks of the Unicode Bidirectional Algorithm (UAX 9), and the separators of lines and
+/// paragraphs.
+fn is_direction(c: char) -> bool {
+    matches!(
+        c,
+        '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}'
+    )
 }
 
 /// Writes a line for whoever still reads: a node goes on without a reader.
@@ -35,6 +90,8 @@ pub(crate) fn progress(text: impl Display) {
     let mut err = stderr().lock();
     if err.is_terminal() {
         // Nothing hangs on a progress line.
+        let text = text.to_string();
+        let text = for_terminal(&text);
         drop(write!(err, "\r\x1b[K{text}").and_then(|()| err.flush()));
     }
 }
@@ -61,4 +118,22 @@ pub(crate) fn table(heads: &[&str], rows: &[Vec<String>]) -> Result<()> {
         line(text.trim_end())?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_could_draw_something_else_is_escaped() {
+        let check = |text: &str, shown: &str| assert_eq!(for_terminal(text), shown, "{text:?}");
+        check("a line\n\tand another\n", "a line\n\tand another\n");
+        check("ü → ✓", "ü → ✓");
+        check("ready\rfake", "ready\\u{d}fake");
+        check("\x1b[2Jgone", "\\u{1b}[2Jgone");
+        check("\u{9b}31m", "\\u{9b}31m");
+        check("abc\u{202e}dcba", "abc\\u{202e}dcba");
+        check("bell\x07 and \x7f", "bell\\u{7} and \\u{7f}");
+        check("two\u{2028}lines", "two\\u{2028}lines");
+    }
 }

@@ -119,7 +119,8 @@ async fn unknown_path(uri: Uri) -> Problem {
     let fix = if uri.path().starts_with("/v1/functions/") {
         "a name with slashes is one segment: write sieve%2Fprimes for sieve/primes"
     } else {
-        "see GET /v1/openapi.json for every call"
+        "this is the management service: functions are called at the endpoints (HTTP on port 8000 \
+         unless set otherwise; GET /v1/status names them); see GET /v1/openapi.json for every call here"
     };
     Problem::new(
         StatusCode::NOT_FOUND,

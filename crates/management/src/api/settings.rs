@@ -114,7 +114,8 @@ impl Settings {
             "memory" => {
                 let memory = bytes()?;
                 if memory < MEMORY_BYTES_MIN {
-                    return Err(bad(name, value, "give a handler at least 4MiB"));
+                    let reason = format!("memory must be at least 4MiB, got {value}");
+                    return Err(BadField::new(name, reason, "give a handler at least 4MiB"));
                 }
                 self.has_memory = true;
                 self.limits.memory_bytes_max = memory;

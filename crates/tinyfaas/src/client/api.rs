@@ -141,10 +141,13 @@ impl Api {
         &self,
         method: &str,
         path: &str,
-        body: &mut dyn Read,
-        len: u64,
+        media_type: &str,
+        (body, len): (&mut dyn Read, u64),
     ) -> Result<Vec<u8>> {
-        let request = self.request(method, path).header("content-length", len);
+        let request = self
+            .request(method, path)
+            .header("content-type", media_type)
+            .header("content-length", len);
         let request = request.body(SendBody::from_reader(body))?;
         let mut response = self.checked(self.agent.run(request))?;
         let body = response.body_mut().with_config().limit(ANSWER_BYTES_MAX);
@@ -183,6 +186,14 @@ impl Api {
         let status = response.status();
         if status.is_success() {
             return Ok(response);
+        }
+        if response.headers().contains_key("x-tinyfaas-error") {
+            bail!(
+                "{} is the HTTP endpoint, where functions are called; name the management \
+                 service, such as --node http://{}:8080",
+                self.shown,
+                self.host()
+            );
         }
         let text = response.body_mut().read_to_string().unwrap_or_default();
         let message = refusal(status, &text);
@@ -234,8 +245,12 @@ fn refusal(status: StatusCode, text: &str) -> String {
             line => line.to_owned(),
         };
     };
-    let mut message = match part("field").filter(|field| !detail.contains(field)) {
-        Some(field) => format!("{field}: {detail}"),
+    let mut message = match part("field") {
+        Some(field) => match flag(field) {
+            Some(flag) => format!("{flag}: {detail}"),
+            None if detail.contains(field) => detail.to_owned(),
+            None => format!("{field}: {detail}"),
+        },
         None => detail.to_owned(),
     };
     // What to do about an unknown name is told in this program's own words.
@@ -247,6 +262,10 @@ fn refusal(status: StatusCode, text: &str) -> String {
     if let Some(output) = part("output").filter(|output| !output.trim().is_empty()) {
         message.push('\n');
         message.push_str(output.trim_end());
+    }
+    if let Some(hint) = network_hint(&message) {
+        message.push('\n');
+        message.push_str(hint);
     }
     message
 }
@@ -305,6 +324,46 @@ impl Home {
     }
 }
 
+/// The flag of this program that sets a field of the API.
+fn flag(field: &str) -> Option<&'static str> {
+    Some(match field {
+        "name" => "--name",
+        "runtime" | "env" => "--env",
+        "threads" | "handlers" => "--threads",
+        "var" | "envs" => "--var",
+        "memory" => "--memory",
+        "cpu" => "--cpu",
+        "deadline" => "--deadline",
+        "tmp" => "--tmp-size",
+        "tmp_files" => "--tmp-files",
+        "network" => "--network",
+        "host_network" => "--network=host",
+        "host_port" | "host_ports" => "--host-port",
+        "allow_host" | "allow_hosts" => "--allow-host",
+        "allow_scripts" => "--allow-scripts",
+        "subfolder_path" => "--subfolder",
+        _ => return None,
+    })
+}
+
+/// What to do about a text that tells of a network that is not there, in the words of the languages
+/// that functions are written in.
+pub(crate) fn network_hint(text: &str) -> Option<&'static str> {
+    const SIGNS: [&str; 7] = [
+        "Network is unreachable",
+        "network is unreachable",
+        "ENETUNREACH",
+        "EAI_AGAIN",
+        "Temporary failure in name resolution",
+        "Could not resolve host",
+        "failed to lookup address information",
+    ];
+    let has_sign = SIGNS.iter().any(|sign| text.contains(sign));
+    has_sign.then_some(
+        "functions have no network unless they ask for it: deploy this one with --network",
+    )
+}
+
 fn token(file: Option<&Path>) -> Result<Option<String>> {
     if let Some(token) = std::env::var("TINYFAAS_TOKEN")
         .ok()
@@ -329,7 +388,7 @@ mod tests {
         };
         check(
             r#"{"title":"t","field":"threads","detail":"too many","fix":"choose 1","output":"a\nb\n"}"#,
-            "threads: too many; choose 1\na\nb",
+            "--threads: too many; choose 1\na\nb",
         );
         check(r#"{"title":"t"}"#, "t");
         check("one line\nmore", "one line");

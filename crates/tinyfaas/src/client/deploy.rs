@@ -1,11 +1,11 @@
 //! `tinyfaas deploy`.
 
-use super::api::{Api, encoded, function_path};
+use super::api::{Api, function_path};
 use super::pack;
 use crate::cli::{Deploy, NetworkChoice, Set};
 use crate::output;
 use anyhow::{Context, Result, bail};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use std::io::Read;
 use std::path::Path;
 
@@ -28,20 +28,17 @@ pub(crate) fn deploy(args: &Deploy) -> Result<()> {
         output::progress(format_args!("packing {}", path.display()));
         pack::folder(path)?
     } else {
-        std::fs::read(path).with_context(|| {
-            format!(
-                "read {}; name a folder, a zip, tar.gz or wasm file, or a URL",
-                path.display()
-            )
-        })?
+        pack::file(path)?
     };
-    let len = archive.len() as u64;
+    let form = Form::new(&settings(args), &archive)?;
+    let len = form.len();
     let mut body = Watched {
-        rest: &archive,
+        rest: form.body.as_slice(),
         len,
     };
-    let target = format!("{}?{}", function_path(&name), query(args).join("&"));
-    let answer = api.upload("PUT", &target, &mut body, len)?;
+    let target = function_path(&name);
+    let media = form.media_type();
+    let answer = api.upload("PUT", &target, &media, (&mut body, len))?;
     output::progress_done();
     let function: Value = serde_json::from_slice(&answer)?;
     if args.node.json {
@@ -61,15 +58,16 @@ pub(crate) fn set(args: &Set) -> Result<()> {
     }
     let name = &settings.source;
     let api = Api::new(&settings.node)?;
-    let mut query = query(settings);
-    let unset = args.unset.iter();
-    query.extend(unset.map(|name| format!("unset={}", encoded(name))));
-    if query.is_empty() {
+    let mut changed = self::settings(settings);
+    if !args.unset.is_empty() {
+        changed["unset"] = args.unset.clone().into();
+    }
+    if changed == json!({}) {
         bail!("name a setting to change, such as --memory 512M; see tinyfaas set --help");
     }
     output::progress("starting the handlers with the new settings");
-    let target = format!("{}?{}", function_path(name), query.join("&"));
-    let answer = api.send("PATCH", &target, None)?;
+    let body = changed.to_string();
+    let answer = api.send("PATCH", &function_path(name), Some(body.as_bytes()))?;
     output::progress_done();
     let function: Value = serde_json::from_slice(&answer)?;
     if settings.node.json {
@@ -91,46 +89,97 @@ fn tell_kept(function: &Value) -> Result<()> {
     ))
 }
 
-/// The settings that were given, as the API takes them.
-fn query(args: &Deploy) -> Vec<String> {
-    let mut query = Vec::new();
-    let mut add = |name: &str, value: String| query.push(format!("{name}={}", encoded(&value)));
+/// The settings that were given, as the API takes them. They go in the body: variables may be
+/// longer than a URL.
+fn settings(args: &Deploy) -> Value {
+    let mut settings = Map::new();
+    let mut set = |name: &str, value: Value| settings.insert(name.to_owned(), value);
     if let Some(threads) = args.threads {
-        add("threads", threads.to_string());
+        set("threads", threads.into());
     }
     if let Some(runtime) = &args.env {
-        add("runtime", runtime.clone());
+        set("runtime", runtime.clone().into());
     }
-    for variable in &args.var {
-        add("var", variable.clone());
+    if !args.var.is_empty() {
+        set("envs", args.var.clone().into());
     }
-    if let Some(bytes) = args.memory {
-        add("memory", bytes.to_string());
+    for (name, bytes) in [("memory", args.memory), ("tmp", args.tmp_size)] {
+        if let Some(bytes) = bytes {
+            set(name, bytes.into());
+        }
+    }
+    if let Some(files) = args.tmp_files {
+        set("tmp_files", files.into());
     }
     if let Some(cores) = args.cpu {
-        add("cpu", cores.to_string());
+        set("cpu", cores.to_string().into());
     }
     if let Some(deadline) = args.deadline {
-        add("deadline", format!("{deadline}ms"));
+        set("deadline", format!("{deadline}ms").into());
     }
     match args.network {
         None => {}
-        Some(NetworkChoice::Own) => add("network", "true".to_owned()),
-        Some(NetworkChoice::Host) => add("host_network", "true".to_owned()),
+        Some(NetworkChoice::Own) => drop(set("network", true.into())),
+        Some(NetworkChoice::Host) => drop(set("host_network", true.into())),
     }
-    for port in &args.host_port {
-        add("host_port", port.to_string());
+    if !args.host_port.is_empty() {
+        let ports = args.host_port.iter().map(u16::to_string);
+        set("host_ports", ports.collect::<Vec<_>>().into());
     }
     if args.reset {
-        add("reset", "true".to_owned());
+        set("reset", true.into());
     }
     if args.allow_scripts {
-        add("allow_scripts", "true".to_owned());
+        set("allow_scripts", true.into());
     }
-    for host in &args.allow_host {
-        add("allow_host", host.clone());
+    if !args.allow_host.is_empty() {
+        set("allow_hosts", args.allow_host.clone().into());
     }
-    query
+    settings.into()
+}
+
+/// A multipart body with settings and archive (RFC 7578).
+struct Form {
+    boundary: String,
+    body: Vec<u8>,
+}
+
+impl Form {
+    fn new(settings: &Value, archive: &[u8]) -> Result<Self> {
+        let settings = settings.to_string();
+        let boundary = boundary(&[settings.as_bytes(), archive])?;
+        let mut body = Vec::with_capacity(archive.len() + settings.len() + 512);
+        for (name, contents) in [("settings", settings.as_bytes()), ("archive", archive)] {
+            let head =
+                format!("--{boundary}\r\ncontent-disposition: form-data; name=\"{name}\"\r\n\r\n");
+            body.extend_from_slice(head.as_bytes());
+            body.extend_from_slice(contents);
+            body.extend_from_slice(b"\r\n");
+        }
+        body.extend_from_slice(format!("--{boundary}--\r\n").as_bytes());
+        Ok(Self { boundary, body })
+    }
+
+    fn len(&self) -> u64 {
+        self.body.len() as u64
+    }
+
+    fn media_type(&self) -> String {
+        format!("multipart/form-data; boundary={}", self.boundary)
+    }
+}
+
+/// A line that stands in none of the parts: random, so that nobody can have put it there.
+fn boundary(parts: &[&[u8]]) -> Result<String> {
+    loop {
+        let mut bytes = [0; 16];
+        getrandom::fill(&mut bytes).context("make a random number")?;
+        let boundary: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        let is_in = |part: &&&[u8]| part.windows(32).any(|window| window == boundary.as_bytes());
+        if !parts.iter().any(|part| is_in(&part)) {
+            return Ok(boundary);
+        }
+    }
 }
 
 /// Lets the node fetch the archive.
@@ -138,12 +187,14 @@ fn from_url(args: &Deploy, api: &Api) -> Result<()> {
     let Some(runtime) = &args.env else {
         bail!("say the runtime of what is at the URL with --env");
     };
-    let has_limits = args.memory.is_some() || args.cpu.is_some() || args.deadline.is_some();
+    let has_tmp = args.tmp_size.is_some() || args.tmp_files.is_some();
+    let has_limits =
+        has_tmp || args.memory.is_some() || args.cpu.is_some() || args.deadline.is_some();
     let has_network = args.network.is_some() || !args.host_port.is_empty();
     let has_rights = has_network || args.allow_scripts || !args.allow_host.is_empty();
     if has_limits || has_rights {
         bail!(
-            "--memory, --cpu, --deadline, --network, --host-port, --allow-host and --allow-scripts are not for \
+            "--memory, --cpu, --deadline, --tmp-size, --tmp-files, --network, --host-port, --allow-host and --allow-scripts are not for \
              URLs; download the archive and deploy it"
         );
     }
@@ -189,8 +240,19 @@ fn name_of(path: &Path) -> Result<String> {
     let name = path.file_name().and_then(|name| name.to_str());
     let name = name.unwrap_or_default();
     let endings = [".zip", ".tar.gz", ".tgz", ".wasm"];
-    let bare = endings.iter().find_map(|ending| name.strip_suffix(ending));
-    let name = bare.unwrap_or(name);
+    let sources = [".py", ".js", ".mjs", ".cjs", ".go", ".sh"];
+    let mut endings = endings.iter().chain(&sources);
+    let name = endings
+        .find_map(|ending| name.strip_suffix(ending))
+        .unwrap_or(name);
+    // What every function's file is called says nothing: its folder's name does.
+    let above = path
+        .parent()
+        .and_then(|folder| folder.file_name()?.to_str());
+    let name = match above {
+        Some(above) if path.is_file() && matches!(name, "fn" | "index") => above,
+        Some(_) | None => name,
+    };
     if name.parse::<faas::FunctionName>().is_err() {
         bail!("{name:?} can't be a function's name; give one with --name");
     }
@@ -229,6 +291,13 @@ mod tests {
         let check = |path: &str, name: &str| assert_eq!(name_of(Path::new(path)).unwrap(), name);
         check("some/sieve", "sieve");
         check("sieve.zip", "sieve");
+        check("sieve.py", "sieve");
+        check("hello.sh", "hello");
+        let folder = tempfile::tempdir().unwrap();
+        let named = folder.path().join("greeter");
+        std::fs::create_dir(&named).unwrap();
+        std::fs::write(named.join("fn.py"), "").unwrap();
+        check(named.join("fn.py").to_str().unwrap(), "greeter");
         check("sieve.wasm", "sieve");
         check("a/sieve.tar.gz", "sieve");
         check("https://example.org/archive.tgz", "archive");

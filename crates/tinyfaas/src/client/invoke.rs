@@ -11,7 +11,7 @@ use crate::cli::Invoke;
 use crate::output;
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
-use std::io::{Read, Write};
+use std::io::Read;
 use std::time::Duration;
 
 /// What is sent to a function.
@@ -74,10 +74,9 @@ fn print(args: &Invoke, answer: &Answer) -> Result<()> {
         }))?;
     } else {
         if args.include {
-            let mut err = std::io::stderr().lock();
-            writeln!(err, "{}", answer.status)?;
+            output::message(&answer.status);
             for (name, value) in &answer.headers {
-                writeln!(err, "{name}: {value}")?;
+                output::message(format_args!("{name}: {value}"));
             }
         }
         if answer.is_success {
@@ -95,6 +94,9 @@ fn print(args: &Invoke, answer: &Answer) -> Result<()> {
     if answer.is_unknown {
         let message = text.trim().to_owned();
         return Err(crate::failure::Failure::NotFound(message).into());
+    }
+    if let Some(hint) = super::api::network_hint(&text) {
+        bail!("{}: {}; {hint}", answer.status, text.trim());
     }
     bail!("{}: {}", answer.status, text.trim())
 }

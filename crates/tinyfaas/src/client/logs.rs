@@ -35,7 +35,7 @@ pub(crate) fn logs(args: &Logs) -> Result<()> {
     let mut lines = BufReader::new(body.reader());
     let mut line = Vec::new();
     while lines.read_until(b'\n', &mut line)? > 0 {
-        output::bytes(&line)?;
+        output::log(&line)?;
         line.clear();
     }
     Ok(())

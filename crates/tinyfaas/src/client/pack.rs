@@ -34,6 +34,42 @@ pub(crate) fn folder(folder: &Path) -> Result<Vec<u8>> {
     Ok(archive.finish()?.into_inner())
 }
 
+/// What is sent of a single file: an archive or a module as it is, a source in the file that its
+/// runtime looks for.
+///
+/// # Errors
+/// Where it can't be read or is nothing of these.
+pub(crate) fn file(path: &Path) -> Result<Vec<u8>> {
+    let contents = std::fs::read(path).with_context(|| {
+        format!(
+            "read {}; name a folder, a source file, a zip, tar.gz or wasm file, or a URL",
+            path.display()
+        )
+    })?;
+    let extension = path.extension().and_then(|extension| extension.to_str());
+    let name = match extension {
+        Some("py") => "fn.py",
+        Some("js") => "index.js",
+        Some("mjs") => "index.mjs",
+        Some("cjs") => "index.cjs",
+        Some("go") => "fn.go",
+        Some("sh") => "fn.sh",
+        Some("ts") => bail!(
+            "{} is TypeScript; compile it to JavaScript (tsc, esbuild) and deploy that",
+            path.display()
+        ),
+        // A program or a script, by its first bytes.
+        _ if contents.starts_with(b"\x7fELF") || contents.starts_with(b"#!") => "fn.sh",
+        // An archive or a module; what it is not, the node says.
+        _ => return Ok(contents),
+    };
+    let mut archive = ZipWriter::new(Cursor::new(Vec::new()));
+    let options = SimpleFileOptions::default().unix_permissions(0o755);
+    archive.start_file(name, options)?;
+    archive.write_all(&contents)?;
+    Ok(archive.finish()?.into_inner())
+}
+
 /// Adds an entry; tells whether it is something to deploy.
 fn add(archive: &mut ZipWriter<Cursor<Vec<u8>>>, folder: &Path, entry: &DirEntry) -> Result<bool> {
     let path = entry.path();

@@ -83,10 +83,10 @@ pub(crate) fn describe(args: &Named) -> Result<()> {
         row("allow hosts", &hosts.join(", "))?;
     }
     let limits = format!(
-        "{} memory, {} thousandths of a core, {} ms a call",
+        "{} memory, {}, {} a call",
         bytes(&limits["memory_bytes"]),
-        text(&limits["cpu_millis"]),
-        text(&limits["deadline_ms"])
+        cores(&limits["cpu_millis"]),
+        time(&limits["deadline_ms"])
     );
     row("limits", &limits)?;
     for url in items(&function, "urls") {
@@ -218,7 +218,31 @@ fn text(value: &Value) -> String {
     if text.chars().any(char::is_control) {
         return text.escape_debug().to_string();
     }
-    text
+    output::for_terminal(&text).into_owned()
+}
+
+/// Such as `1 core` or `0.25 cores`.
+fn cores(millis: &Value) -> String {
+    match millis.as_u64() {
+        None => "-".to_owned(),
+        Some(1000) => "1 core".to_owned(),
+        Some(millis) => {
+            let cores = format!("{}.{:03}", millis / 1000, millis % 1000);
+            let cores = cores.trim_end_matches('0').trim_end_matches('.');
+            format!("{cores} cores")
+        }
+    }
+}
+
+/// Such as `60 s`, `500 ms` or `2 h`.
+fn time(ms: &Value) -> String {
+    match ms.as_u64() {
+        None => "-".to_owned(),
+        Some(ms) if ms >= 3_600_000 && ms % 3_600_000 == 0 => format!("{} h", ms / 3_600_000),
+        Some(ms) if ms >= 120_000 && ms % 60_000 == 0 => format!("{} min", ms / 60_000),
+        Some(ms) if ms >= 1000 && ms % 1000 == 0 => format!("{} s", ms / 1000),
+        Some(ms) => format!("{ms} ms"),
+    }
 }
 
 fn bytes(value: &Value) -> String {
@@ -242,5 +266,12 @@ mod tests {
         assert_eq!(text(&Value::Null), "-");
         assert_eq!(bytes(&Value::from(256 << 20)), "256 MiB");
         assert_eq!(bytes(&Value::from(5)), "5 bytes");
+        assert_eq!(cores(&Value::from(1000)), "1 core");
+        assert_eq!(cores(&Value::from(250)), "0.25 cores");
+        assert_eq!(cores(&Value::from(4000)), "4 cores");
+        assert_eq!(time(&Value::from(60_000)), "60 s");
+        assert_eq!(time(&Value::from(500)), "500 ms");
+        assert_eq!(time(&Value::from(300_000)), "5 min");
+        assert_eq!(time(&Value::from(7_200_000)), "2 h");
     }
 }

@@ -3,7 +3,7 @@
 use crate::config::Config;
 use crate::examples::{Bundled, EXAMPLES};
 use faas::{Entry, FunctionLimits, FunctionSpec, Limits, Router, Runtime};
-use futures_util::stream::{FuturesUnordered, StreamExt};
+use futures_util::future::join_all;
 use management::{DeployRequest, Management, Source};
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -29,15 +29,15 @@ pub(crate) enum Result {
     Deployed(Runtime),
     /// It was there already.
     Unchanged(Runtime),
-    /// It can't be had here, and why.
+    /// It does not run here, and why.
     Failed(String),
 }
 
 /// What was deployed: the digest of each example as it is built in, and as it was stored.
 type Kept = BTreeMap<String, (u64, String)>;
 
-/// Deploys every example and tells each as soon as it is ready. An example that can't be had here
-/// fails alone.
+/// Deploys every example and tells them in their order, when all are done: so no line of the log
+/// comes between. An example that does not run here fails alone.
 pub(crate) async fn deploy(
     management: &Management,
     (router, limits): (&Router, &Limits),
@@ -57,8 +57,8 @@ pub(crate) async fn deploy(
             )
         }
     };
-    let mut running: FuturesUnordered<_> = EXAMPLES.iter().map(one).collect();
-    while let Some((example, (result, digest))) = running.next().await {
+    let deployed = join_all(EXAMPLES.iter().map(one)).await;
+    for (example, (result, digest)) in deployed {
         if let Some(digest) = digest {
             kept.insert(example.name.to_owned(), (fingerprint(example), digest));
         }
