@@ -220,7 +220,7 @@ fn one_round(disk: &Disk, place: &Place, functions: &[(Kind, Progress)]) {
             std::thread::park_timeout(Duration::from_millis(5));
         }
         let random = SystemTime::UNIX_EPOCH.elapsed().unwrap().subsec_nanos();
-        std::thread::sleep(Duration::from_millis(u64::from(random % SUSPENSE_MS)));
+        std::thread::park_timeout(Duration::from_millis(u64::from(random % SUSPENSE_MS)));
         is_cut.store(true, Ordering::SeqCst);
         disk.cut_power();
     });
