@@ -77,7 +77,7 @@ impl Proxy {
         let Some(route) = self.router.find(name) else {
             return Err(InvokeError::NotFound(name.to_owned()));
         };
-        self.run(&route, invocation, None).await
+        self.run(&route, &invocation, None).await
     }
 
     /// Runs the function of that name after the caller was answered. Its reply is dropped. Once
@@ -110,7 +110,7 @@ impl Proxy {
         let proxy = Arc::clone(self);
         self.detached.spawn(async move {
             // The reply has no taker; failures are in the counters and the function's log.
-            drop(proxy.run(&route, invocation, Some(place)).await);
+            drop(proxy.run(&route, &invocation, Some(place)).await);
         });
         Ok(())
     }
@@ -126,7 +126,7 @@ impl Proxy {
     async fn run(
         &self,
         route: &Arc<Route>,
-        invocation: Invocation,
+        invocation: &Invocation,
         place: Option<WaitPlace>,
     ) -> Result<Reply, InvokeError> {
         route.counters.invocations.fetch_add(1, Ordering::Relaxed);
@@ -134,7 +134,7 @@ impl Proxy {
         let call = Call {
             route,
             limits: &self.limits,
-            invocation: &invocation,
+            invocation,
             deadline: route.deadline(),
             expires: begin + route.deadline(),
             is_accepted: place.is_some(),
@@ -257,7 +257,7 @@ impl Call<'_> {
                 // route's next one will.
                 Err(InvokeError::NotTaken) => {
                     looks += 1;
-                    self.pause(looks, &mut place).await?;
+                    Box::pin(self.pause(looks, &mut place)).await?;
                 }
                 result => return result,
             }
@@ -282,15 +282,20 @@ impl Call<'_> {
         place: &mut Option<WaitPlace>,
         handled: &mut Duration,
     ) -> Result<Reply, InvokeError> {
-        let deployment = self.current(place).await?;
+        // What waits is on the heap: the room for it would be moved about with every call that does
+        // not.
+        let deployment = match self.route.deployment() {
+            Some(deployment) => deployment,
+            None => return Box::pin(self.wait_for_first(place)).await,
+        };
         let inside = match deployment.try_enter() {
             Ok(inside) => inside,
-            Err(Busy::Full) => self.queue(&deployment, place).await?,
-            Err(Busy::Retired) => return self.wait_for_next(&deployment, place).await,
+            Err(Busy::Full) => Box::pin(self.queue(&deployment, place)).await?,
+            Err(Busy::Retired) => return Box::pin(self.wait_for_next(&deployment, place)).await,
         };
         let Some(handler) = deployment.least_busy() else {
             drop(inside);
-            return self.wait_for_handler(&deployment, place).await;
+            return Box::pin(self.wait_for_handler(&deployment, place)).await;
         };
         *place = None;
         let mut timed = Timed {
@@ -310,12 +315,9 @@ impl Call<'_> {
         result
     }
 
-    /// The deployment that serves the route, awaited where it is still being prepared.
-    async fn current(&self, place: &mut Option<WaitPlace>) -> Result<Arc<Deployment>, InvokeError> {
+    /// Waits for a deployment that is still being prepared.
+    async fn wait_for_first(&self, place: &mut Option<WaitPlace>) -> Result<Reply, InvokeError> {
         let route = self.route;
-        if let Some(deployment) = route.deployment() {
-            return Ok(deployment);
-        }
         if route.is_withdrawn() {
             return Err(InvokeError::NotFound(route.name().to_string()));
         }
