@@ -129,7 +129,7 @@ pub struct Limits {
     /// Longest such pause.
     pub restore_pause_max: Duration,
     /// Requests to the management service with the largest body that are in memory at once; more
-    /// wait.
+    /// are refused.
     pub uploads_at_once_max: u64,
     /// Space that the store keeps for deleting functions on a full disk.
     pub store_reserve_bytes: u64,

@@ -38,8 +38,8 @@ pub(crate) struct Deployer {
     pub(crate) started: SystemTime,
     /// Downloads that run at once.
     pub(crate) downloads: Semaphore,
-    /// Room for the bodies of requests, in KiB.
-    pub(crate) bodies: Arc<Semaphore>,
+    /// Memory for the bodies of requests.
+    pub(crate) bodies: net::Share,
     /// Where the API listens.
     pub(crate) addr: OnceLock<SocketAddr>,
     /// Whether the original's calls need the token too; once on, it stays on.
@@ -87,7 +87,7 @@ impl Deployer {
             functions: Functions::default(),
             started: SystemTime::now(),
             downloads: Semaphore::new(at_once),
-            bodies: Arc::new(Semaphore::new(body::room_kib(&options.limits))),
+            bodies: body::budget(&options.limits),
             addr: OnceLock::new(),
             is_token_always: AtomicBool::new(options.is_token_always),
             store: disk.store,

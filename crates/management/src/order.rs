@@ -7,9 +7,9 @@ use crate::probe::Unwritable;
 use crate::store::StoreError;
 use bytes::Bytes;
 use faas::{Entry, FunctionName, FunctionSpec, Limits, PrepareError, Runtime};
+use net::Held;
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
-use tokio::sync::OwnedSemaphorePermit;
 
 /// What to deploy.
 #[derive(Debug)]
@@ -47,7 +47,7 @@ pub(crate) struct Order {
     /// The folder in the archive that is the function's.
     pub(crate) subfolder: Option<String>,
     /// The room that the code takes in memory until it is unpacked.
-    pub(crate) room: Option<OwnedSemaphorePermit>,
+    pub(crate) room: Option<Held>,
 }
 
 /// What is decided when the code is known.

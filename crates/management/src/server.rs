@@ -2,15 +2,17 @@
 
 use axum::body::Body;
 use faas::Limits;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
+use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use net::{Bounds, Client, Clients, Peer};
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
-use tokio::sync::Semaphore;
 use tokio_util::either::Either;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -46,13 +48,15 @@ pub(crate) async fn serve(
     limits: &Limits,
     shutdown: CancellationToken,
 ) -> io::Result<()> {
-    let places = Arc::new(Semaphore::new(limits.connections_max));
+    let clients = Clients::new(Bounds {
+        connections_max: limits.management_connections_max,
+        peer_connections_max: limits.management_connections_max,
+        // The bodies are bounded where they are read, and the rest by the number.
+        bytes_max: usize::MAX,
+        peer_bytes_max: usize::MAX,
+    });
     let (connections, cut) = (TaskTracker::new(), CancellationToken::new());
     loop {
-        let place = tokio::select! {
-            place = Arc::clone(&places).acquire_owned() => place.map_err(io::Error::other)?,
-            () = shutdown.cancelled() => break,
-        };
         let stream = tokio::select! {
             accepted = listener.accept() => accepted,
             () = shutdown.cancelled() => break,
@@ -61,16 +65,24 @@ pub(crate) async fn serve(
             Ok(stream) => stream,
             Err(error) => {
                 tracing::warn!(%error, "could not accept a connection");
+                clients.evict();
                 tokio::time::sleep(ACCEPT_PAUSE).await;
                 continue;
             }
         };
-        let connection = converse(stream, routes.clone(), limits.http_head, shutdown.clone());
+        // The idlest gives way; where all are busy, the new one is closed.
+        let Some(place) = clients.admit(Peer::Local) else {
+            continue;
+        };
+        let client = Arc::clone(place.client());
+        let routes = (routes.clone(), Arc::clone(&client));
+        let connection = converse(stream, routes, limits.http_head, shutdown.clone());
         let cut = cut.clone();
         connections.spawn(async move {
             tokio::select! {
                 () = connection => {}
                 () = cut.cancelled() => {}
+                () = client.closed() => {}
             }
             drop(place);
         });
@@ -89,15 +101,24 @@ pub(crate) async fn serve(
 
 async fn converse(
     stream: impl AsyncRead + AsyncWrite + Unpin,
-    routes: axum::Router,
+    (routes, client): (axum::Router, Arc<Client>),
     head: Duration,
     shutdown: CancellationToken,
 ) {
     let routes = routes.map_request(|request: hyper::Request<_>| request.map(Body::new));
+    let routes = TowerToHyperService::new(routes);
+    let service = service_fn(move |request: hyper::Request<Incoming>| {
+        let in_flight = client.begin();
+        let answering = routes.call(request);
+        async move {
+            let _in_flight = in_flight;
+            answering.await
+        }
+    });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(head)
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(routes));
+        .serve_connection(TokioIo::new(stream), service);
     tokio::pin!(connection);
     let result = tokio::select! {
         result = connection.as_mut() => result,

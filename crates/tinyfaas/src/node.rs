@@ -5,6 +5,7 @@ mod bind;
 mod bundled;
 mod files;
 mod front;
+mod memory;
 #[cfg(feature = "docker")]
 mod split;
 
@@ -104,6 +105,7 @@ async fn run(config: &Config, is_json: bool, reserve: Arc<Reserve>) -> Result<()
     };
     tokio::select! {
         () = examples => {}
+        () = memory::give_back() => {}
         () = signals.next() => {}
     }
     tokio::select! {

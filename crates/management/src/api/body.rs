@@ -7,8 +7,10 @@ use axum::http::{HeaderMap, StatusCode, header};
 use bytes::{Bytes, BytesMut};
 use faas::Limits;
 use http_body_util::BodyExt;
+use net::{Budget, Held, Peer, Share};
 use std::sync::Arc;
-use tokio::sync::OwnedSemaphorePermit;
+use std::time::Duration;
+use tokio::time::Instant;
 
 /// What a request may have besides its archive: settings and the frame around both.
 const SLACK_BYTES: u64 = 1 << 20;
@@ -25,24 +27,24 @@ fn bytes_max(limits: &Limits) -> u64 {
     base64.saturating_add(SLACK_BYTES)
 }
 
-/// The room that bodies have together, in KiB.
-pub(crate) fn room_kib(limits: &Limits) -> usize {
-    let kib = (bytes_max(limits) / 1024 + 1).saturating_mul(limits.uploads_at_once_max);
-    usize::try_from(kib)
-        .unwrap_or(usize::MAX)
-        .min(u32::MAX as usize)
+/// The memory that bodies may take together. It is the management service's own: what clients of
+/// the endpoints take leaves it alone.
+pub(crate) fn budget(limits: &Limits) -> Share {
+    let bytes = bytes_max(limits).saturating_mul(limits.uploads_at_once_max);
+    let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
+    Budget::new(bytes, bytes).share(Peer::Local)
 }
 
-/// A body and the room that it takes.
+/// A body and the memory that it takes.
 #[derive(Debug)]
 pub(crate) struct Received {
     /// The body.
     pub(crate) bytes: Bytes,
-    /// Its room, to be kept as long as the bytes are.
-    pub(crate) room: OwnedSemaphorePermit,
+    /// Its memory, to be held as long as the bytes are.
+    pub(crate) room: Held,
 }
 
-/// Reads the body. Waits for room, up to [`Limits::http_idle`], and that long for each piece.
+/// Reads the body, which has to come at [`Limits::pace_bytes_min`]. Memory is taken as it comes.
 pub(crate) async fn read(
     deployer: &Arc<Deployer>,
     headers: &HeaderMap,
@@ -62,26 +64,43 @@ pub(crate) async fn read(
         }
         return Err(too_large(bytes_max));
     }
-    let kib = u32::try_from(claimed.unwrap_or(bytes_max) / 1024 + 1).unwrap_or(u32::MAX);
-    let room = Arc::clone(&deployer.bodies).acquire_many_owned(kib);
-    let Ok(Ok(room)) = tokio::time::timeout(limits.http_idle, room).await else {
-        let detail = "other uploads fill the memory that they may take together";
-        let status = StatusCode::SERVICE_UNAVAILABLE;
-        let problem = Problem::new(status, "busy", "too much to do", detail);
-        return Err(problem.fix("try again in a few seconds").retry_after(5));
-    };
-    let bytes = collect(body, limits, bytes_max).await?;
+    let mut room = deployer.bodies.hold(0).map_err(|_spent| busy())?;
+    let bytes = collect(body, limits, (bytes_max, &mut room)).await?;
     Ok(Received { bytes, room })
 }
 
-async fn collect(mut body: Body, limits: &Limits, bytes_max: u64) -> Result<Bytes, Problem> {
-    let mut bytes = BytesMut::new();
+fn busy() -> Problem {
+    let detail = "other uploads fill the memory that they may take together";
+    let status = StatusCode::SERVICE_UNAVAILABLE;
+    let problem = Problem::new(status, "busy", "too much to do", detail);
+    problem.fix("try again in a few seconds").retry_after(5)
+}
+
+fn too_slow(limits: &Limits) -> Problem {
+    let (idle, pace) = (limits.http_idle.as_secs(), limits.pace_bytes_min);
+    let detail =
+        format!("nothing of the body came for {idle} s, or less than {pace} bytes a second");
+    let status = StatusCode::REQUEST_TIMEOUT;
+    Problem::new(status, "too-slow", "too slow", detail).fix("send it again")
+}
+
+/// When a body of which so much has come is too slow.
+fn deadline(begin: Instant, received: usize, limits: &Limits) -> Instant {
+    let paced = (received as u64).saturating_mul(1000) / limits.pace_bytes_min.max(1);
+    let whole = begin + limits.http_idle + Duration::from_millis(paced);
+    whole.min(Instant::now() + limits.http_idle)
+}
+
+async fn collect(
+    mut body: Body,
+    limits: &Limits,
+    (bytes_max, room): (u64, &mut Held),
+) -> Result<Bytes, Problem> {
+    let (mut bytes, begin) = (BytesMut::new(), Instant::now());
     loop {
-        let Ok(frame) = tokio::time::timeout(limits.http_idle, body.frame()).await else {
-            let seconds = limits.http_idle.as_secs();
-            let detail = format!("nothing of the body came for {seconds} s");
-            let status = StatusCode::REQUEST_TIMEOUT;
-            return Err(Problem::new(status, "too-slow", "too slow", detail).fix("send it again"));
+        let deadline = deadline(begin, bytes.len(), limits);
+        let Ok(frame) = tokio::time::timeout_at(deadline, body.frame()).await else {
+            return Err(too_slow(limits));
         };
         let Some(frame) = frame else {
             return Ok(bytes.freeze());
@@ -96,9 +115,11 @@ async fn collect(mut body: Body, limits: &Limits, bytes_max: u64) -> Result<Byte
         };
         if (bytes.len() + piece.len()) as u64 > bytes_max {
             drop(bytes);
+            let _given_back = room.resize(0).is_ok();
             discard(body, limits, bytes_max).await;
             return Err(too_large(bytes_max));
         }
+        room.grow(piece.len()).map_err(|_spent| busy())?;
         bytes.extend_from_slice(&piece);
     }
 }

@@ -20,7 +20,6 @@ use futures_util::stream;
 use multer::Multipart;
 use std::convert::Infallible;
 use std::sync::Arc;
-use tokio::sync::OwnedSemaphorePermit;
 
 /// A query, in its order.
 pub(crate) type Pairs = Query<Vec<(String, String)>>;
@@ -70,7 +69,7 @@ pub(crate) async fn set(
 async fn put(
     deployer: &Arc<Deployer>,
     headers: &HeaderMap,
-    (settings, source, room): (Settings, Source, OwnedSemaphorePermit),
+    (settings, source, room): (Settings, Source, net::Held),
     name: FunctionName,
 ) -> Result<Response, Problem> {
     let (spec, undecided, named) = settings.into_spec(name.clone());
