@@ -222,7 +222,7 @@ def a_killed_node_leaves_no_handler_and_comes_back():
 def a_user_unit_serves_every_runtime_with_limits():
     must("systemctl", "--user", "start", "tinyfaas-user.service", user="edge", env=environment("edge"))
     until("it answers", lambda: call("no-such-function", port=8001).startswith("HTTP 404"))
-    node = "http://127.0.0.1:8081"
+    node = "unix:/home/edge/.local/share/tinyfaas/management.sock"
     deploy_every_runtime(user="edge", node=node)
     every_runtime(port=8001)
     found = status(node, user="edge")
@@ -238,7 +238,7 @@ def a_user_unit_serves_every_runtime_with_limits():
 def reduced_isolation_has_the_landlock_of_this_kernel():
     must("systemctl", "stop", "tinyfaas.service")
     started("tinyfaas-reduced.service", port=8002)
-    node = "http://127.0.0.1:8082"
+    node = "unix:/var/lib/tinyfaas-reduced/management.sock"
     found = status(node)
     landlock = wall(found, "landlock")
     check(landlock["is_on"] and landlock["detail"].startswith("version 2, "), landlock)
@@ -299,7 +299,7 @@ def a_read_only_disk_does_not_stop_what_is_deployed():
     must("systemctl", "stop", "tinyfaas-small.service")
 
 
-SMALL_NODE = "http://127.0.0.1:8083"
+SMALL_NODE = "unix:/mnt/small/tinyfaas/management.sock"
 
 
 def mount_small():
