@@ -31,13 +31,17 @@ impl Cache {
     pub(crate) fn open(folder: &Path, build_id: Option<u32>, limits: &Limits) -> io::Result<Self> {
         let (results, staging) = (folder.join("results"), folder.join("staging"));
         let go_build = folder.join("go-build");
-        if staging.exists() {
-            fs::remove_dir_all(&staging)?;
+        let has_left = fs::read_dir(&staging).is_ok_and(|mut left| left.next().is_some());
+        if has_left && let Err(error) = fs::remove_dir_all(&staging) {
+            // A read-only disk does not keep functions that are built from being served.
+            tracing::warn!(%error, "what an unfinished build left could not be removed");
         }
         for path in [&results, &staging, &go_build] {
             fs::create_dir_all(path)?;
         }
-        if let Some(id) = build_id {
+        if let Some(id) = build_id
+            && fs::metadata(&go_build)?.uid() != id
+        {
             chownat(
                 CWD,
                 &go_build,
