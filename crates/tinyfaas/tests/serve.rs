@@ -6,7 +6,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, ExitStatus, Output, Stdio};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_tinyfaas");
@@ -17,6 +17,7 @@ struct Node {
     bound: Value,
     _stdout: BufReader<ChildStdout>,
     folder: tempfile::TempDir,
+    data: PathBuf,
 }
 
 fn program() -> Command {
@@ -32,6 +33,11 @@ fn program() -> Command {
 impl Node {
     fn start(options: &[&str]) -> Self {
         let folder = tempfile::tempdir().unwrap();
+        let data = folder.path().join("data");
+        Self::start_in(folder, data, options)
+    }
+
+    fn start_in(folder: tempfile::TempDir, data: PathBuf, options: &[&str]) -> Self {
         let mut child = program()
             .args(["serve", "--json", "--management", "0"])
             .args([
@@ -43,7 +49,7 @@ impl Node {
                 "127.0.0.1:0",
             ])
             .arg("--data-dir")
-            .arg(folder.path().join("data"))
+            .arg(&data)
             .args(options)
             .current_dir(folder.path())
             .stdout(Stdio::piped())
@@ -58,6 +64,7 @@ impl Node {
             bound,
             _stdout: stdout,
             folder,
+            data,
         }
     }
 
@@ -65,6 +72,8 @@ impl Node {
         let address = self.bound["management"].as_str().unwrap();
         let mut command = program();
         command.env("TINYFAAS_NODE", address).args(args);
+        // Where it finds the token, as the owner of the node does.
+        command.env("TINYFAAS_DATA_DIR", &self.data);
         command.output().unwrap()
     }
 
@@ -183,7 +192,11 @@ fn off_this_machine_the_management_service_wants_a_token() {
     let port = port.rsplit(':').next().unwrap();
     let address = format!("http://127.0.0.1:{port}");
     let token = node.folder.path().join("data/token");
-    let without = node.run(&["list", "--node", &address]);
+    let mut without = program();
+    without
+        .args(["list", "--node", &address])
+        .env("HOME", node.folder.path());
+    let without = without.current_dir(node.folder.path()).output().unwrap();
     assert_eq!(without.status.code(), Some(1));
     assert!(stderr(&without).contains("--token-file"), "{without:?}");
     let token = token.to_str().unwrap();
@@ -204,8 +217,8 @@ fn a_restart_brings_functions_back() {
     let mut node = node;
     assert!(node.child.wait().unwrap().success());
     std::fs::rename(&data, kept.path().join("data")).unwrap();
-    let data = kept.path().join("data").to_str().unwrap().to_owned();
-    let node = Node::start(&["--data-dir", &data]);
+    let data = kept.path().join("data");
+    let node = Node::start_in(kept, data, &[]);
     let answer = node.run(&["invoke", "hello", "-d", "again"]);
     assert_eq!(stdout(&answer), "hello again", "{}", stderr(&answer));
     assert!(node.stop(Signal::TERM).success());
