@@ -2,7 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use bench::load::coap::{Coap, Pace};
+use bench::load::coap::{Coap, LOST_AFTER, Pace};
 use bench::load::grpc;
 use bench::load::http::OneByOne;
 use bench::reference::{Kind, Reference};
@@ -26,6 +26,7 @@ fn coap(to: SocketAddr, pace: Pace) -> Coap {
         ports: 16,
         pace,
         time: TIME,
+        patience: LOST_AFTER,
     }
 }
 

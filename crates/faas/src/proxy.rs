@@ -284,9 +284,8 @@ impl Call<'_> {
     ) -> Result<Reply, InvokeError> {
         // What waits is on the heap: the room for it would be moved about with every call that does
         // not.
-        let deployment = match self.route.deployment() {
-            Some(deployment) => deployment,
-            None => return Box::pin(self.wait_for_first(place)).await,
+        let Some(deployment) = self.route.deployment() else {
+            return Box::pin(self.wait_for_first(place)).await;
         };
         let inside = match deployment.try_enter() {
             Ok(inside) => inside,
