@@ -168,13 +168,13 @@ pub(crate) async fn run(
         handler: Arc::clone(&id),
     };
     let mut container = Container::start(engine, plan, target).await?;
-    let exit = match tokio::time::timeout(limits.build, container.wait()).await {
+    let exit = match tokio::time::timeout(limits.builds.time, container.wait()).await {
         Ok(exit) if exit.is_success => return Ok(()),
         Ok(exit) => exit.text,
         Err(_elapsed) => {
             container.kill();
             container.wait().await;
-            format!("it took longer than {} s", limits.build.as_secs())
+            format!("it took longer than {} s", limits.builds.time.as_secs())
         }
     };
     let output = package.log.last_text(&id, LAST_LINES);

@@ -1,7 +1,7 @@
 //! The backend: from a package to ready handlers.
 
-use crate::cache::{Cache, Kept};
-use crate::dependencies;
+use crate::cache::Cache;
+use crate::dependencies::{self, Built};
 use crate::handler::Template;
 use crate::interpreter::{Finder, Interpreter, Interpreters};
 use crate::process::Sandbox;
@@ -21,12 +21,18 @@ use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
-use tokio::sync::Semaphore;
+use std::sync::{Arc, OnceLock, Weak};
+use tokio::sync::{Notify, Semaphore};
 use tokio_util::task::TaskTracker;
 
 /// Folders of the data directory on the way to what functions and builds read, beside that of code.
-const OPEN_FOLDERS: [&str; 4] = ["builds/results", "builds/staging", "scratch", "shims"];
+const OPEN_FOLDERS: [&str; 5] = [
+    "builds/go",
+    "builds/kept",
+    "builds/staging",
+    "scratch",
+    "shims",
+];
 
 /// Where the backend lives and how it isolates.
 #[derive(Debug, Clone)]
@@ -44,6 +50,8 @@ pub struct Options {
     pub interpreters: Interpreters,
     /// What builds reach of the network.
     pub build_network: Network,
+    /// Variables that builds see: where packages come from, by what proxy.
+    pub build_envs: Vec<(String, String)>,
 }
 
 /// Why the backend could not be started.
@@ -97,6 +105,8 @@ pub(crate) struct Node {
     pub(crate) sandbox: Sandbox,
     pub(crate) finder: Finder,
     pub(crate) cache: Cache,
+    /// Variables that builds see.
+    pub(crate) build_envs: Vec<(String, String)>,
     pub(crate) shims: Shims,
     pub(crate) build_turns: Semaphore,
     build_network: Network,
@@ -104,6 +114,8 @@ pub(crate) struct Node {
     pub(crate) scratch: PathBuf,
     /// What a sandbox of this node has shown to have.
     pub(crate) walls: OnceLock<Walls>,
+    /// Told when the backend stops.
+    stopping: Arc<Notify>,
     data_dir: PathBuf,
     /// None where tinyFaaS is not root, and functions are the user that it is.
     host_ids: Option<HostIds>,
@@ -189,6 +201,7 @@ impl Node {
             may_lack_landlock,
             interpreters,
             build_network,
+            build_envs,
         } = options;
         let io = |what| move |source| StartError::Io { what, source };
         let host_ids = rustix::process::geteuid().is_root().then(HostIds::new);
@@ -200,8 +213,7 @@ impl Node {
         }
         let scratch = data_dir.join("scratch");
         empty(&scratch).map_err(io("make a folder for temporary files"))?;
-        let build_id = host_ids.as_ref().map(|_| HOST_ID_FIRST);
-        let cache = Cache::open(&data_dir.join("builds"), build_id, &limits);
+        let cache = Cache::open(&data_dir.join("builds"), &limits);
         let shims = Shims::write(&data_dir.join("shims"));
         // It may have to end what was left behind.
         let cgroups = tokio::task::spawn_blocking(Cgroups::set_up).await;
@@ -220,11 +232,13 @@ impl Node {
             },
             finder: Finder::new(interpreters),
             cache: cache.map_err(io("open the cache of builds"))?,
+            build_envs,
             shims: shims.map_err(io("write the shims"))?,
-            build_turns: Semaphore::new(limits.builds_at_once_max),
+            build_turns: Semaphore::new(limits.builds.at_once_max),
             build_network,
             scratch,
             walls: OnceLock::new(),
+            stopping: Arc::default(),
             data_dir,
             host_ids,
             next_handler: AtomicU64::new(1),
@@ -276,9 +290,10 @@ impl ProcessBackend {
             reason => StartError::NoIsolation { reason },
         })?;
         node.walls.get_or_init(|| walls);
-        Ok(Arc::new(Self {
-            node: Arc::new(node),
-        }))
+        let node = Arc::new(node);
+        let watch = watch_disk(Arc::downgrade(&node), Arc::clone(&node.stopping));
+        node.sandbox.tracker.spawn(watch);
+        Ok(Arc::new(Self { node }))
     }
 
     async fn prepare_package(
@@ -293,8 +308,38 @@ impl ProcessBackend {
         }
         node.let_in_everywhere(&package.code)
             .map_err(|error| node.explain(&package, &error))?;
-        let built = dependencies::install(node, &package, interpreter.as_ref()).await?;
-        let spawn: Arc<dyn Spawn> = Arc::new(self.template(&package, interpreter, built));
+        let found = interpreter.as_ref();
+        let built = dependencies::install(node, &package, found).await?;
+        let started = self.start_handlers(&package, found, built.clone()).await;
+        let (error, built) = match (started, built) {
+            (Ok(handlers), Some(built)) => {
+                dependencies::prove(node, &built);
+                return Ok(handlers);
+            }
+            (Err(error @ PrepareError::Load { .. }), Some(built)) => (error, built),
+            (started, _) => return started,
+        };
+        let error = dependencies::with_notes(error, &built);
+        match dependencies::rebuild(node, &package, found, built).await {
+            None => Err(error),
+            Some(built) => {
+                let again = self.start_handlers(&package, found, Some(built.clone()));
+                again
+                    .await
+                    .map_err(|error| dependencies::with_notes(error, &built))
+            }
+        }
+    }
+
+    async fn start_handlers(
+        &self,
+        package: &Package,
+        interpreter: Option<&Interpreter>,
+        built: Option<Built>,
+    ) -> Result<Vec<Arc<dyn Handler>>, PrepareError> {
+        let node = &self.node;
+        let template = self.template(package, interpreter.cloned(), built);
+        let spawn: Arc<dyn Spawn> = Arc::new(template);
         let spec = &package.spec;
         let identities = (0..spec.handlers).map(|_| Identity {
             id: node.next_id(&spec.name.as_str().replace('/', "-")),
@@ -309,7 +354,7 @@ impl ProcessBackend {
         &self,
         package: &Package,
         interpreter: Option<Interpreter>,
-        built: Option<Arc<Kept>>,
+        built: Option<Built>,
     ) -> Template {
         Template {
             node: Arc::clone(&self.node),
@@ -317,6 +362,19 @@ impl ProcessBackend {
             host_id: self.node.function_id(),
             interpreter,
             built,
+        }
+    }
+}
+
+/// Looks at the disk now and then; where it is nearly full, kept results that nothing uses go.
+async fn watch_disk(node: Weak<Node>, stopping: Arc<Notify>) {
+    while let Some(node) = node.upgrade() {
+        let interval = node.limits.builds.disk_interval;
+        dependencies::free_disk(&node).await;
+        drop(node);
+        tokio::select! {
+            () = tokio::time::sleep(interval) => {}
+            () = stopping.notified() => return,
         }
     }
 }
@@ -339,6 +397,7 @@ impl Backend for ProcessBackend {
 
     fn shutdown(&self) -> BoxFuture<'_, ()> {
         Box::pin(async {
+            self.node.stopping.notify_one();
             self.node.sandbox.tracker.close();
             self.node.sandbox.tracker.wait().await;
             self.node.sandbox.cgroups.tear_down();

@@ -1,195 +1,343 @@
-//! Keeps the results of builds under the data directory, within a bound.
+//! Keeps the results of builds under the data directory, within bounds.
+//!
+//! A result is a folder `kept/KEY` with what was built (`tree`) and what is known of it
+//! (`entry.json`). It gets its name when all of it is on the disk, so that a power cut leaves a
+//! whole result or none.
 
+use crate::tree;
 use faas::Limits;
-use rustix::fs::{AtFlags, CWD, Gid, Mode, Uid, chmodat, chownat};
-use std::collections::HashMap;
-use std::fs;
-use std::io;
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use serde::{Deserialize, Serialize};
+use std::collections::{HashMap, HashSet};
+use std::fs::{self, File};
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::SystemTime;
+
+/// What earlier versions kept, with less care: what is in there may have been changed by a build.
+const OF_EARLIER_VERSIONS: [&str; 2] = ["results", "go-build"];
+
+/// The name of a result's folder within its entry.
+const TREE: &str = "tree";
+/// What is known of a result.
+const ENTRY: &str = "entry.json";
 
 /// A kept result, which is not removed while something holds this.
 #[derive(Debug)]
 pub(crate) struct Kept {
+    /// What was built.
     pub(crate) folder: PathBuf,
+    /// What whoever deploys the function should know of the build.
+    pub(crate) notes: Vec<String>,
+}
+
+/// What is known of a kept result.
+#[derive(Debug, Serialize, Deserialize)]
+struct Entry {
+    /// See [`tree::shape_of`].
+    shape: String,
+    /// What it takes on the disk.
+    bytes: u64,
+    notes: Vec<String>,
 }
 
 /// The results of builds, each in a folder by its key.
 #[derive(Debug)]
 pub(crate) struct Cache {
-    results: PathBuf,
+    kept: PathBuf,
     staging: PathBuf,
-    go_build: PathBuf,
-    bytes_max: u64,
-    in_use: Mutex<HashMap<String, Weak<Kept>>>,
+    go: PathBuf,
+    limits: Arc<Limits>,
+    state: Arc<Mutex<State>>,
+    next: AtomicU64,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    in_use: HashMap<String, Weak<Kept>>,
+    /// Results that were looked at since the start and are whole.
+    checked: HashSet<String>,
+    /// Results that were built since the start, or that a handler has loaded since.
+    proven: HashSet<String>,
+    /// Folders of builds that have not ended.
+    staged: HashSet<PathBuf>,
+}
+
+/// A folder for a build, removed when this is dropped.
+#[derive(Debug)]
+pub(crate) struct Staging {
+    path: PathBuf,
+    state: Arc<Mutex<State>>,
+}
+
+impl Staging {
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl Drop for Staging {
+    fn drop(&mut self) {
+        // What a process that is just ending still writes is swept with the next build.
+        let _removed = tree::remove(&self.path).is_ok();
+        lock(&self.state).staged.remove(&self.path);
+    }
+}
+
+fn lock(state: &Mutex<State>) -> std::sync::MutexGuard<'_, State> {
+    state.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Where a result comes from and what is kept with it.
+#[derive(Debug)]
+pub(crate) struct Finished<'a> {
+    pub(crate) key: &'a str,
+    /// The folder within the build's.
+    pub(crate) folder: &'a Path,
+    pub(crate) notes: Vec<String>,
 }
 
 impl Cache {
-    /// Opens the cache below `folder`; what an unfinished build left is removed.
-    pub(crate) fn open(folder: &Path, build_id: Option<u32>, limits: &Limits) -> io::Result<Self> {
-        let (results, staging) = (folder.join("results"), folder.join("staging"));
-        let go_build = folder.join("go-build");
-        let has_left = fs::read_dir(&staging).is_ok_and(|mut left| left.next().is_some());
-        if has_left && let Err(error) = fs::remove_dir_all(&staging) {
-            // A read-only disk does not keep functions that are built from being served.
-            tracing::warn!(%error, "what an unfinished build left could not be removed");
+    /// Opens the cache below `folder`; what an unfinished build left, what an earlier version kept
+    /// and what is no kept result is removed.
+    pub(crate) fn open(folder: &Path, limits: &Arc<Limits>) -> io::Result<Self> {
+        let cache = Self {
+            kept: folder.join("kept"),
+            staging: folder.join("staging"),
+            go: folder.join("go"),
+            limits: Arc::clone(limits),
+            state: Arc::default(),
+            next: AtomicU64::new(1),
+        };
+        for earlier in OF_EARLIER_VERSIONS {
+            clear(&folder.join(earlier));
         }
-        for path in [&results, &staging, &go_build] {
-            fs::create_dir_all(path)?;
+        clear(&cache.staging);
+        for path in [&cache.kept, &cache.staging, &cache.go] {
+            if !is_folder(path) {
+                clear(path);
+                fs::create_dir_all(path)?;
+            }
         }
-        if let Some(id) = build_id
-            && fs::metadata(&go_build)?.uid() != id
-        {
-            chownat(
-                CWD,
-                &go_build,
-                Some(Uid::from_raw(id)),
-                Some(Gid::from_raw(id)),
-                AtFlags::empty(),
-            )?;
+        for entry in fs::read_dir(&cache.kept)? {
+            let path = entry?.path();
+            if !is_folder(&path.join(TREE)) || !is_folder(&path) {
+                clear(&path);
+            }
         }
-        let bytes_max = limits.build_cache_bytes_max;
-        Ok(Self {
-            results,
-            staging,
-            go_build,
-            bytes_max,
-            in_use: Mutex::default(),
-        })
+        Ok(cache)
     }
 
-    /// A kept result.
+    /// A kept result that is whole. One that is not is removed.
     pub(crate) fn get(&self, key: &str) -> Option<Arc<Kept>> {
-        let folder = self.results.join(key);
-        let is_here = folder.is_dir();
-        is_here.then(|| {
-            // The time of the folder says when it was last used; failing to set it costs order only.
-            drop(fs::File::open(&folder).and_then(|f| f.set_modified(SystemTime::now())));
-            self.hold(key, folder)
-        })
+        if let Some(kept) = lock(&self.state).in_use.get(key).and_then(Weak::upgrade) {
+            return Some(kept);
+        }
+        let folder = self.kept.join(key);
+        if !folder.exists() {
+            return None;
+        }
+        let Some(entry) = self.whole(key, &folder) else {
+            tracing::warn!(key, "a kept build is damaged and is built again");
+            self.discard(key);
+            return None;
+        };
+        // The time of the folder says when it was last used; failing to set it costs order only.
+        drop(File::open(&folder).and_then(|f| f.set_modified(SystemTime::now())));
+        Some(self.hold(key, entry.notes))
+    }
+
+    /// What is known of a result whose tree is as it was when it was kept.
+    fn whole(&self, key: &str, folder: &Path) -> Option<Entry> {
+        let entry: Entry = serde_json::from_slice(&fs::read(folder.join(ENTRY)).ok()?).ok()?;
+        let is_checked = lock(&self.state).checked.contains(key);
+        if !is_checked {
+            let shape = tree::shape_of(&folder.join(TREE)).ok()?;
+            if shape != entry.shape {
+                return None;
+            }
+            lock(&self.state).checked.insert(key.to_owned());
+        }
+        Some(entry)
+    }
+
+    /// Whether a result was built, or loaded by a handler, since the start.
+    pub(crate) fn is_proven(&self, key: &str) -> bool {
+        lock(&self.state).proven.contains(key)
+    }
+
+    /// Notes that a result was loaded, or that another attempt at it makes no sense.
+    pub(crate) fn prove(&self, key: &str) {
+        lock(&self.state).proven.insert(key.to_owned());
     }
 
     /// A folder for a build.
-    pub(crate) fn staging(&self) -> io::Result<tempfile::TempDir> {
-        let folder = tempfile::Builder::new()
-            .prefix("build-")
-            .tempdir_in(&self.staging)?;
-        fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755))?;
-        Ok(folder)
+    pub(crate) fn staging(&self) -> io::Result<Staging> {
+        let path = self.unused("build");
+        lock(&self.state).staged.insert(path.clone());
+        let staging = Staging {
+            path,
+            state: Arc::clone(&self.state),
+        };
+        tree::make_folder(staging.path())?;
+        Ok(staging)
     }
 
-    /// What the Go compiler keeps for itself from build to build.
-    pub(crate) fn go_build(&self) -> PathBuf {
-        self.go_build.clone()
+    /// A path in the folder of builds that nothing has.
+    fn unused(&self, what: &str) -> PathBuf {
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        self.staging.join(format!("{what}-{number}"))
     }
 
-    /// Keeps the folder `result` of a finished build, read-only for everyone.
-    pub(crate) fn keep(
-        &self,
-        key: &str,
-        staging: tempfile::TempDir,
-        result: &str,
-    ) -> io::Result<Arc<Kept>> {
-        let built = staging.path().join(result);
-        take_back(&built)?;
-        let folder = self.results.join(key);
-        match fs::rename(&built, &folder) {
-            // Another build of the same was quicker.
-            Err(_) if folder.is_dir() => {}
-            renamed => renamed?,
-        }
-        staging.close()?;
-        let kept = self.hold(key, folder);
-        self.evict()?;
+    /// Where the compiled standard library of a Go compiler is kept, by what it depends on.
+    pub(crate) fn go(&self, key: &str) -> PathBuf {
+        self.go.join(key)
+    }
+
+    /// Keeps the result of a finished build, read-only for everyone. Where one of the same key is
+    /// kept, it is replaced unless a handler has loaded it since the start.
+    pub(crate) fn keep(&self, staging: &Staging, result: Finished<'_>) -> io::Result<Arc<Kept>> {
+        let Finished { key, folder, notes } = result;
+        let bytes = tree::take_over(folder, self.limits.builds.bytes_max)?;
+        let made = self.unused("kept");
+        lock(&self.state).staged.insert(made.clone());
+        let made = Staging {
+            path: made,
+            state: Arc::clone(&self.state),
+        };
+        tree::make_folder(made.path())?;
+        fs::rename(folder, made.path().join(TREE))?;
+        let shape = tree::shape_of(&made.path().join(TREE))?;
+        let entry = Entry {
+            shape,
+            bytes,
+            notes,
+        };
+        let text = serde_json::to_vec(&entry).map_err(io::Error::from)?;
+        File::create_new(made.path().join(ENTRY))?.write_all(&text)?;
+        tree::sync(staging.path())?;
+        let kept = self.publish(key, made.path(), entry.notes)?;
+        tree::sync_names(&self.kept)?;
         Ok(kept)
     }
 
-    fn hold(&self, key: &str, folder: PathBuf) -> Arc<Kept> {
-        let mut in_use = self.in_use.lock().unwrap_or_else(PoisonError::into_inner);
-        in_use.retain(|_, kept| kept.strong_count() > 0);
-        if let Some(kept) = in_use.get(key).and_then(Weak::upgrade) {
+    /// Gives a finished entry its name. It takes the place of one that no handler has loaded.
+    fn publish(&self, key: &str, made: &Path, notes: Vec<String>) -> io::Result<Arc<Kept>> {
+        if self.is_proven(key)
+            && let Some(kept) = self.get(key)
+        {
+            // Another build of the same was quicker.
+            return Ok(kept);
+        }
+        lock(&self.state).in_use.remove(key);
+        self.discard(key);
+        fs::rename(made, self.kept.join(key))?;
+        let mut state = lock(&self.state);
+        state.checked.insert(key.to_owned());
+        state.proven.insert(key.to_owned());
+        drop(state);
+        Ok(self.hold(key, notes))
+    }
+
+    /// Removes a result that nothing holds; a handler that has it mounted keeps it until it ends.
+    fn discard(&self, key: &str) {
+        let away = self.unused("old");
+        lock(&self.state).checked.remove(key);
+        if fs::rename(self.kept.join(key), &away).is_ok() {
+            // What can't be removed now goes with the next sweep.
+            let _removed = tree::remove(&away).is_ok();
+        }
+    }
+
+    fn hold(&self, key: &str, notes: Vec<String>) -> Arc<Kept> {
+        let mut state = lock(&self.state);
+        state.in_use.retain(|_, kept| kept.strong_count() > 0);
+        if let Some(kept) = state.in_use.get(key).and_then(Weak::upgrade) {
             return kept;
         }
-        let kept = Arc::new(Kept { folder });
-        in_use.insert(key.to_owned(), Arc::downgrade(&kept));
+        let folder = self.kept.join(key).join(TREE);
+        let kept = Arc::new(Kept { folder, notes });
+        state.in_use.insert(key.to_owned(), Arc::downgrade(&kept));
         kept
     }
 
-    /// Removes the least recently used results that nothing holds until the bound is kept.
-    fn evict(&self) -> io::Result<()> {
-        let mut entries = Vec::new();
-        for entry in fs::read_dir(&self.results)? {
-            let entry = entry?;
-            entries.push((
-                entry.metadata()?.modified()?,
-                entry.path(),
-                size_of(&entry.path()),
-            ));
+    /// Removes what ended builds left, then the least recently used results that nothing holds
+    /// until the bounds of size and of free space are kept, and at last what the Go compiler
+    /// keeps. Tells whether there is room for a build.
+    pub(crate) fn make_room(&self) -> io::Result<bool> {
+        self.sweep()?;
+        let entries = self.by_last_use()?;
+        let mut total: u64 = entries.iter().map(|(_, _, bytes)| bytes).sum();
+        for (_, key, bytes) in entries {
+            let is_over = total > self.limits.builds.cache_bytes_max;
+            if !is_over && self.has_room()? {
+                break;
+            }
+            let is_held = {
+                let state = lock(&self.state);
+                let held = state.in_use.get(&key);
+                held.is_some_and(|kept| kept.strong_count() > 0)
+            };
+            if !is_held {
+                self.discard(&key);
+                total = total.saturating_sub(bytes);
+            }
         }
-        let mut total: u64 = entries.iter().map(|(_, _, size)| size).sum();
-        entries.sort();
-        let in_use = self.in_use.lock().unwrap_or_else(PoisonError::into_inner);
-        for (_, path, size) in entries {
-            let name = path
-                .file_name()
-                .and_then(|name| name.to_str())
-                .unwrap_or_default();
-            let is_held = in_use.get(name).is_some_and(|kept| kept.strong_count() > 0);
-            if total > self.bytes_max && !is_held {
-                fs::remove_dir_all(&path)?;
-                total -= size;
+        let go_bytes = tree::size_of(&self.go);
+        if go_bytes > self.limits.builds.go_cache_bytes_max || (go_bytes > 0 && !self.has_room()?) {
+            for entry in fs::read_dir(&self.go)? {
+                tree::remove(&entry?.path())?;
+            }
+        }
+        self.has_room()
+    }
+
+    /// Whether the disk has as much free as a build needs.
+    pub(crate) fn has_room(&self) -> io::Result<bool> {
+        Ok(tree::free_bytes(&self.kept)? >= self.limits.builds.free_bytes_min)
+    }
+
+    /// Removes what lies among the builds and belongs to none.
+    fn sweep(&self) -> io::Result<()> {
+        for entry in fs::read_dir(&self.staging)? {
+            let path = entry?.path();
+            if !lock(&self.state).staged.contains(&path) {
+                tree::remove(&path)?;
             }
         }
         Ok(())
     }
-}
 
-/// What a folder takes on the disk, in bytes; what can't be read counts nothing.
-pub(crate) fn size_of(folder: &Path) -> u64 {
-    let entries = walkdir::WalkDir::new(folder).into_iter().flatten();
-    entries
-        .filter_map(|entry| Some(entry.metadata().ok()?.blocks() * 512))
-        .sum()
-}
-
-/// Gives a folder and all in it to a user of the host.
-pub(crate) fn give_to(folder: &Path, owner: u32) -> io::Result<()> {
-    for entry in walkdir::WalkDir::new(folder) {
-        let entry = entry?;
-        let (uid, gid) = (Uid::from_raw(owner), Gid::from_raw(owner));
-        chownat(
-            CWD,
-            entry.path(),
-            Some(uid),
-            Some(gid),
-            AtFlags::SYMLINK_NOFOLLOW,
-        )?;
-    }
-    Ok(())
-}
-
-/// Makes what a build wrote ours, readable for everyone, with no set-user-id bits. The build has
-/// ended, so nothing changes below our feet.
-fn take_back(folder: &Path) -> io::Result<()> {
-    if rustix::process::geteuid().is_root() {
-        give_to(folder, 0)?;
-    }
-    for entry in walkdir::WalkDir::new(folder) {
-        let entry = entry?;
-        if entry.file_type().is_symlink() {
-            continue;
+    /// Every kept result with when it was last used and what it takes, the oldest first.
+    fn by_last_use(&self) -> io::Result<Vec<(SystemTime, String, u64)>> {
+        let mut entries = Vec::new();
+        for entry in fs::read_dir(&self.kept)? {
+            let entry = entry?;
+            let known = fs::read(entry.path().join(ENTRY)).ok();
+            let known = known.and_then(|text| serde_json::from_slice::<Entry>(&text).ok());
+            let bytes = match known {
+                Some(known) => known.bytes,
+                None => tree::size_of(&entry.path()),
+            };
+            let key = entry.file_name().to_string_lossy().into_owned();
+            entries.push((entry.metadata()?.modified()?, key, bytes));
         }
-        let mode = entry.metadata()?.mode();
-        let is_runnable = entry.file_type().is_dir() || mode & 0o100 != 0;
-        let mode = if is_runnable { 0o755 } else { 0o644 };
-        chmodat(
-            CWD,
-            entry.path(),
-            Mode::from_bits_truncate(mode),
-            AtFlags::empty(),
-        )?;
+        entries.sort();
+        Ok(entries)
     }
-    Ok(())
 }
+
+/// Removes what is of no use; where that fails, as on a read-only disk, it stays and is not used.
+fn clear(path: &Path) {
+    if let Err(error) = tree::remove(path) {
+        tracing::warn!(%error, path = %path.display(), "what a build left could not be removed");
+    }
+}
+
+fn is_folder(path: &Path) -> bool {
+    fs::symlink_metadata(path).is_ok_and(|found| found.is_dir())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,7 +1,7 @@
 //! Starts the instances of one function's handlers.
 
 use crate::backend::Node;
-use crate::cache::Kept;
+use crate::dependencies::Built;
 use crate::interpreter::Interpreter;
 use crate::output::Target;
 use crate::process::Order;
@@ -21,7 +21,7 @@ pub(crate) struct Template {
     /// The user of the host that the function is.
     pub(crate) host_id: Option<u32>,
     pub(crate) interpreter: Option<Interpreter>,
-    pub(crate) built: Option<Arc<Kept>>,
+    pub(crate) built: Option<Built>,
 }
 
 /// Where things are in an instance's file system.
@@ -84,6 +84,12 @@ impl Template {
         })
     }
 
+    /// The code: as it was sent, or as a build left it.
+    fn code(&self) -> &Path {
+        let built = self.built.as_ref().filter(|built| built.is_code());
+        built.map_or(&self.package.code, |built| &built.kept.folder)
+    }
+
     /// The folder of the host that is the instance's `/tmp`, in reduced isolation.
     fn scratch(&self, id: &str) -> Option<PathBuf> {
         let is_reduced = self.node.mode == SandboxMode::Reduced;
@@ -91,7 +97,7 @@ impl Template {
     }
 
     fn places(&self, id: &Arc<str>) -> io::Result<Places> {
-        let built = self.built.as_ref().map(|kept| kept.folder.as_path());
+        let built = self.built.as_ref().map(|built| built.kept.folder.as_path());
         match self.node.mode {
             SandboxMode::Full => Ok(Places {
                 code: "/fn".into(),
@@ -110,7 +116,7 @@ impl Template {
                 std::fs::create_dir_all(&tmp)?;
                 std::os::unix::fs::chown(&tmp, self.host_id, self.host_id)?;
                 Ok(Places {
-                    code: self.package.code.clone(),
+                    code: self.code().to_owned(),
                     shim: self.node.shims.folder().to_owned(),
                     built: built.map(Path::to_owned).unwrap_or_default(),
                     tmp,
@@ -124,21 +130,20 @@ impl Template {
             source: source.to_owned(),
             target: target.to_owned(),
             is_writable: false,
+            may_be_link: false,
         };
         let mut binds = vec![
-            read_only(&self.package.code, &places.code),
+            read_only(self.code(), &places.code),
             read_only(self.node.shims.folder(), &places.shim),
         ];
-        if let Some(kept) = &self.built {
-            binds.push(read_only(&kept.folder, &places.built));
+        if let Some(built) = self.built.as_ref().filter(|built| !built.is_code()) {
+            binds.push(read_only(&built.kept.folder, &places.built));
         }
         if let Some(interpreter) = &self.interpreter {
-            binds.extend(
-                interpreter
-                    .prefixes
-                    .iter()
-                    .map(|prefix| read_only(prefix, prefix)),
-            );
+            binds.extend(interpreter.prefixes.iter().map(|prefix| Bind {
+                may_be_link: true,
+                ..read_only(prefix, prefix)
+            }));
         }
         if self.package.spec.runtime == Runtime::Binary {
             let settings = settings_of_programs().into_iter();
@@ -149,6 +154,7 @@ impl Template {
                 source: places.tmp.clone(),
                 target: places.tmp.clone(),
                 is_writable: true,
+                may_be_link: false,
             });
         }
         binds
@@ -176,7 +182,7 @@ impl Template {
             ("TINYFAAS_HANDLER".into(), id.to_string()),
             ("TINYFAAS_CODE".into(), shown(&places.code)),
         ];
-        if self.built.is_some() {
+        if self.built.as_ref().is_some_and(|built| !built.is_code()) {
             envs.push(("TINYFAAS_DEPS".into(), shown(&places.built)));
         }
         let site = self

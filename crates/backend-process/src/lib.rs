@@ -15,6 +15,7 @@ mod relay;
 mod report;
 mod sandbox;
 mod shims;
+mod tree;
 mod users;
 
 pub use backend::{Options, ProcessBackend, StartError};

@@ -83,6 +83,9 @@ pub(crate) struct Bind {
     pub(crate) source: PathBuf,
     pub(crate) target: PathBuf,
     pub(crate) is_writable: bool,
+    /// Whether the source may be a link. A folder that tinyFaaS made is none, unless untrusted
+    /// code has put one into its place.
+    pub(crate) may_be_link: bool,
 }
 
 /// What runs in the sandbox.

@@ -83,7 +83,7 @@ impl Artifacts {
         engine.precompile_compatibility_hash().hash(&mut hasher);
         let artifacts = Self {
             folder,
-            bytes_max: limits.build_cache_bytes_max,
+            bytes_max: limits.builds.cache_bytes_max,
             free_bytes_min: limits.wasm.free_bytes_min,
             module_bytes_max: limits.wasm.module_bytes_max,
             compiler,
@@ -370,11 +370,11 @@ mod tests {
     fn the_oldest_code_goes_where_there_is_too_much() {
         let folder = tempfile::tempdir().unwrap();
         let engines = Engines::start(&SLOTS).unwrap();
-        let limits = Limits {
-            build_cache_bytes_max: 10,
+        let mut limits = Limits {
             wasm: SLOTS,
             ..Limits::default()
         };
+        limits.builds.cache_bytes_max = 10;
         let compiler = Compiler::new("none".into(), &limits);
         let path = folder.path().to_owned();
         let artifacts = Artifacts::open(path, &engines, compiler, &limits).unwrap();

@@ -33,8 +33,8 @@ impl Compiler {
         Self {
             program,
             slot_bytes_max: limits.wasm.slot_bytes_max,
-            memory_bytes_max: limits.build_memory_bytes_max,
-            seconds_max: limits.build.as_secs(),
+            memory_bytes_max: limits.builds.memory_bytes_max,
+            seconds_max: limits.builds.time.as_secs(),
             threads: std::thread::available_parallelism()
                 .map_or(1, |cores| cores.get().min(THREADS_MAX)),
         }

@@ -37,7 +37,7 @@ pub use headers::{HeaderError, Headers};
 pub use histogram::Histogram;
 pub use host::{BadHost, HostPattern};
 pub use invocation::{Deadline, Fault, Invocation, InvocationId, InvokeError, Reply};
-pub use limits::{FunctionLimits, Limits, WasmLimits};
+pub use limits::{BuildLimits, FunctionLimits, Limits, WasmLimits};
 pub use log::{FunctionLog, LogLine, LogStream, Printer};
 pub use package::Package;
 pub use proxy::Proxy;

@@ -92,26 +92,10 @@ pub struct Limits {
     /// How long the status waits for what the backend can do on this host.
     pub report: Duration,
 
-    /// How long the installation of dependencies or a compilation may take.
-    pub build: Duration,
+    /// Those of builds.
+    pub builds: BuildLimits,
     /// Those of WebAssembly functions.
     pub wasm: WasmLimits,
-    /// Largest result of a build.
-    pub build_bytes_max: u64,
-    /// What all kept build results may take together; the least recently used go first.
-    pub build_cache_bytes_max: u64,
-    /// Builds at once: they are heavy.
-    pub builds_at_once_max: usize,
-    /// Memory of a build.
-    pub build_memory_bytes_max: u64,
-    /// Processes and threads of a build.
-    pub build_pids_max: u32,
-    /// CPU time of a build in thousandths of a core.
-    pub build_cpu_millis_max: u32,
-    /// What a build may write to `/tmp`; counts as memory.
-    pub build_tmp_bytes_max: u64,
-    /// Open files of a build, and files in its `/tmp`.
-    pub build_files_max: u64,
     /// Deployments that are worked on at once; more wait.
     pub deployments_at_once_max: usize,
     /// How long a function that is started holds one of these places; from then on it is taken to
@@ -178,20 +162,19 @@ impl Limits {
     #[must_use]
     pub fn of_build(&self) -> FunctionLimits {
         FunctionLimits {
-            memory_bytes_max: self.build_memory_bytes_max,
-            pids_max: self.build_pids_max,
-            cpu_millis_max: self.build_cpu_millis_max,
-            tmp_bytes_max: self.build_tmp_bytes_max,
-            tmp_files_max: self.build_files_max,
-            open_files_max: self.build_files_max,
-            deadline: self.build,
+            memory_bytes_max: self.builds.memory_bytes_max,
+            pids_max: self.builds.pids_max,
+            cpu_millis_max: self.builds.cpu_millis_max,
+            tmp_bytes_max: self.builds.tmp_bytes_max,
+            tmp_files_max: self.builds.files_max,
+            open_files_max: self.builds.files_max,
+            deadline: self.builds.time,
             ..FunctionLimits::default()
         }
     }
 }
 
 impl Default for Limits {
-    #[expect(clippy::too_many_lines, reason = "a table, a line for each bound")]
     fn default() -> Self {
         const MIB: u64 = 1 << 20;
         Self {
@@ -234,16 +217,8 @@ impl Default for Limits {
             outbound_connect: Duration::from_secs(10),
             outbound_idle: Duration::from_secs(30),
             report: Duration::from_secs(10),
-            build: Duration::from_secs(600),
+            builds: BuildLimits::default(),
             wasm: WasmLimits::default(),
-            build_bytes_max: 1024 * MIB,
-            build_cache_bytes_max: 4096 * MIB,
-            builds_at_once_max: 2,
-            build_memory_bytes_max: 1024 * MIB,
-            build_pids_max: 1024,
-            build_cpu_millis_max: 16_000,
-            build_tmp_bytes_max: 256 * MIB,
-            build_files_max: 8192,
             deployments_at_once_max: 4,
             start_slot: Duration::from_secs(1),
             slow_starts_max: 32,
@@ -269,6 +244,55 @@ impl Default for Limits {
             management_connections_max: 256,
             coap_exchanges_max: 262_144,
             coap_transfer_bytes_max: 64 << 20,
+        }
+    }
+}
+
+/// The bounds of builds: of installing dependencies and of compiling.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BuildLimits {
+    /// How long the installation of dependencies or a compilation may take.
+    pub time: Duration,
+    /// Largest result of a build.
+    pub bytes_max: u64,
+    /// What all kept build results may take together; the least recently used go first.
+    pub cache_bytes_max: u64,
+    /// What the compiled standard libraries of Go may take together.
+    pub go_cache_bytes_max: u64,
+    /// What a build leaves free on the disk; kept results go to keep it free.
+    pub free_bytes_min: u64,
+    /// How often the disk's free space is looked at.
+    pub disk_interval: Duration,
+    /// Builds at once: they are heavy.
+    pub at_once_max: usize,
+    /// Memory of a build.
+    pub memory_bytes_max: u64,
+    /// Processes and threads of a build.
+    pub pids_max: u32,
+    /// CPU time of a build in thousandths of a core.
+    pub cpu_millis_max: u32,
+    /// What a build may write to `/tmp`; counts as memory.
+    pub tmp_bytes_max: u64,
+    /// Open files of a build, and files in its `/tmp`.
+    pub files_max: u64,
+}
+
+impl Default for BuildLimits {
+    fn default() -> Self {
+        const MIB: u64 = 1 << 20;
+        Self {
+            time: Duration::from_secs(600),
+            bytes_max: 1024 * MIB,
+            cache_bytes_max: 4096 * MIB,
+            go_cache_bytes_max: 512 * MIB,
+            free_bytes_min: 256 * MIB,
+            disk_interval: Duration::from_secs(30),
+            at_once_max: 2,
+            memory_bytes_max: 1024 * MIB,
+            pids_max: 1024,
+            cpu_millis_max: 16_000,
+            tmp_bytes_max: 256 * MIB,
+            files_max: 8192,
         }
     }
 }

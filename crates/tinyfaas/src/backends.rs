@@ -200,6 +200,7 @@ async fn processes(config: &Config, limits: &Arc<Limits>) -> Result<Arc<dyn Back
             python3: config.python3.clone(),
             go: config.go.clone(),
         },
+        build_envs: build_variables(),
     };
     let backend = ProcessBackend::start(options).await?;
     if sandbox == SandboxMode::Reduced {
@@ -209,6 +210,17 @@ async fn processes(config: &Config, limits: &Arc<Limits>) -> Result<Arc<dyn Back
         );
     }
     Ok(backend)
+}
+
+/// What was set for builds: `TINYFAAS_BUILD_HTTPS_PROXY` is `HTTPS_PROXY` in a build. Of the other
+/// variables of this host none gets there, as they may hold passwords.
+fn build_variables() -> Vec<(String, String)> {
+    let variables = std::env::vars_os().filter_map(|(name, value)| {
+        let name = name.to_str()?.strip_prefix("TINYFAAS_BUILD_")?.to_owned();
+        let value = value.into_string().ok()?;
+        (!name.is_empty()).then_some((name, value))
+    });
+    variables.collect()
 }
 
 /// Containers that a reverse proxy in another container calls.

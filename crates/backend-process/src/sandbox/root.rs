@@ -2,8 +2,8 @@
 
 use super::launcher::{Failure, Step};
 use super::sys::set_tree_attributes;
-use super::{Plan, Reach, network};
-use rustix::fs::{CWD, Mode, OFlags};
+use super::{Bind, Plan, Reach, network};
+use rustix::fs::{CWD, FileType, Mode, OFlags, fstat};
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MountPropagationFlags, MoveMountFlags,
     OpenTreeFlags, UnmountFlags, fsconfig_create, fsconfig_set_string, fsmount, fsopen, mount,
@@ -126,7 +126,7 @@ pub(crate) fn open(plan: &Plan) -> Result<Trees, Failure> {
         };
         taken
             .trees
-            .push(clone(&bind.source, &bind.target, attributes).step("a bound folder")?);
+            .push(clone_bind(bind, attributes).step("a bound folder")?);
     }
     Ok(taken)
 }
@@ -151,13 +151,37 @@ fn name_files(reach: &Reach) -> Vec<(PathBuf, Vec<u8>)> {
 }
 
 fn clone(source: &Path, target: &Path, attributes: MountAttrFlags) -> io::Result<Tree> {
+    clone_by(source, target, attributes, OpenTreeFlags::empty())
+}
+
+/// Clones what a plan binds; where tinyFaaS made the source, a link in its place is refused.
+fn clone_bind(bind: &Bind, attributes: MountAttrFlags) -> io::Result<Tree> {
+    let flags = if bind.may_be_link {
+        OpenTreeFlags::empty()
+    } else {
+        OpenTreeFlags::AT_SYMLINK_NOFOLLOW
+    };
+    clone_by(&bind.source, &bind.target, attributes, flags)
+}
+
+fn clone_by(
+    source: &Path,
+    target: &Path,
+    attributes: MountAttrFlags,
+    flags: OpenTreeFlags,
+) -> io::Result<Tree> {
     let named =
         |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", source.display()));
-    let is_folder = fs::metadata(source).map_err(named)?.is_dir();
-    let flags = OpenTreeFlags::OPEN_TREE_CLONE
+    let flags = flags
+        | OpenTreeFlags::OPEN_TREE_CLONE
         | OpenTreeFlags::OPEN_TREE_CLOEXEC
         | OpenTreeFlags::AT_RECURSIVE;
     let fd = open_tree(CWD, source, flags).map_err(|error| named(error.into()))?;
+    let kind = FileType::from_raw_mode(fstat(&fd).map_err(|error| named(error.into()))?.st_mode);
+    if kind == FileType::Symlink {
+        return Err(named(io::Error::other("it is a link, which is not bound")));
+    }
+    let is_folder = kind == FileType::Directory;
     set_tree_attributes(fd.as_fd(), attributes).map_err(named)?;
     Ok(Tree {
         fd,

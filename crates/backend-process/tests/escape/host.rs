@@ -4,7 +4,7 @@ use anyhow::{Context, Result, anyhow};
 use backend_process::{Interpreters, Options, ProcessBackend, SandboxMode};
 use faas::{
     Backend, Entry, FunctionLimits, FunctionLog, FunctionName, FunctionSpec, Handler, Invocation,
-    InvokeError, Limits, Network, Package, Runtime,
+    InvokeError, Limits, Network, Package, PrepareError, Runtime,
 };
 use std::fs;
 use std::io::Write;
@@ -12,7 +12,7 @@ use std::net::TcpListener;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{SocketAddr, UnixListener};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -105,6 +105,7 @@ impl Node {
             may_lack_landlock: false,
             interpreters: interpreters(sandbox),
             build_network: Network::own(),
+            build_envs: Vec::new(),
         };
         let package = Package {
             spec: Arc::new(spec),
@@ -137,6 +138,56 @@ impl Node {
         let words = told.detail.split([' ', ',']);
         let version = words.filter_map(|word| word.parse().ok()).next();
         version.with_context(|| told.detail.clone())
+    }
+
+    /// The folder of everything that belongs to this node.
+    pub(crate) fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// A new folder with code.
+    pub(crate) fn code(&self, files: &[(&str, String)]) -> Result<PathBuf> {
+        let folder = tempfile::tempdir_in(&self.folder)?.keep();
+        for (path, contents) in files {
+            let path = folder.join(path);
+            fs::create_dir_all(path.parent().context("it lies in the folder")?)?;
+            fs::write(path, contents)?;
+        }
+        Ok(folder)
+    }
+
+    /// Makes a function ready whose packages may run what they want when they are installed.
+    pub(crate) fn prepare(
+        &self,
+        runtime: Runtime,
+        code: PathBuf,
+    ) -> Result<Vec<Arc<dyn Handler>>, PrepareError> {
+        let spec = spec(FunctionLimits::default(), 1);
+        let spec = spec.map_err(|error| PrepareError::Host(error.to_string()))?;
+        let package = Package {
+            spec: Arc::new(FunctionSpec {
+                runtime,
+                allow_scripts: true,
+                ..spec
+            }),
+            digest: code.display().to_string(),
+            code,
+            log: Arc::clone(&self.log),
+        };
+        self.runtime.block_on(self.backend.prepare(package))
+    }
+
+    /// What a function with these files answers; its handlers are stopped.
+    pub(crate) fn deployed(&self, runtime: Runtime, files: &[(&str, String)]) -> Result<String> {
+        let prepared = self.prepare(runtime, self.code(files)?);
+        let handlers = prepared.map_err(|error| anyhow!("{error}: {}", error.output()))?;
+        let invocation = Invocation::new("POST", "/attack".into(), Vec::new().into());
+        let handler = handlers.first().context("one handler was asked for")?;
+        self.runtime.block_on(async {
+            let reply = handler.invoke(&invocation, DEADLINE).await;
+            handler.stop(Duration::ZERO).await;
+            Ok(String::from_utf8_lossy(&reply?.payload).into_owned())
+        })
     }
 
     /// Puts the targets into an attack.
@@ -214,6 +265,7 @@ pub(crate) fn failed_build(runtime: Runtime, files: &[(&str, String)]) -> Result
         may_lack_landlock: false,
         interpreters: interpreters(SandboxMode::Full),
         build_network: Network::own(),
+        build_envs: Vec::new(),
     };
     runner.block_on(async {
         let backend = ProcessBackend::start(options).await?;

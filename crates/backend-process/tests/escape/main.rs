@@ -2,6 +2,7 @@
 //! that its failure inside proves the wall.
 
 mod attacks;
+mod builds;
 mod host;
 mod limits;
 mod network;
@@ -25,10 +26,19 @@ fn main() -> ExitCode {
         .map(|attack| trial(attack.name, || attempt(attack)));
     let limits = limits::ALL.iter().map(|(name, test)| trial(name, test));
     let networks = network::ALL.iter().map(|(name, test)| trial(name, test));
+    let builds = builds::ALL.iter().map(|(name, test)| trial(name, test));
     let mut arguments = Arguments::from_args();
     // Tests of what a function can use up take no part of the machine from each other.
     arguments.test_threads.get_or_insert(1);
-    libtest_mimic::run(&arguments, attacks.chain(limits).chain(networks).collect()).exit_code()
+    libtest_mimic::run(
+        &arguments,
+        attacks
+            .chain(limits)
+            .chain(networks)
+            .chain(builds)
+            .collect(),
+    )
+    .exit_code()
 }
 
 fn trial(name: &'static str, test: impl FnOnce() -> Result<()> + Send + 'static) -> Trial {

@@ -112,8 +112,11 @@ async fn the_report_tells_of_the_pool() {
 #[tokio::test]
 async fn a_module_whose_compilation_takes_too_much_memory_or_time_is_refused() {
     let limits = |memory_bytes_max, seconds_max| Limits {
-        build_memory_bytes_max: memory_bytes_max,
-        build: Duration::from_secs(seconds_max),
+        builds: faas::BuildLimits {
+            memory_bytes_max,
+            time: Duration::from_secs(seconds_max),
+            ..faas::BuildLimits::default()
+        },
         ..Limits::default()
     };
     // A function of half a megabyte, which compilers keep in memory many times over.

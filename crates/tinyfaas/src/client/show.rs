@@ -75,7 +75,7 @@ pub(crate) fn describe(args: &Named) -> Result<()> {
     row("variables", &joined(&function["envs"], ", "))?;
     row("network", &network(&function))?;
     if function["allow_scripts"].as_bool() == Some(true) {
-        row("install scripts", "allowed")?;
+        row("scripts", "may run when npm installs")?;
     }
     let hosts = function["allow_hosts"].as_array();
     if let Some(hosts) = hosts.filter(|hosts| !hosts.is_empty()) {
