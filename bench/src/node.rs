@@ -4,6 +4,7 @@ use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -34,6 +35,9 @@ impl Node {
     /// # Errors
     /// Where it does not get ready.
     pub fn start_in(program: &Path, folder: TempDir) -> Result<Self> {
+        // A data directory that others can enter and that holds more than tinyFaaS's own is refused.
+        let owner_only = std::fs::Permissions::from_mode(0o700);
+        std::fs::set_permissions(folder.path(), owner_only)?;
         let begin = Instant::now();
         let mut command = Command::new(program);
         command
