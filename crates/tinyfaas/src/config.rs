@@ -7,6 +7,7 @@ pub(crate) use address::{Host, ListenAddr, Place};
 pub(crate) use token::{obtain as obtain_token, random as random_secret};
 
 use anyhow::{Context, Result, bail};
+use clap::Args as _;
 use serde::Deserialize;
 use std::path::{Path, PathBuf};
 
@@ -202,6 +203,46 @@ impl Config {
             .or(from_file);
         Ok(settings.complete(variable))
     }
+}
+
+/// Variables that are no settings of a node: those of other commands, and of what tinyFaaS starts.
+const OTHER_VARIABLES: [&str; 9] = [
+    "CONFIG",
+    "LOG",
+    "LOG_FORMAT",
+    "NODE",
+    "TOKEN",
+    "CONTROL",
+    "CONTROL_SECRET",
+    "SITE",
+    "BIN",
+];
+
+/// Refuses variables whose names begin as ours do and mean nothing, as an unknown key in the file is
+/// refused.
+///
+/// # Errors
+/// With the name and the one that is most likely meant.
+pub(crate) fn check_variables(names: impl Iterator<Item = String>) -> Result<()> {
+    let command = Settings::augment_args(clap::Command::new("settings"));
+    let known = |name: &str| {
+        let flag = name.to_lowercase().replace('_', "-");
+        command
+            .get_arguments()
+            .any(|argument| argument.get_long() == Some(&flag))
+            || OTHER_VARIABLES.contains(&name)
+            || name.starts_with("BUILD_")
+    };
+    let unknown = names.filter_map(|name| Some(name.strip_prefix("TINYFAAS_")?.to_owned()));
+    let unknown: Vec<String> = unknown.filter(|name| !known(name)).collect();
+    if let Some(name) = unknown.first() {
+        bail!(
+            "the variable TINYFAAS_{name} means nothing; unset it, or correct its name: tinyfaas \
+             serve --help lists the flags, and each is a variable, such as TINYFAAS_DATA_DIR for \
+             --data-dir"
+        );
+    }
+    Ok(())
 }
 
 impl Settings {

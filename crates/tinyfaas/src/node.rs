@@ -13,7 +13,7 @@ mod split;
 pub(crate) use split::{management_service, reverse_proxy};
 
 use crate::cli::Serve;
-use crate::config::{Config, obtain_token, random_secret};
+use crate::config::{Config, check_variables, obtain_token, random_secret};
 use crate::{backends, examples, telemetry};
 use anyhow::{Context, Result};
 use bind::{Addresses, Listeners};
@@ -38,6 +38,8 @@ const LAST_WORK: Duration = Duration::from_secs(1);
 pub(crate) fn serve(args: Serve) -> Result<()> {
     telemetry::start(args.log_format);
     let variable = |name: &str| std::env::var(name).ok();
+    let names = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
+    check_variables(names)?;
     let config = Config::load(args.settings, args.config.as_deref(), &variable)?;
     on_event_loop(|reserve| run(&config, args.json, reserve))
 }

@@ -100,3 +100,18 @@ fn a_named_file_that_is_missing_is_an_error() {
     let load = Settings::from_file(Some(Path::new("/nowhere/tinyfaas.toml")));
     assert!(load.is_err());
 }
+
+#[test]
+fn a_variable_that_means_nothing_ends_the_start() {
+    let check = |names: &[&str]| check_variables(names.iter().map(|&name| name.to_owned()));
+    let known = [
+        "PATH",
+        "TINYFAAS_DATA_DIR",
+        "TINYFAAS_HTTP",
+        "TINYFAAS_TOKEN_FILE",
+        "TINYFAAS_LOG",
+    ];
+    assert!(check(&known).is_ok());
+    let error = check(&["HOME", "TINYFAAS_HTP"]).unwrap_err().to_string();
+    assert!(error.contains("TINYFAAS_HTP means nothing"), "{error}");
+}
