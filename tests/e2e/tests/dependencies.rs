@@ -256,9 +256,9 @@ fn a_kept_result_that_lost_its_contents_or_fails_to_load_is_built_again() {
 
 /// The first file of that name below a folder.
 fn find(folder: &Path, name: &str) -> PathBuf {
-    let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap());
+    let entries = fs::read_dir(folder).expect("it can be read").flatten();
     let mut found = entries.filter_map(|entry| {
-        if entry.file_type().unwrap().is_dir() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
             let below = find(&entry.path(), name);
             below.starts_with(folder).then_some(below)
         } else {
