@@ -119,19 +119,13 @@ impl Engine {
 
     /// A name that nothing else on this engine has.
     pub(crate) fn unique(&self, what: &str) -> String {
-        // What makes it unique comes first: the rest may be cut.
         let number = self.next_number.fetch_add(1, Ordering::Relaxed);
-        self.name(&format!("{}-{number}-{what}", self.run))
+        self.name(&numbered(&self.run, number, what))
     }
 
     /// A name as the engine allows it, cut after 64 characters of `what`.
     pub(crate) fn name(&self, what: &str) -> String {
-        let allowed = |c: char| match c {
-            'a'..='z' | 'A'..='Z' | '0'..='9' | '_' | '.' | '-' => c,
-            _ => '-',
-        };
-        let what: String = what.chars().map(allowed).take(64).collect();
-        format!("tinyfaas-{}-{what}", self.instance)
+        name(&self.instance, what)
     }
 
     /// The labels of everything that this instance makes.
@@ -161,6 +155,20 @@ impl Engine {
         };
         HashMap::from([("label".to_owned(), vec![label])])
     }
+}
+
+fn name(instance: &str, what: &str) -> String {
+    let allowed = |c: char| match c {
+        'a'..='z' | 'A'..='Z' | '0'..='9' | '_' | '.' | '-' => c,
+        _ => '-',
+    };
+    let what: String = what.chars().map(allowed).take(64).collect();
+    format!("tinyfaas-{instance}-{what}")
+}
+
+/// What makes it unique comes first: the rest may be cut.
+fn numbered(run: &str, number: u64, what: &str) -> String {
+    format!("{run}-{number}-{what}")
 }
 
 /// Differs from one start to the next.
@@ -251,20 +259,11 @@ mod tests {
         assert!(absent.contains("DOCKER_HOST"), "{absent}");
     }
 
-    #[tokio::test]
-    async fn names_that_are_cut_still_differ() {
-        let docker = Docker::connect_with_unix("/nowhere", ANSWER_S, API_DEFAULT_VERSION);
-        let engine = Engine {
-            docker: docker.unwrap(),
-            is_podman: false,
-            instance: "test".to_owned(),
-            tracker: TaskTracker::new(),
-            run: run_name(),
-            next_number: AtomicU64::new(1),
-            next_block: first_block("test"),
-        };
+    #[test]
+    fn names_that_are_cut_still_differ() {
         let long = "a/very-long-name/".repeat(15);
-        let names: std::collections::HashSet<_> = (0..20).map(|_| engine.unique(&long)).collect();
+        let names = (0..20).map(|number| name("test", &numbered("run", number, &long)));
+        let names: std::collections::HashSet<_> = names.collect();
         assert_eq!(names.len(), 20);
     }
 

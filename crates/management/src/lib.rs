@@ -6,6 +6,7 @@
 
 mod api;
 mod archive;
+mod backup;
 mod codes;
 mod data_dir;
 mod deployer;
@@ -24,6 +25,7 @@ mod turns;
 mod wire;
 
 pub use archive::{ArchiveError, SourceFile};
+pub use backup::{RestoreError, restore};
 pub use data_dir::{SOCKET, claim as claim_data_dir};
 pub use download::DownloadError;
 pub use options::{EndpointUrl, Options};

@@ -40,6 +40,10 @@ pub(crate) enum Command {
     Wipe(Wipe),
     /// Shows how a node does
     Status(Node),
+    /// Copies everything that is deployed into a file
+    Backup(Backup),
+    /// Brings a backup back into an empty data directory, before its node starts
+    Restore(Restore),
     /// Finds out what this machine can run and isolate, and what to do about the rest
     Doctor(Doctor),
     /// Removes every container, network, volume and image of tinyFaaS from the Docker engine
@@ -268,6 +272,25 @@ pub(crate) struct Wipe {
     pub(crate) node: Node,
 }
 
+/// Copies everything that is deployed.
+#[derive(Debug, Args)]
+pub(crate) struct Backup {
+    /// The file to write, such as tinyfaas-backup.tar.gz
+    pub(crate) file: PathBuf,
+    #[command(flatten)]
+    pub(crate) node: Node,
+}
+
+/// Brings a backup back.
+#[derive(Debug, Args)]
+pub(crate) struct Restore {
+    /// The file that backup wrote
+    pub(crate) file: PathBuf,
+    /// Data directory of the node that is to have the functions [default: as for serve]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data_dir: Option<PathBuf>,
+}
+
 /// Finds out what this machine can do.
 #[derive(Debug, Args)]
 pub(crate) struct Doctor {
@@ -358,6 +381,8 @@ mod tests {
             "wipe --yes",
             "status",
             "doctor",
+            "backup b.tar.gz",
+            "restore b.tar.gz --data-dir d",
             "completions bash",
         ] {
             let words = std::iter::once("tinyfaas").chain(line.split(' '));

@@ -1,6 +1,7 @@
 //! The commands that talk to a node.
 
 mod api;
+mod backup;
 mod deploy;
 mod invoke;
 mod localhost;
@@ -11,6 +12,7 @@ mod socket;
 mod url;
 
 pub(crate) use api::Api;
+pub(crate) use backup::{backup, restore};
 pub(crate) use deploy::{deploy, set};
 pub(crate) use invoke::invoke;
 pub(crate) use logs::logs;

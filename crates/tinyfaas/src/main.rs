@@ -50,6 +50,8 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Delete(args) => client::delete(&args),
         Command::Wipe(args) => client::wipe(&args),
         Command::Status(args) => client::status(&args),
+        Command::Backup(args) => client::backup(&args),
+        Command::Restore(args) => client::restore(&args),
         Command::Doctor(args) => doctor::run(&args),
         #[cfg(feature = "docker")]
         Command::Clean => clean(),

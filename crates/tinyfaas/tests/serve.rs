@@ -223,3 +223,52 @@ fn a_restart_brings_functions_back() {
     assert_eq!(stdout(&answer), "hello again", "{}", stderr(&answer));
     assert!(node.stop(Signal::TERM).success());
 }
+
+#[test]
+fn a_backup_brings_everything_back_on_another_machine() {
+    let node = Node::start(&[]);
+    let function = python_function(node.folder.path());
+    let deploy = ["deploy", &function, "--var", "A=1", "--threads", "2"];
+    assert!(node.run(&deploy).status.success());
+    let file = node.folder.path().join("backup.tar.gz");
+    let file = file.to_str().unwrap();
+    let made = node.run(&["backup", file]);
+    assert!(made.status.success(), "{}", stderr(&made));
+
+    let place = tempfile::tempdir().unwrap();
+    let data = place.path().join("data");
+    let restore = |file: &str, data: &Path| {
+        let mut restore = program();
+        restore.args(["restore", file, "--data-dir"]).arg(data);
+        restore.output().unwrap()
+    };
+    // What was cut short leaves nothing.
+    let whole = std::fs::read(file).unwrap();
+    let cut = place.path().join("cut.tar.gz");
+    std::fs::write(&cut, &whole[..whole.len() / 2]).unwrap();
+    let refused = restore(cut.to_str().unwrap(), &data);
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(
+        stderr(&refused).contains("not a whole backup"),
+        "{refused:?}"
+    );
+
+    let restored = restore(file, &data);
+    assert!(restored.status.success(), "{}", stderr(&restored));
+    assert!(stdout(&restored).starts_with("1 functions"), "{restored:?}");
+    let again = restore(file, &data);
+    assert!(
+        stderr(&again).contains("has functions already"),
+        "{again:?}"
+    );
+
+    let other = Node::start_in(place, data, &[]);
+    let answer = other.run(&["invoke", "hello", "-d", "there"]);
+    assert_eq!(stdout(&answer), "hello there", "{}", stderr(&answer));
+    let described = other.run(&["describe", "hello", "--json"]);
+    let described: Value = serde_json::from_str(&stdout(&described)).unwrap();
+    assert_eq!(described["envs"], serde_json::json!(["A"]), "{described}");
+    assert_eq!(described["handlers"]["wanted"], 2);
+    assert!(other.stop(Signal::TERM).success());
+    assert!(node.stop(Signal::TERM).success());
+}

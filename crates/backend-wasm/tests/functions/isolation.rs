@@ -77,10 +77,7 @@ async fn a_loop_in_a_command_ends_when_its_function_is_stopped() {
         loops.stop(Duration::ZERO).await;
     };
     let (looped, ()) = tokio::join!(loops.invoke(&sent, LONG), stopping);
-    assert!(
-        matches!(looped, Err(InvokeError::HandlerDied { .. })),
-        "{looped:?}"
-    );
+    assert!(matches!(looped, Err(InvokeError::Cut { .. })), "{looped:?}");
     assert_eq!(loops.status().state, HandlerState::Stopped);
     let late = loops.invoke(&sent, LONG).await;
     assert_eq!(late, Err(InvokeError::NotTaken));

@@ -4,6 +4,7 @@ use super::body::{self, Received};
 use super::old::name as parse_name;
 use super::settings::Settings;
 use super::{Deployers, urls};
+use crate::backup;
 use crate::deployer::Deployer;
 use crate::functions::Function;
 use crate::order::{BadField, Order, Source};
@@ -138,6 +139,16 @@ pub(crate) async fn status(State(deployer): Deployers) -> Json<StatusShape> {
     let options = &deployer.options;
     let report = tokio::time::timeout(options.limits.report, options.backend.report()).await;
     Json(StatusShape::new(&deployer, report.as_ref().ok()))
+}
+
+/// `GET /v1/backup`: everything that is deployed, as a gzipped tar.
+pub(crate) async fn backup(State(deployer): Deployers) -> Response {
+    let pieces = stream::unfold(backup::stream(&deployer), |mut pieces| async {
+        let piece = pieces.recv().await?;
+        Some((piece, pieces))
+    });
+    let media = [(header::CONTENT_TYPE, "application/gzip")];
+    (media, Body::from_stream(pieces)).into_response()
 }
 
 /// `GET /v1/openapi.json`.

@@ -115,7 +115,8 @@ impl Manifests {
         folder.sync_all()
     }
 
-    fn write(&self, record: &Record) -> io::Result<(Staged, File)> {
+    /// A manifest's file name and what is in it, for a copy elsewhere.
+    pub(crate) fn text(record: &Record) -> io::Result<(String, Vec<u8>)> {
         let shape = Shape {
             name: record.spec.name.to_string(),
             digest: record.digest.clone(),
@@ -125,11 +126,15 @@ impl Manifests {
             deployed_at_ms: record.deployed_at_ms,
             settings: record::settings(&record.spec),
         };
-        let text = serde_json::to_vec(&shape)?;
+        Ok((file_name(&record.spec.name), serde_json::to_vec(&shape)?))
+    }
+
+    fn write(&self, record: &Record) -> io::Result<(Staged, File)> {
+        let (name, text) = Self::text(record)?;
         if !self.folder.is_dir() {
             DirBuilder::new().mode(0o700).create(&self.folder)?;
         }
-        let to = self.path(&record.spec.name);
+        let to = self.folder.join(name);
         let mut from = OsString::from(&to);
         from.push(STAGED_ENDING);
         let staged = Staged {
@@ -154,16 +159,20 @@ impl Manifests {
         }
     }
 
-    /// A name may be too long for a file's, and has slashes.
     fn path(&self, name: &FunctionName) -> PathBuf {
-        let digest = Sha256::digest(name.as_str());
-        let hex: String = digest
-            .iter()
-            .take(16)
-            .map(|byte| format!("{byte:02x}"))
-            .collect();
-        self.folder.join(hex + ENDING)
+        self.folder.join(file_name(name))
     }
+}
+
+/// A function's name may be too long for a file's, and has slashes.
+fn file_name(name: &FunctionName) -> String {
+    let digest = Sha256::digest(name.as_str());
+    let hex: String = digest
+        .iter()
+        .take(16)
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
+    hex + ENDING
 }
 
 impl Staged {

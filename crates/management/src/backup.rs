@@ -1,0 +1,170 @@
+//! A copy of everything that is deployed, as one file, and its way back.
+//!
+//! It has the manifest of each function and its code, in the layout of the data directory: from
+//! these a node that starts there makes its store (see [`crate::store`]).
+
+use crate::deployer::Deployer;
+use crate::functions::Function;
+use crate::store::Manifests;
+use bytes::Bytes;
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use std::fs::{self, DirBuilder, File};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
+use tokio::sync::mpsc;
+
+/// Pieces on their way to the client, and how large they are.
+const PIECES: usize = 4;
+const PIECE_BYTES: usize = 256 << 10;
+/// What a backup holds, below the data directory.
+const FOLDERS: [&str; 2] = ["manifests", "code"];
+
+/// Why a backup could not be brought back.
+#[derive(Debug, thiserror::Error)]
+pub enum RestoreError {
+    /// The directory has functions already, or a node uses it.
+    #[error("{0} has functions already; restore into an empty data directory (--data-dir)")]
+    NotEmpty(PathBuf),
+    /// The file is not what `tinyfaas backup` writes.
+    #[error(
+        "the file is not a whole backup of tinyFaaS ({0}); make another one with tinyfaas backup"
+    )]
+    NotABackup(String),
+    /// The system refused.
+    #[error("the backup could not be written to the data directory")]
+    Io(#[from] io::Error),
+}
+
+/// Writes every function as it is now into a gzipped tar, piece by piece. One that is deleted
+/// meanwhile is in it whole: its code is held.
+pub(crate) fn stream(deployer: &Arc<Deployer>) -> mpsc::Receiver<io::Result<Bytes>> {
+    let (sender, receiver) = mpsc::channel(PIECES);
+    let functions = deployer.functions.all();
+    let packing = tokio::task::spawn_blocking(move || {
+        if let Err(error) = pack(&functions, &sender) {
+            // The client sees that its file ends too early; one that has gone needs no word.
+            drop(sender.blocking_send(Err(error)));
+        }
+    });
+    // The receiver tells how it goes.
+    drop(packing);
+    receiver
+}
+
+fn pack(functions: &[Arc<Function>], sender: &mpsc::Sender<io::Result<Bytes>>) -> io::Result<()> {
+    let pieces = Pieces {
+        sender,
+        piece: Vec::with_capacity(PIECE_BYTES),
+    };
+    let mut tar = tar::Builder::new(GzEncoder::new(pieces, Compression::fast()));
+    tar.follow_symlinks(false);
+    let mut packed = std::collections::HashSet::new();
+    for function in functions {
+        let digest = function.code.digest();
+        if packed.insert(digest.to_owned()) {
+            tar.append_dir_all(Path::new("code").join(digest), function.code.path())?;
+        }
+    }
+    // Last: a backup that was cut short has code of which nothing tells.
+    for function in functions.iter().filter(|it| it.record.fault.is_none()) {
+        let (name, text) = Manifests::text(&function.record)?;
+        let mut header = tar::Header::new_gnu();
+        header.set_size(text.len() as u64);
+        header.set_mode(0o600);
+        tar.append_data(&mut header, Path::new("manifests").join(name), &text[..])?;
+    }
+    tar.into_inner()?.finish()?.flush()
+}
+
+/// Collects what is written and sends it on.
+struct Pieces<'a> {
+    sender: &'a mpsc::Sender<io::Result<Bytes>>,
+    piece: Vec<u8>,
+}
+
+impl Write for Pieces<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.piece.extend_from_slice(bytes);
+        if self.piece.len() >= PIECE_BYTES {
+            self.flush()?;
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        let piece = std::mem::replace(&mut self.piece, Vec::with_capacity(PIECE_BYTES));
+        if piece.is_empty() {
+            return Ok(());
+        }
+        let sent = self.sender.blocking_send(Ok(piece.into()));
+        sent.map_err(|_closed| io::Error::other("the client has gone"))
+    }
+}
+
+/// Brings a backup back into a data directory that has no functions and no node. Everything is on
+/// the disk when it returns; where it fails, the directory has no function.
+///
+/// # Errors
+/// Where the directory is in use, or the file is not a whole backup.
+pub fn restore(backup: impl Read, data_dir: &Path) -> Result<usize, RestoreError> {
+    let _lock = crate::data_dir::claim(data_dir)
+        .map_err(|error| RestoreError::Io(io::Error::other(error)))?;
+    let has_any = |folder: &str| {
+        let entries = fs::read_dir(data_dir.join(folder));
+        entries.is_ok_and(|mut entries| entries.next().is_some())
+    };
+    if data_dir.join("tinyfaas.db").exists() || FOLDERS.iter().any(|folder| has_any(folder)) {
+        return Err(RestoreError::NotEmpty(data_dir.to_owned()));
+    }
+    let staged = tempfile::Builder::new()
+        .prefix("restore-")
+        .tempdir_in(data_dir)?;
+    let count = unpack(backup, staged.path())?;
+    rustix::fs::syncfs(File::open(staged.path())?).map_err(io::Error::from)?;
+    // The manifests last: what they tell of is there.
+    for folder in FOLDERS.iter().rev() {
+        let to = data_dir.join(folder);
+        if to.exists() {
+            fs::remove_dir(&to)?;
+        }
+        fs::rename(staged.path().join(folder), to)?;
+    }
+    File::open(data_dir)?.sync_all()?;
+    Ok(count)
+}
+
+/// Unpacks into an empty folder; returns how many functions there are.
+fn unpack(backup: impl Read, to: &Path) -> Result<usize, RestoreError> {
+    let bad = |error: io::Error| RestoreError::NotABackup(error.to_string());
+    for folder in FOLDERS {
+        DirBuilder::new().mode(0o700).create(to.join(folder))?;
+    }
+    let mut archive = tar::Archive::new(flate2::read::GzDecoder::new(backup));
+    archive.set_preserve_permissions(true);
+    let mut manifests = 0;
+    for entry in archive.entries().map_err(bad)? {
+        let mut entry = entry.map_err(bad)?;
+        let path = entry.path().map_err(bad)?.into_owned();
+        let mut parts = path.components();
+        let folder = parts.next();
+        let is_ours = FOLDERS
+            .iter()
+            .any(|ours| folder == Some(Component::Normal(ours.as_ref())));
+        if !is_ours {
+            let text = format!("it has {}", path.display());
+            return Err(RestoreError::NotABackup(text));
+        }
+        // It refuses what would leave the folder.
+        if !entry.unpack_in(to).map_err(bad)? {
+            return Err(RestoreError::NotABackup("a path leaves it".to_owned()));
+        }
+        manifests += usize::from(path.starts_with("manifests"));
+    }
+    for folder in FOLDERS {
+        fs::set_permissions(to.join(folder), fs::Permissions::from_mode(0o700))?;
+    }
+    Ok(manifests)
+}
