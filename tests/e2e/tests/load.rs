@@ -94,7 +94,9 @@ fn of_two_hundred_deployments_at_once_the_last_of_each_name_serves() {
     let node = Node::start();
     let deploy = |name: usize, version: usize| {
         let function = Function::script(&format!("name-{name}"), "env | grep -o '^VERSION_[0-9]'");
-        let answer = node.try_deploy(&function.var(&format!("VERSION_{version}"), "1"));
+        let function = function.var(&format!("VERSION_{version}"), "1");
+        // Else the variables of earlier versions stay.
+        let answer = node.try_deploy(&function.set("reset", "true"));
         answer.expect_success().json()
     };
     // The answer tells what serves when it is written, so that the latest one tells the last.
