@@ -12,9 +12,9 @@ use crate::connection::{Charge, Connection, owned};
 use crate::metered::Metered;
 use crate::server::{self, Style};
 use faas::Proxy;
-use http::{Request, Response};
+use http::{Request, Response, Version};
 use http_body_util::Full;
-use hyper::body::{Bytes, Incoming};
+use hyper::body::{Body as _, Bytes, Incoming};
 use net::Clients;
 use std::sync::Arc;
 use tokio::net::TcpListener;
@@ -70,9 +70,10 @@ impl server::Door for Door {
         connection: &Arc<Connection>,
     ) -> Response<Self::Body> {
         let is_head = request.method() == http::Method::HEAD;
+        let mut is_unread = request.version() < Version::HTTP_2 && !request.body().is_end_stream();
         let (response, held) = match connection.charge(request.headers()) {
             Ok(mut charge) => {
-                let called = call(self, request, (connection, &mut charge)).await;
+                let called = call(self, request, (connection, &mut charge, &mut is_unread)).await;
                 let response = called.unwrap_or_else(|refusal| refusal);
                 match charge.reply(connection, &response) {
                     Ok(held) => (response, held),
@@ -80,6 +81,11 @@ impl server::Door for Door {
                 }
             }
             Err(spent) => (reply::spent(spent), None),
+        };
+        let response = if is_unread {
+            reply::last(response)
+        } else {
+            response
         };
         let response = if is_head {
             reply::without_body(response)
@@ -94,7 +100,7 @@ impl server::Door for Door {
 async fn call(
     door: &Door,
     request: Request<Incoming>,
-    (connection, charge): (&Connection, &mut Charge),
+    (connection, charge, is_unread): (&Connection, &mut Charge, &mut bool),
 ) -> Result<Response<Full<Bytes>>, Response<Full<Bytes>>> {
     let proxy = &door.proxy;
     let (head, body) = request.into_parts();
@@ -113,6 +119,7 @@ async fn call(
     let headers = request::headers(&head).map_err(reply::bad_headers)?;
     let payload = request::read_body(body, (connection, charge), limits).await;
     let payload = payload.map_err(|error| reply::bad_body(&error))?;
+    *is_unread = false;
     let mut invocation = faas::Invocation {
         id: faas::InvocationId::next(),
         method: request::method(&head.method),

@@ -470,3 +470,33 @@ async fn those_who_ask_again_at_once_are_held_back() {
     assert!(begin.elapsed() >= hold_back);
     endpoint.stopped().await;
 }
+
+#[tokio::test]
+async fn a_connection_that_ends_with_a_response_says_so() {
+    let endpoint = start(Limits::default()).await;
+    for (request, ends) in [
+        (
+            "POST /unknown HTTP/1.1\r\nHost: a\r\nContent-Length: 3000000\r\n\r\nx",
+            true,
+        ),
+        (
+            "POST /unknown HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n",
+            true,
+        ),
+        // The control: nothing is left to be read.
+        (
+            "GET /unknown HTTP/1.1\r\nHost: a\r\n\r\nGET / HTTP/1.0\r\n\r\n",
+            false,
+        ),
+    ] {
+        let answer = endpoint.raw(request).await;
+        let first = answer.split("\r\n\r\n").next().unwrap_or_default();
+        assert!(first.starts_with("HTTP/1.1 404"), "{first}");
+        assert_eq!(
+            first.contains("connection: close"),
+            ends,
+            "{request}: {first}"
+        );
+    }
+    endpoint.stopped().await;
+}

@@ -146,6 +146,16 @@ pub(crate) fn accepted() -> Response<Full<Bytes>> {
     response
 }
 
+/// A response after which the connection ends, since the request's body was not read: it says so
+/// (RFC 9112 section 9.6).
+pub(super) fn last<B>(mut response: Response<B>) -> Response<B> {
+    let close = http::HeaderValue::from_static("close");
+    response
+        .headers_mut()
+        .insert(http::header::CONNECTION, close);
+    response
+}
+
 /// The response as a HEAD request gets it: the fields alone, with the length that the body has.
 pub(crate) fn without_body(response: Response<Full<Bytes>>) -> Response<Full<Bytes>> {
     let (mut head, body) = response.into_parts();
