@@ -18,6 +18,7 @@ mod inspect;
 mod outbound;
 mod output;
 mod pace;
+mod resolver;
 mod ticker;
 
 pub use backend::{Options, StartError, WasmBackend};

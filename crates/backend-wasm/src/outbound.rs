@@ -1,5 +1,6 @@
 //! Requests that a component sends to the hosts on its list.
 
+use crate::resolver::Resolver;
 use bytes::Bytes;
 use faas::{HostPattern, Limits};
 use http::Uri;
@@ -27,7 +28,7 @@ use wasmtime_wasi_http::{Error, RequestOptions, WasiBody};
 const KEPT_MAX: usize = 4;
 const KEPT: Duration = Duration::from_secs(15);
 
-type Connector = HttpsConnector<HttpConnector>;
+type Connector = HttpsConnector<HttpConnector<Resolver>>;
 /// A response, and what goes on beside reading it.
 pub(crate) type Sent = Result<
     (
@@ -139,7 +140,7 @@ fn make(limits: &Limits) -> Result<Client<Connector, WasiBody>, rustls::Error> {
         .with_safe_default_protocol_versions()?
         .with_platform_verifier()?
         .with_no_client_auth();
-    let mut tcp = HttpConnector::new();
+    let mut tcp = HttpConnector::new_with_resolver(Resolver::new());
     tcp.enforce_http(false);
     tcp.set_nodelay(true);
     tcp.set_connect_timeout(Some(limits.outbound_connect));
