@@ -28,7 +28,8 @@ const LONG: Duration = Duration::from_secs(600);
 
 fn main() -> ExitCode {
     // The backend for WebAssembly compiles in a process of its own, which begins as this program.
-    if let Some(code) = backend_wasm::compiler_main() {
+    // It compiles an example, and is run under valgrind.
+    if let Some(code) = backend_wasm::compiler_main_unconfined() {
         return code;
     }
     let words: Vec<String> = std::env::args().collect();

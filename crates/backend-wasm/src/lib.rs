@@ -22,4 +22,4 @@ mod resolver;
 mod ticker;
 
 pub use backend::{Options, StartError, WasmBackend};
-pub use compiler::compiler_main;
+pub use compiler::{compiler_main, compiler_main_unconfined};
