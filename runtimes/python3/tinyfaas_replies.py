@@ -1,6 +1,6 @@
 """What a Python function may return, and what becomes of it.
 
-It is loaded with the first result that is no text.
+It is loaded with the first result that is not a string.
 """
 
 import sys

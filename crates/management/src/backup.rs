@@ -42,7 +42,16 @@ pub enum RestoreError {
 /// meanwhile is in it whole: its code is held.
 pub(crate) fn stream(deployer: &Arc<Deployer>) -> mpsc::Receiver<io::Result<Bytes>> {
     let (sender, receiver) = mpsc::channel(PIECES);
-    let functions = deployer.functions.all();
+    let mut functions = deployer.functions.all();
+    // One that is damaged does not keep the others from being copied.
+    functions.retain(|function| {
+        let is_whole = function.record.fault.is_none() && function.code.path().is_dir();
+        if !is_whole {
+            let name = &function.record.spec.name;
+            tracing::warn!(function = %name, "left out of the backup: its record or code is damaged");
+        }
+        is_whole
+    });
     let packing = tokio::task::spawn_blocking(move || {
         if let Err(error) = pack(&functions, &sender) {
             // The client sees that its file ends too early; one that has gone needs no word.
@@ -69,7 +78,7 @@ fn pack(functions: &[Arc<Function>], sender: &mpsc::Sender<io::Result<Bytes>>) -
         }
     }
     // Last: a backup that was cut short has code of which nothing tells.
-    for function in functions.iter().filter(|it| it.record.fault.is_none()) {
+    for function in functions {
         let (name, text) = Manifests::text(&function.record)?;
         let mut header = tar::Header::new_gnu();
         header.set_size(text.len() as u64);
