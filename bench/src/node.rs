@@ -25,7 +25,7 @@ impl Node {
     /// Starts the program on free ports.
     ///
     /// # Errors
-    /// Where it does not get ready.
+    /// If it does not get ready.
     pub fn start(program: &Path) -> Result<Self> {
         Self::start_in(program, tempfile::tempdir()?)
     }
@@ -33,7 +33,7 @@ impl Node {
     /// Starts it where another one was.
     ///
     /// # Errors
-    /// Where it does not get ready.
+    /// If it does not get ready.
     pub fn start_in(program: &Path, folder: TempDir) -> Result<Self> {
         // A data directory that others can enter and that holds more than tinyFaaS's own is refused.
         let owner_only = std::fs::Permissions::from_mode(0o700);
@@ -67,7 +67,7 @@ impl Node {
     /// Stops it and returns its folder, for the next.
     ///
     /// # Errors
-    /// Where it does not end well.
+    /// If it does not end well.
     pub fn stop(mut self) -> Result<TempDir> {
         self.end()?;
         let folder = tempfile::tempdir()?;
@@ -88,7 +88,7 @@ impl Node {
     /// The address of `coap`, `http`, `grpc` or `management`.
     ///
     /// # Errors
-    /// Where it is off.
+    /// If it is off.
     pub fn addr(&self, part: &str) -> Result<SocketAddr> {
         let addr = self.addresses[part].as_str().context("it is off")?;
         Ok(addr.parse()?)
@@ -103,7 +103,7 @@ impl Node {
     /// Deploys a folder or file and returns how long the command took.
     ///
     /// # Errors
-    /// Where it is refused.
+    /// If it is refused.
     pub fn deploy(&self, source: &Path, name: &str, flags: &[&str]) -> Result<Duration> {
         let begin = Instant::now();
         let output = Command::new(&self.program)
@@ -121,7 +121,7 @@ impl Node {
     /// The handlers of its functions.
     ///
     /// # Errors
-    /// Where /proc can't be read.
+    /// If /proc can't be read.
     pub fn handlers(&self) -> Result<Vec<u32>> {
         crate::process::descendants(self.pid())
     }

@@ -7,7 +7,7 @@ use std::fs;
 /// CPU seconds of a process so far, its ended children not counted.
 ///
 /// # Errors
-/// Where there is no such process.
+/// If there is no such process.
 pub fn cpu_seconds(pid: u32) -> Result<f64> {
     let ticks = rustix::param::clock_ticks_per_second();
     let fields = stat(pid)?;
@@ -25,7 +25,7 @@ pub fn cpu_seconds(pid: u32) -> Result<f64> {
 /// CPU seconds of a process and all its children so far.
 ///
 /// # Errors
-/// Where there is no such process.
+/// If there is no such process.
 pub fn cpu_seconds_of_tree(pid: u32) -> Result<f64> {
     let mut seconds = cpu_seconds(pid)?;
     for child in descendants(pid)? {
@@ -38,7 +38,7 @@ pub fn cpu_seconds_of_tree(pid: u32) -> Result<f64> {
 /// Resident memory in kB.
 ///
 /// # Errors
-/// Where there is no such process.
+/// If there is no such process.
 pub fn resident_kb(pid: u32) -> Result<f64> {
     field_kb(
         &fs::read_to_string(format!("/proc/{pid}/status"))?,
@@ -49,7 +49,7 @@ pub fn resident_kb(pid: u32) -> Result<f64> {
 /// Resident memory in kB, pages that are shared counted in parts.
 ///
 /// # Errors
-/// Where there is no such process.
+/// If there is no such process.
 pub fn proportional_kb(pid: u32) -> Result<f64> {
     let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup"))?;
     field_kb(&text, "Pss:")
@@ -64,7 +64,7 @@ fn field_kb(text: &str, name: &str) -> Result<f64> {
 /// The children of a process and theirs.
 ///
 /// # Errors
-/// Where /proc can't be read.
+/// If /proc can't be read.
 pub fn descendants(pid: u32) -> Result<Vec<u32>> {
     let mut children: HashMap<u32, Vec<u32>> = HashMap::new();
     for entry in fs::read_dir("/proc")? {

@@ -35,7 +35,7 @@ pub const WORD: &str = "reference";
 /// Serves one of those that are in this program, until it is killed.
 ///
 /// # Errors
-/// Where the name is not known or the port can't be had.
+/// If the name is not known or the port is taken.
 pub fn serve(name: &str) -> Result<()> {
     match name {
         "bare-coap" => coap::serve(),
@@ -72,7 +72,7 @@ impl Reference {
     /// Starts it. `tools` has Express in `node_modules`.
     ///
     /// # Errors
-    /// Where it does not listen.
+    /// If it does not listen.
     pub fn start(kind: Kind, tools: &Path) -> Result<Self> {
         Self::start_by(&std::env::current_exe()?, kind, tools)
     }
@@ -80,7 +80,7 @@ impl Reference {
     /// The same; `bench` is this crate's program.
     ///
     /// # Errors
-    /// Where it does not listen.
+    /// If it does not listen.
     pub fn start_by(bench: &Path, kind: Kind, tools: &Path) -> Result<Self> {
         let folder = crate::folder();
         let own = |name: &str| {

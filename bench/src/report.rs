@@ -11,7 +11,7 @@ const END: &str = "<!-- results: end -->";
 /// The page with the results in the place of those before.
 ///
 /// # Errors
-/// Where the page has no place for them.
+/// If the page has no place for them.
 pub fn insert(page: &str, results: &Results) -> Result<String> {
     let (before, rest) = page.split_once(BEGIN).context("the page has no place")?;
     let (_, after) = rest.split_once(END).context("the place has no end")?;

@@ -43,7 +43,7 @@ impl Scenario {
     /// Measures.
     ///
     /// # Errors
-    /// Where something can't be started or breaks.
+    /// If something can't be started or breaks.
     pub fn run(&self, setting: &Setting) -> Result<Vec<Row>> {
         (self.run)(setting)
     }

@@ -122,7 +122,7 @@ class Shim {
     // The first to call is the proxy: the function, which could be another, is not loaded yet.
     const server = net.createServer({ pauseOnConnect: true, noDelay: true }, (accepted) => {
       server.close();
-      // Made anew, since only a new socket can read into one buffer again and again.
+      // Made again, since only a new socket can read into one buffer again and again.
       const handle = accepted._handle;
       const options = { handle, readable: true, writable: true, ...this.reading() };
       this.takeOver(new net.Socket(options).resume());

@@ -57,7 +57,7 @@ const OUTSIDE: [&str; 2] = ["e2e", "xtask"];
 /// The arrows that are not allowed, as texts; `metadata` is what `cargo metadata --no-deps` prints.
 ///
 /// # Errors
-/// Where the metadata is not understood.
+/// If the metadata is not understood.
 pub(crate) fn broken(metadata: &str) -> Result<Vec<String>> {
     let metadata: Value = serde_json::from_str(metadata)?;
     let packages = metadata["packages"].as_array().context("packages")?;

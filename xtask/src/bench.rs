@@ -15,7 +15,7 @@ const EXPRESS: &str = "express@5.1.0";
 /// Measures what the words after `bench` ask for.
 ///
 /// # Errors
-/// Where something can't be installed, built or measured.
+/// If something can't be installed, built or measured.
 pub(crate) fn run(words: &[&str]) -> Result<()> {
     match words {
         ["--instructions"] => return instructions::check(),

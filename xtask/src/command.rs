@@ -18,7 +18,7 @@ pub(crate) struct Ended {
 /// Runs a program to its end; what it prints is seen.
 ///
 /// # Errors
-/// Where it can't be started or ends with another code than 0.
+/// If it can't be started or ends with another code than 0.
 pub(crate) fn run(command: &mut Command) -> Result<()> {
     announce(command);
     let status = command.stdin(Stdio::null()).status();
@@ -32,7 +32,7 @@ pub(crate) fn run(command: &mut Command) -> Result<()> {
 /// Runs a program to its end; what it prints is seen and returned.
 ///
 /// # Errors
-/// Where it can't be started or read.
+/// If it can't be started or read.
 pub(crate) fn watch(command: &mut Command) -> Result<Ended> {
     announce(command);
     let piped = command
@@ -64,7 +64,7 @@ pub(crate) fn watch(command: &mut Command) -> Result<Ended> {
 /// What a program prints on standard output; nothing else of it is seen.
 ///
 /// # Errors
-/// Where it can't be started or ends with another code than 0.
+/// If it can't be started or ends with another code than 0.
 pub(crate) fn output(command: &mut Command) -> Result<String> {
     let output = command.stdin(Stdio::null()).output();
     let output = output.with_context(|| format!("start {}", shown(command)))?;

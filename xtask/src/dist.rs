@@ -16,7 +16,7 @@ const IMAGE: &str = "tinyfaas-mgmt:latest";
 /// Builds the static program, and brings what the image holds into `folder`.
 ///
 /// # Errors
-/// Where it can't be built.
+/// If it can't be built.
 pub(crate) fn root_into(folder: &Path) -> Result<()> {
     let root = crate::root()?;
     let program = build(&root)?;
@@ -43,7 +43,7 @@ pub(crate) fn root_into(folder: &Path) -> Result<()> {
 /// Builds everything: the program, the image's root and the image.
 ///
 /// # Errors
-/// Where something can't be built or written.
+/// If something can't be built or written.
 pub(crate) fn run() -> Result<()> {
     let dist = crate::target_dir()?.join("dist");
     let root = dist.join("root");
@@ -57,7 +57,7 @@ pub(crate) fn run() -> Result<()> {
 /// The last stage of the Dockerfile, which only copies.
 ///
 /// # Errors
-/// Where there is none.
+/// If there is none.
 pub(crate) fn last_stage() -> Result<String> {
     let dockerfile = fs::read_to_string(crate::root()?.join("Dockerfile"))?;
     let at = dockerfile.rfind("FROM ");

@@ -50,7 +50,7 @@ impl Engine {
     /// images; quick where it has.
     ///
     /// # Errors
-    /// Where there is none and none can be started.
+    /// If there is none and none can be started.
     pub(crate) fn start() -> Result<Self> {
         let usual = Self {
             host: std::env::var("DOCKER_HOST")
@@ -151,7 +151,7 @@ impl Engine {
     /// first stage of the Dockerfile would have made.
     ///
     /// # Errors
-    /// Where the engine refuses.
+    /// If the engine refuses.
     pub(crate) fn make_build_stage(&self, root: &Path) -> Result<()> {
         let stage = root.with_file_name("stage");
         if stage.exists() {
@@ -169,7 +169,7 @@ impl Engine {
     /// the crates that it has fetched: a container here may not reach the registry.
     ///
     /// # Errors
-    /// Where it can't be made.
+    /// If it can't be made.
     pub(crate) fn make_rust_image(&self) -> Result<()> {
         tools::install_for_docker()?;
         let folder = crate::target_dir()?.join("test-tools/docker");

@@ -21,7 +21,7 @@ type Counts = BTreeMap<String, u64>;
 /// Counts and compares.
 ///
 /// # Errors
-/// Where a call takes more than [`MORE_MAX`] hundredths more than is kept.
+/// If a call takes more than [`MORE_MAX`] hundredths more than is kept.
 pub(crate) fn check() -> Result<()> {
     let text = fs::read_to_string(kept_path()?).context("bench/instructions.json")?;
     let kept: Counts = serde_json::from_str(&text)?;
@@ -50,7 +50,7 @@ pub(crate) fn check() -> Result<()> {
 /// Counts and keeps.
 ///
 /// # Errors
-/// Where counting fails.
+/// If counting fails.
 pub(crate) fn bless() -> Result<()> {
     let counts = count_all()?;
     fs::write(kept_path()?, serde_json::to_string_pretty(&counts)? + "\n")?;

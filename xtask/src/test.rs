@@ -24,7 +24,7 @@ impl Selection {
     /// Reads the words after `test`.
     ///
     /// # Errors
-    /// Where a flag is not known.
+    /// If a flag is not known.
     pub(crate) fn parse(words: &[&str]) -> Result<Self> {
         let mut selection = Self {
             has_long: false,
@@ -46,7 +46,7 @@ impl Selection {
 /// Installs what is missing, builds, runs, and ends with a line of counts.
 ///
 /// # Errors
-/// Where something can't be installed or built, a test fails, or none ran.
+/// If something can't be installed or built, a test fails, or none ran.
 pub(crate) fn run(selection: &Selection) -> Result<()> {
     let total = if selection.is_vm {
         vm::test()?

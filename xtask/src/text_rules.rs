@@ -30,7 +30,7 @@ const EXEMPT: [&str; 1] = ["Cargo.lock"];
 /// The rules that are broken, as texts.
 ///
 /// # Errors
-/// Where the repository can't be read.
+/// If the repository can't be read.
 pub(crate) fn broken(root: &Path) -> Result<Vec<String>> {
     let mut list = Command::new("git");
     list.args(["ls-files", "-z"]).current_dir(root);

@@ -33,7 +33,7 @@ pub(crate) struct Tools {
 /// Installs what is missing; quick where nothing is.
 ///
 /// # Errors
-/// Where something is missing that can't be installed here; the text tells what to install.
+/// If something is missing that can't be installed here; the text tells what to install.
 pub(crate) fn install() -> Result<Tools> {
     install_packages(&missing_packages())?;
     let clients = crate::root()?.join("tests/e2e/clients");

@@ -40,7 +40,7 @@ const CUT_MS_MAX: u64 = 15_000;
 /// Makes the machine, runs every stage and counts the checks.
 ///
 /// # Errors
-/// Where the machine can't be made or does not report its end.
+/// If the machine can't be made or does not report its end.
 pub(crate) fn test() -> Result<Count> {
     ensure!(
         std::env::consts::ARCH == "x86_64",

@@ -1,4 +1,4 @@
-"""The CPU functions of FunctionBench (Kim and Lee, IEEE CLOUD 2019), written anew after their
+"""The CPU functions of FunctionBench (Kim and Lee, IEEE CLOUD 2019), written again from their
 description in pure Python. The variable WORK picks one; the reply is the seconds that it took."""
 
 import gzip

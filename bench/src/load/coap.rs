@@ -63,7 +63,7 @@ impl Coap {
     /// Sends, and tells what came of it.
     ///
     /// # Errors
-    /// Where sockets can't be had.
+    /// If sockets cannot be opened.
     pub fn run(&self) -> Result<Outcome> {
         let [a, b, c]: [u8; 3] = rand::random();
         // Neither 127.0.x.x, which others use, nor a broadcast address.
@@ -212,7 +212,7 @@ impl Run<'_> {
 /// Waits until a server answers.
 ///
 /// # Errors
-/// Where it does not.
+/// If it does not.
 pub fn wait_for(to: SocketAddr, path: &str) -> Result<()> {
     let probe = Coap {
         to,

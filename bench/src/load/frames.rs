@@ -34,7 +34,7 @@ impl Handler {
     /// Starts `program` (interpreter and shim) for the code in a folder.
     ///
     /// # Errors
-    /// Where it does not get ready.
+    /// If it does not get ready.
     pub fn start(program: &[&str], code: &Path) -> Result<Self> {
         let (ours, theirs) = UnixStream::pair()?;
         let first = program.first().context("a program")?;
@@ -62,7 +62,7 @@ impl Handler {
     /// A call with its reply's payload.
     ///
     /// # Errors
-    /// Where the handler ended.
+    /// If the handler ended.
     pub fn call(&mut self, payload: &[u8]) -> Result<Vec<u8>> {
         const METHOD: &[u8] = b"POST";
         const PATH: &[u8] = b"/bench";

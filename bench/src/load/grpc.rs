@@ -15,7 +15,7 @@ const CONNECTIONS: usize = 4;
 /// Calls a function.
 ///
 /// # Errors
-/// Where nobody listens.
+/// If nobody listens.
 pub async fn run(
     to: SocketAddr,
     function: &str,
@@ -58,7 +58,7 @@ impl Client {
     /// Connects.
     ///
     /// # Errors
-    /// Where nobody listens.
+    /// If nobody listens.
     pub async fn connect(to: SocketAddr) -> Result<Self> {
         let endpoint = Endpoint::from_shared(format!("http://{to}"))?;
         let channel = endpoint.connect().await.context("connect")?;

@@ -29,7 +29,7 @@ impl OneByOne {
     /// Connects; `path` is what is called, without a slash in front.
     ///
     /// # Errors
-    /// Where nobody listens.
+    /// If nobody listens.
     pub fn connect(to: SocketAddr, path: &str) -> Result<Self> {
         let stream = TcpStream::connect(to).context("connect")?;
         stream.set_nodelay(true)?;
@@ -45,7 +45,7 @@ impl OneByOne {
     /// Calls and returns the body.
     ///
     /// # Errors
-    /// Where the connection breaks or the answer is no 200 with a length.
+    /// If the connection breaks or the answer is no 200 with a length.
     pub fn call(&mut self, payload: &[u8]) -> Result<&[u8]> {
         let path = self.path.clone();
         let (status, body) = self.request("POST", &path, payload)?;
@@ -56,7 +56,7 @@ impl OneByOne {
     /// Sends a request; returns the status and the body.
     ///
     /// # Errors
-    /// Where the connection breaks or the answer has no length.
+    /// If the connection breaks or the answer has no length.
     pub fn request(&mut self, method: &str, path: &str, payload: &[u8]) -> Result<(u16, &[u8])> {
         let length = payload.len();
         let mut sent = Vec::with_capacity(256 + length);
@@ -118,7 +118,7 @@ impl Paced {
     /// One call; whether it was answered with 200, and the body.
     ///
     /// # Errors
-    /// Where the connection breaks.
+    /// If the connection breaks.
     pub async fn call(
         &self,
         tasks: &TaskTracker,

@@ -34,7 +34,7 @@ pub fn evenly(rate: f64, time: Duration) -> Vec<(Duration, ())> {
 /// A thread keeps the times: the clock of the event loop counts in milliseconds.
 ///
 /// # Errors
-/// Where a call panics.
+/// If a call panics.
 pub async fn run<T, F>(schedule: Vec<(Duration, T)>, call: impl Fn(T) -> F) -> Result<Outcome>
 where
     T: Send + 'static,

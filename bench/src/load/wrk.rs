@@ -9,7 +9,7 @@ use std::time::Duration;
 /// Calls a URL with POST and a payload over `open` connections from one thread.
 ///
 /// # Errors
-/// Where `wrk` is not there or can't be understood.
+/// If `wrk` is not there or can't be understood.
 pub fn run(url: &str, payload: usize, open: usize, time: Duration) -> Result<Numbers> {
     let mut script = tempfile::NamedTempFile::new()?;
     write!(

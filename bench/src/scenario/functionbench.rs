@@ -1,5 +1,5 @@
 //! Work that others defined: the CPU functions of `FunctionBench` (Kim and Lee, IEEE CLOUD 2019),
-//! written anew after their description. Each says how long it took itself; the rest is the
+//! written again from their description. Each says how long it took itself; the rest is the
 //! platform's.
 
 use super::Setting;

@@ -207,7 +207,7 @@ fn ours(pair: &Pair, node: &Node, time: Duration) -> Result<Numbers> {
 /// Measures one program at one pair's load, without the reference.
 ///
 /// # Errors
-/// Where it can't be started, or answers wrongly.
+/// If it can't be started, or answers wrongly.
 pub fn run_alone(pair: &Pair, setting: &Setting) -> Result<f64> {
     let node = deployed(pair, setting)?;
     Ok(pair.value(&ours(pair, &node, setting.time)?))
@@ -216,7 +216,7 @@ pub fn run_alone(pair: &Pair, setting: &Setting) -> Result<f64> {
 /// Measures one pair: ours, the reference, ours, the reference, …
 ///
 /// # Errors
-/// Where one of them can't be started, or answers wrongly.
+/// If one of them can't be started, or answers wrongly.
 pub fn run_pair(pair: &Pair, setting: &Setting) -> Result<Row> {
     let node = deployed(pair, setting)?;
     let reference = match pair.against {

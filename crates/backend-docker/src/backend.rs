@@ -62,7 +62,7 @@ impl DockerBackend {
     /// Connects to the engine and removes what an earlier run of this instance left there.
     ///
     /// # Errors
-    /// Where there is no engine, or it may not be used.
+    /// If there is no engine, or it may not be used.
     pub async fn start(options: Options) -> Result<Arc<Self>, EngineError> {
         let engine = Engine::connect(&options.socket, options.instance).await?;
         let (caller, proxy, leftovers): (Arc<dyn Caller>, _, _) = match options.elsewhere {

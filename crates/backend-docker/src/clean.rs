@@ -47,7 +47,7 @@ impl fmt::Display for Cleaned {
 /// and nothing else.
 ///
 /// # Errors
-/// Where there is no engine, or it refuses.
+/// If there is no engine, or it refuses.
 pub async fn clean(socket: &Path) -> Result<Cleaned, EngineError> {
     let engine = Engine::connect(socket, String::new()).await?;
     let docker = &engine.docker;
@@ -181,7 +181,7 @@ impl Leftovers {
     /// Removes what belongs to these functions.
     ///
     /// # Errors
-    /// Where the engine refuses.
+    /// If the engine refuses.
     pub async fn remove(&mut self, functions: &HashSet<String>) -> Result<(), EngineError> {
         let is_called = |left: &Left| {
             let function = left.function.as_ref();

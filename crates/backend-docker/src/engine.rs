@@ -40,7 +40,7 @@ pub struct EngineError(pub(crate) String);
 /// The socket that the environment names in `DOCKER_HOST`, or the usual one.
 ///
 /// # Errors
-/// Where `DOCKER_HOST` names no Unix socket.
+/// If `DOCKER_HOST` names no Unix socket.
 pub fn default_socket(docker_host: Option<&str>) -> Result<PathBuf, EngineError> {
     match docker_host {
         None | Some("") => Ok("/var/run/docker.sock".into()),

@@ -78,7 +78,7 @@ impl ReverseProxy {
     /// for now; else makes one.
     ///
     /// # Errors
-    /// Where the engine refuses, such as when a port is taken.
+    /// If the engine refuses, such as when a port is taken.
     pub async fn start(site: &Site, plan: Plan) -> Result<Arc<Self>, EngineError> {
         let name = format!("{}-rproxy", site.name);
         let found = inspect(&site.engine, &name).await?;
@@ -161,7 +161,7 @@ impl ReverseProxy {
         text.trim_end().to_owned()
     }
 
-    /// Lets it onto a network, now and whenever it is started anew.
+    /// Lets it onto a network, now and whenever it is restarted.
     pub(crate) async fn join(&self, network: &str) -> Result<(), EngineError> {
         let mut networks = self.networks.lock().await;
         networks.insert(network.to_owned());

@@ -70,7 +70,7 @@ impl Site {
     /// on it.
     ///
     /// # Errors
-    /// Where the engine refuses.
+    /// If the engine refuses.
     pub async fn join_control(&self) -> Result<Ipv4Addr, EngineError> {
         let docker = &self.engine.docker;
         if self.inspect_control().await?.is_none() {
@@ -102,7 +102,7 @@ impl Site {
     /// one left, the reverse proxy's included. Volumes stay.
     ///
     /// # Errors
-    /// Where the engine refuses, or is away; the next start removes what is left.
+    /// If the engine refuses, or is away; the next start removes what is left.
     pub async fn clear(&self) -> Result<(), EngineError> {
         leave(&self.engine, &self.control, &self.name).await;
         clean::leftovers(&self.engine.docker, Some(&self.engine.instance)).await?;

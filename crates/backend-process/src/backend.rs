@@ -279,7 +279,7 @@ impl ProcessBackend {
     /// Prepares the data directory, finds out what the host allows and tries the sandbox once.
     ///
     /// # Errors
-    /// Where the host forbids the isolation that was asked for, or a folder can't be made.
+    /// If the host forbids the isolation that was asked for, or a folder can't be made.
     pub async fn start(options: Options) -> Result<Arc<Self>, StartError> {
         let node = Node::set_up(options).await?;
         let walls = report::try_sandbox(&node).await;

@@ -1,7 +1,7 @@
 //! Handlers as sandboxed processes of the host: the embedded default backend.
 //!
 //! [`launcher_main`] must be called first thing in `main`: handlers begin as this same program,
-//! executed anew, which confines itself and then executes the function's interpreter.
+//! executed again, which confines itself and then executes the function's interpreter.
 
 mod backend;
 mod cache;

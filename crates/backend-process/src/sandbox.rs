@@ -1,7 +1,7 @@
 //! The sandbox around a process: what it is told to be, and the parts that make it so.
 //!
 //! The parent clones a launcher into fresh namespaces and a cgroup ([`spawner`]); the launcher is
-//! this same program, executed anew, so that it has one thread and none of the parent's memory.
+//! this same program, executed again, so that it has one thread and none of the parent's memory.
 //! It reads a [`Plan`], builds the file system ([`root`]), gives up every right ([`confine`],
 //! [`syscalls`]) and executes the program of the plan ([`launcher`]).
 

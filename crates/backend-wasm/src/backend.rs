@@ -66,7 +66,7 @@ impl WasmBackend {
     /// Reserves the pool and opens the folder of compiled code.
     ///
     /// # Errors
-    /// Where the engine does not run here or the folder can't be used.
+    /// If the engine does not run here or the folder can't be used.
     pub fn start(options: Options) -> Result<Arc<Self>, StartError> {
         let Options {
             data_dir,

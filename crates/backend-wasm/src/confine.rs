@@ -64,7 +64,7 @@ const PRCTL: [u64; 2] = [15, 0x5356_4d41];
 /// Confines this process, which has one thread, for good.
 ///
 /// # Errors
-/// Where the kernel refuses one of the steps; then nothing is to be compiled.
+/// If the kernel refuses one of the steps; then nothing is to be compiled.
 pub(crate) fn confine() -> io::Result<()> {
     set_no_new_privs(true)?;
     if geteuid().is_root() {

@@ -41,7 +41,7 @@ impl Block {
     /// Reads an option's value.
     ///
     /// # Errors
-    /// Where it is too long or has the reserved size.
+    /// If it is too long or has the reserved size.
     pub fn parse(value: &[u8]) -> Result<Self, BlockError> {
         let bits = uint(value).filter(|_| value.len() <= 3);
         let bits = bits.ok_or(BlockError::TooLong)?;

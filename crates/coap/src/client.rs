@@ -307,7 +307,7 @@ impl Client {
         self.finish(message, body.into());
     }
 
-    /// Whether the request may begin anew, seen a 4.08 with this Block1: where a body was not
+    /// Whether the request may start over after a 4.08 with this Block1: where a body was not
     /// whole when the server refused a block, so that nothing was run, or where the method may
     /// run again. A 4.08 that has the last block's Block1, or none was sent, is what the request
     /// brought.
@@ -320,7 +320,7 @@ impl Client {
         self.restarts < RESTARTS_MAX && (is_unfinished || self.may_fetch_again())
     }
 
-    /// Whether a response that is being fetched may be asked for anew.
+    /// Whether a response that is being fetched may be asked for again.
     fn may_fetch_again(&self) -> bool {
         !self.body.is_empty() && matches!(self.request.method, Code::GET | Code::FETCH)
     }

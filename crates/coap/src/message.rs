@@ -99,7 +99,7 @@ pub struct Message<'a> {
 /// Why a datagram is no message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum ParseError {
-    /// It has not the four bytes of a header.
+    /// It is shorter than the four-byte header.
     #[error("a datagram of {0} bytes is no CoAP message")]
     TooShort(usize),
     /// It has another version than 1, and must be ignored (RFC 7252 section 3).
@@ -122,7 +122,7 @@ impl<'a> Message<'a> {
     /// Reads the message in a datagram. Nothing is copied.
     ///
     /// # Errors
-    /// Where the datagram breaks RFC 7252 section 3.
+    /// If the datagram breaks RFC 7252 section 3.
     pub fn parse(datagram: &'a [u8]) -> Result<Self, ParseError> {
         let Some((header, rest)) = datagram.split_at_checked(HEADER_BYTES) else {
             return Err(ParseError::TooShort(datagram.len()));
@@ -264,7 +264,7 @@ impl Encoder {
     /// Adds an option of at most 65,804 bytes; the rest of a longer value is cut off.
     ///
     /// # Panics
-    /// Where options do not come in the order of their numbers.
+    /// If options do not come in the order of their numbers.
     pub fn option(&mut self, number: u16, value: &[u8]) -> &mut Self {
         let delta = number.checked_sub(self.last);
         let delta = delta.expect("options are added in the order of their numbers");

@@ -33,7 +33,7 @@ impl Instances {
     pub(crate) fn keep(&self, known: &[u64]) {
         for (id, ended) in &*lock(&self.running) {
             if !known.contains(id) {
-                let how = "the management service started anew".to_owned();
+                let how = "the management service restarted".to_owned();
                 ended.send_replace(Some(how));
             }
         }

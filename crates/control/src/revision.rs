@@ -114,7 +114,7 @@ impl Revision {
     /// Tells the function's log why a handler is started again, where it is.
     pub(crate) fn tell_restart(&self, handler: &Arc<str>) {
         if let Some(how) = lock(&self.ends).remove(handler) {
-            let note = format!("handler ended ({how}); it is started anew");
+            let note = format!("handler ended ({how}); it is restarted");
             self.log.push(handler, LogStream::Platform, &note);
         }
     }

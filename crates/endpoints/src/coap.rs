@@ -32,7 +32,7 @@ pub struct Listener {
 /// them. `[::]` hears IPv4 as well. Port 0 picks a free port.
 ///
 /// # Errors
-/// Where the address is not this host's or another process has the port.
+/// If the address is not this host's or another process has the port.
 pub fn bind(addr: SocketAddr, sockets: usize) -> io::Result<Listener> {
     let mut attempts = PORT_ATTEMPTS;
     loop {

@@ -67,7 +67,7 @@ impl Connection {
     /// Counts what has come.
     ///
     /// # Errors
-    /// Where a head grows that there is no memory for.
+    /// If a head grows that there is no memory for.
     pub(crate) fn read(&self, bytes: usize) -> Result<(), Spent> {
         // The bodies of HTTP/1.1 are counted where they are read.
         if !self.is_http2 && self.client().is_busy() {
@@ -120,7 +120,7 @@ impl Connection {
     /// What a request holds as it begins.
     ///
     /// # Errors
-    /// Where there is no memory for it.
+    /// If there is no memory for it.
     pub(crate) fn charge(&self, fields: &HeaderMap) -> Result<Charge, Spent> {
         if !self.is_http2 {
             return Ok(Charge {
@@ -169,7 +169,7 @@ impl Charge {
     /// Takes more.
     ///
     /// # Errors
-    /// Where there is no memory for it.
+    /// If there is no memory for it.
     pub(crate) fn grow(&mut self, connection: &Connection, bytes: usize) -> Result<(), Spent> {
         match &mut self.held {
             Some(held) => held.grow(bytes),
@@ -184,7 +184,7 @@ impl Charge {
     /// Takes what a call holds that goes on after its answer.
     ///
     /// # Errors
-    /// Where there is no memory for it.
+    /// If there is no memory for it.
     pub(crate) fn detach(&mut self, connection: &Connection, bytes: usize) -> Result<Held, Spent> {
         let mut held = match self.held.take() {
             Some(held) => held,
@@ -202,7 +202,7 @@ impl Charge {
     /// Holds so many bytes beside the request's head, where anything is held.
     ///
     /// # Errors
-    /// Where there is no memory for it.
+    /// If there is no memory for it.
     pub(crate) fn resize(&mut self, bytes: usize) -> Result<(), Spent> {
         let held = self.held.as_mut();
         held.map_or(Ok(()), |held| held.resize(self.base + bytes))
@@ -216,7 +216,7 @@ impl Charge {
     /// Gives the request back and takes its response.
     ///
     /// # Errors
-    /// Where there is no memory for it.
+    /// If there is no memory for it.
     pub(crate) fn reply<B: Body>(
         mut self,
         connection: &Connection,

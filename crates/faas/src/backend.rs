@@ -29,7 +29,7 @@ pub trait Backend: Send + Sync + std::fmt::Debug {
 }
 
 /// One isolated instance that runs a function, with what keeps it alive: a handler that dies is
-/// started anew under the same identity.
+/// restarted under the same identity.
 pub trait Handler: Send + Sync + std::fmt::Debug {
     /// Runs an invocation. Dropping the future cancels it.
     ///
@@ -74,7 +74,7 @@ pub struct HandlerStatus {
     pub id: Arc<str>,
     /// What it is doing.
     pub state: HandlerState,
-    /// How often it was started anew.
+    /// How often it was restarted.
     pub restarts: u64,
     /// Invocations that it has now.
     pub in_flight: usize,

@@ -17,10 +17,10 @@ pub const NAME_BYTES_MAX: usize = 255;
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct FunctionName(Arc<str>);
 
-/// Why a text is no function name.
+/// Why a string is not a valid function name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NameError {
-    /// There is no text.
+    /// The text is empty.
     #[error("a function name is empty; give one or more path segments such as sieve/primes")]
     Empty,
     /// The text is longer than [`NAME_BYTES_MAX`].

@@ -47,7 +47,7 @@ impl Headers {
     /// Takes a block as it came over the wire.
     ///
     /// # Errors
-    /// Where the block is cut short, a field breaks RFC 9110's grammar, or a name has capitals:
+    /// If the block is cut short, a field breaks RFC 9110's grammar, or a name has capitals:
     /// every filter of names compares with lower case.
     pub fn parse(block: Bytes) -> Result<Self, HeaderError> {
         let mut rest = &block[..];
@@ -65,7 +65,7 @@ impl Headers {
     /// Collects fields; names are made lower case.
     ///
     /// # Errors
-    /// Where a name or value breaks RFC 9110's grammar or is too long.
+    /// If a name or value breaks RFC 9110's grammar or is too long.
     pub fn collect<'a>(
         fields: impl IntoIterator<Item = (&'a [u8], &'a [u8])>,
     ) -> Result<Self, HeaderError> {

@@ -26,7 +26,7 @@ impl InvocationId {
     }
 }
 
-/// The moment at which the caller is answered, come what may.
+/// The moment at which the caller is answered, even if that is a timeout.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Deadline(Instant);
 

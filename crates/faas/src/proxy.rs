@@ -84,7 +84,7 @@ impl Proxy {
     /// accepted, it is refused no more: it has its place in the queue.
     ///
     /// # Errors
-    /// Where the function is not known, it could not be run in time, or
+    /// If the function is not known, it could not be run in time, or
     /// [`Limits::async_invocations_max`] such invocations are under way.
     pub fn invoke_detached(
         self: &Arc<Self>,

@@ -115,7 +115,7 @@ impl Connection {
     /// Waits for the handler's hello. The caller bounds the time.
     ///
     /// # Errors
-    /// Where the handler says something else or nothing. The stream is closed then.
+    /// If the handler says something else or nothing. The stream is closed then.
     pub async fn open(stream: Stream, name: FunctionName) -> Result<Self, HelloError> {
         let mut buffer = BytesMut::with_capacity(1024);
         let at_once = loop {

@@ -119,7 +119,7 @@ pub enum FromProxy {
 /// Appends a `REQUEST`.
 ///
 /// # Errors
-/// Where a part is longer than its length field or the frame over its bound; nothing is appended.
+/// If a part is longer than its length field or the frame over its bound; nothing is appended.
 pub fn encode_request(
     out: &mut BytesMut,
     id: u32,
@@ -225,7 +225,7 @@ pub fn encode_hello(out: &mut BytesMut, at_once: u16) {
 /// Appends a `REPLY`.
 ///
 /// # Errors
-/// Where the reply is larger than a frame may be; nothing is appended.
+/// If the reply is larger than a frame may be; nothing is appended.
 pub fn encode_reply(out: &mut BytesMut, id: u32, reply: &faas::Reply) -> Result<(), FrameError> {
     let headers = reply.headers.as_block();
     let header = Header {
@@ -288,7 +288,7 @@ pub fn encode_failed(out: &mut BytesMut, reason: &str) {
 /// needed, for which room is made.
 ///
 /// # Errors
-/// Where the handler broke the protocol; the stream is of no use then.
+/// If the handler broke the protocol; the stream is of no use then.
 pub fn decode_from_handler(buffer: &mut BytesMut) -> Result<Option<FromHandler>, FrameError> {
     let Some(frame) = take_frame(buffer)? else {
         return Ok(None);
@@ -346,7 +346,7 @@ pub fn decode_from_handler(buffer: &mut BytesMut) -> Result<Option<FromHandler>,
 /// needed, for which room is made.
 ///
 /// # Errors
-/// Where the proxy broke the protocol; the stream is of no use then.
+/// If the proxy broke the protocol; the stream is of no use then.
 pub fn decode_from_proxy(buffer: &mut BytesMut) -> Result<Option<FromProxy>, FrameError> {
     let Some(frame) = take_frame(buffer)? else {
         return Ok(None);

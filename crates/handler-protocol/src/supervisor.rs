@@ -54,7 +54,7 @@ pub struct Identity {
     pub log: Arc<FunctionLog>,
 }
 
-/// A handler that is started anew when it dies.
+/// A handler that is restarted when it dies.
 #[derive(Debug)]
 pub struct Supervised {
     shared: Arc<Shared>,
@@ -97,7 +97,7 @@ impl Supervised {
     /// Dropping the handler kills it.
     ///
     /// # Errors
-    /// Where the first instance does not get ready; nothing is left running.
+    /// If the first instance does not get ready; nothing is left running.
     pub async fn start(
         spawn: Arc<dyn Spawn>,
         identity: Identity,
@@ -130,7 +130,7 @@ impl Supervised {
 /// Starts handlers together, one for each identity, and returns when all are ready.
 ///
 /// # Errors
-/// Where one does not get ready; then none is left running.
+/// If one does not get ready; then none is left running.
 pub async fn start_all(
     spawn: &Arc<dyn Spawn>,
     identities: Vec<Identity>,

@@ -117,7 +117,7 @@ impl Write for Pieces<'_> {
 /// the disk when it returns; where it fails, the directory has no function.
 ///
 /// # Errors
-/// Where the directory is in use, or the file is not a whole backup.
+/// If the directory is in use, or the file is not a whole backup.
 pub fn restore(backup: impl Read, data_dir: &Path) -> Result<usize, RestoreError> {
     let _lock = crate::data_dir::claim(data_dir)
         .map_err(|error| RestoreError::Io(io::Error::other(error)))?;

@@ -25,7 +25,7 @@ const OF_OTHERS: u32 = 0o077;
 /// lock is given up with the file.
 ///
 /// # Errors
-/// Where another process has the directory, it cannot be used, or it holds the files of somebody
+/// If another process has the directory, it cannot be used, or it holds the files of somebody
 /// else and others may enter it.
 pub fn claim(path: &Path) -> Result<File, OpenError> {
     let failed = |error| OpenError::DataDir {

@@ -347,8 +347,8 @@ impl Deployer {
             BadField::new("path", format!("{} {reason}", path.display()), fix)
         };
         let handlers_dir = self.options.handlers_dir.canonicalize();
-        let handlers_dir =
-            handlers_dir.map_err(|_gone| bad("can't be had: there is no handlers directory"))?;
+        let handlers_dir = handlers_dir
+            .map_err(|_gone| bad("is not available: there is no handlers directory"))?;
         let folder = handlers_dir.join(path).canonicalize();
         let folder = folder.map_err(|_gone| bad("is not there"))?;
         if !folder.starts_with(&handlers_dir) {
@@ -360,7 +360,7 @@ impl Deployer {
         Ok(folder)
     }
 
-    /// Makes the function durable, lets it serve, and sees its predecessor off.
+    /// Makes the function durable, lets it serve, and retires the previous version.
     async fn publish(
         self: &Arc<Self>,
         function: Function,

@@ -81,7 +81,7 @@ impl Management {
     /// announces every stored function to the router, so that early invocations wait for it.
     ///
     /// # Errors
-    /// Where another process has the data directory, it can't be used, or the store can't be read.
+    /// If another process has the data directory, it can't be used, or the store can't be read.
     pub async fn open(options: Options) -> Result<Self, OpenError> {
         let data_dir = options.data_dir.clone();
         let limits = Arc::clone(&options.limits);
@@ -104,7 +104,7 @@ impl Management {
     /// Serves the API on the listener until `shutdown`; calls under way may finish.
     ///
     /// # Errors
-    /// Where the listener fails for good.
+    /// If the listener fails for good.
     pub async fn serve(
         &self,
         listener: tokio::net::TcpListener,
@@ -120,7 +120,7 @@ impl Management {
     /// `shutdown`; calls under way may finish.
     ///
     /// # Errors
-    /// Where the socket can't be made, such as on a file system that has none.
+    /// If the socket can't be made, such as on a file system that has none.
     pub async fn serve_owner(&self, shutdown: CancellationToken) -> io::Result<()> {
         let options = &self.deployer.options;
         let listener = data_dir::listen(&options.data_dir)?;

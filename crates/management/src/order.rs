@@ -138,7 +138,7 @@ pub struct Deployed {
     pub kept: Vec<&'static str>,
 }
 
-/// A field of a request that can't be taken.
+/// A field of a request that is not valid.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{field}: {reason}; {fix}")]
 pub struct BadField {
@@ -167,7 +167,7 @@ impl BadField {
 /// Why a deployment failed. The version before, if any, still serves, and nothing is left.
 #[derive(Debug, thiserror::Error)]
 pub enum DeployError {
-    /// A setting can't be taken.
+    /// A setting is not valid.
     #[error(transparent)]
     Field(#[from] BadField),
     /// The code was refused.

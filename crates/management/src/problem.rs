@@ -159,7 +159,7 @@ impl From<BadField> for Problem {
         Self::new(
             StatusCode::BAD_REQUEST,
             "bad-field",
-            "a field can't be taken",
+            "a field is not valid",
             error.reason,
         )
         .field(error.field)
@@ -180,7 +180,7 @@ impl From<ArchiveError> for Problem {
             return Self::new(status, "host", "the host can't do it", detail).fix(fix);
         }
         let status = StatusCode::BAD_REQUEST;
-        Self::new(status, "bad-archive", "the archive can't be taken", detail)
+        Self::new(status, "bad-archive", "the archive is not valid", detail)
             .field("archive")
             .fix(fix)
     }

@@ -117,7 +117,7 @@ impl Share {
     /// Takes so many bytes until the guard is dropped.
     ///
     /// # Errors
-    /// Where the peer's share or the whole budget has no room for them; nothing is taken then.
+    /// If the peer's share or the whole budget has no room for them; nothing is taken then.
     pub fn hold(&self, bytes: usize) -> Result<Held, Spent> {
         self.take(bytes)?;
         Ok(Held {

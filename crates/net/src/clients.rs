@@ -316,7 +316,7 @@ impl Place {
     /// As [`Client::resize`], but that idle connections give way where the bytes are spent.
     ///
     /// # Errors
-    /// Where none is idle, or too few.
+    /// If none is idle, or too few.
     pub fn resize(&self, bytes: usize) -> Result<(), Spent> {
         let take = || self.client.resize(bytes);
         self.clients.hold(&self.client.share, take)

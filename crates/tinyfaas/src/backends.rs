@@ -35,7 +35,7 @@ struct Wasm {
 /// Starts the backends.
 ///
 /// # Errors
-/// Where this host does not allow the isolation that was asked for. Without WebAssembly the other
+/// If this host does not allow the isolation that was asked for. Without WebAssembly the other
 /// runtimes still run.
 pub(crate) async fn start(
     config: &Config,

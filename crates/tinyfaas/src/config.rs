@@ -189,7 +189,7 @@ impl Config {
     /// Puts the layers together: `flags`, the environment as `variable` tells it, the file.
     ///
     /// # Errors
-    /// Where a variable or the file can't be understood.
+    /// If a variable or the file can't be understood.
     pub(crate) fn load(
         flags: Settings,
         file: Option<&Path>,

@@ -34,7 +34,7 @@ const LAST_WORK: Duration = Duration::from_secs(1);
 /// Runs a node until a signal ends it.
 ///
 /// # Errors
-/// Where the settings are wrong, an address is taken, or this host can't isolate functions.
+/// If the settings are wrong, an address is taken, or this host can't isolate functions.
 pub(crate) fn serve(args: Serve) -> Result<()> {
     telemetry::start(args.log_format);
     let variable = |name: &str| std::env::var(name).ok();

@@ -32,7 +32,7 @@ const REAP_EVERY: Timespec = Timespec {
 /// Takes the first connection to a port, as `TINYFAAS_LISTEN` names it: the proxy's.
 ///
 /// # Errors
-/// Where it is no port, or not free.
+/// If it is no port, or not free.
 pub fn accept(port: &str) -> io::Result<OwnedFd> {
     let port: u16 = port.parse().map_err(io::Error::other)?;
     let (stream, _proxy) = TcpListener::bind((Ipv4Addr::UNSPECIFIED, port))?.accept()?;
@@ -44,7 +44,7 @@ pub fn accept(port: &str) -> io::Result<OwnedFd> {
 /// environment of the function, `TINYFAAS_CODE` among it.
 ///
 /// # Errors
-/// Where the stream breaks or the proxy breaks the protocol. No process is left running.
+/// If the stream breaks or the proxy breaks the protocol. No process is left running.
 pub fn run(socket: OwnedFd, envs: Vec<(String, String)>) -> io::Result<()> {
     let mut stream = File::from(socket);
     let script = match Script::find(envs) {

@@ -26,7 +26,7 @@ impl Answer {
     /// The body as JSON.
     ///
     /// # Panics
-    /// Where it is none.
+    /// If it is none.
     #[must_use]
     pub fn json(&self) -> Value {
         let parsed = serde_json::from_slice(&self.body);
@@ -43,7 +43,7 @@ impl Answer {
     /// The answer itself, where its status is 2xx.
     ///
     /// # Panics
-    /// Where it is another.
+    /// If it is another.
     #[must_use]
     pub fn expect_success(self) -> Self {
         let text = self.text();
@@ -59,7 +59,7 @@ impl Answer {
 /// Sends a request and reads the answer, whatever its status.
 ///
 /// # Panics
-/// Where none comes.
+/// If none comes.
 #[must_use]
 pub fn request(method: &str, url: &str, headers: &[(&str, &str)], body: &[u8]) -> Answer {
     let answer = request_with(&agent(), method, url, headers, body);
@@ -79,7 +79,7 @@ pub fn agent() -> Agent {
 /// Sends a request over the agent's connections.
 ///
 /// # Errors
-/// Where no answer comes.
+/// If no answer comes.
 pub fn request_with(
     agent: &Agent,
     method: &str,

@@ -18,7 +18,7 @@ impl Ended {
     /// The same, where the exit code is that one.
     ///
     /// # Panics
-    /// Where it is another.
+    /// If it is another.
     #[must_use]
     pub fn expect_code(self, code: i32) -> Self {
         assert_eq!(self.code, code, "{self:#?}");
@@ -30,7 +30,7 @@ impl Node {
     /// Runs `tinyfaas` with these arguments; it finds this node by itself.
     ///
     /// # Panics
-    /// Where it can't be started.
+    /// If it can't be started.
     #[must_use]
     pub fn cli(&self, args: &[&str]) -> Ended {
         let node = format!("http://{}", self.addr("management"));
@@ -43,7 +43,7 @@ impl Node {
     /// Likewise, with nothing but the data directory to go by.
     ///
     /// # Panics
-    /// Where it can't be started.
+    /// If it can't be started.
     #[must_use]
     pub fn cli_by_data_dir(&self, args: &[&str]) -> Ended {
         self.run(&mut program_command(&crate::program()), args)

@@ -152,7 +152,7 @@ impl Client {
     /// Calls a function and waits for what comes of it.
     ///
     /// # Panics
-    /// Where the client itself fails.
+    /// If the client itself fails.
     #[must_use]
     pub fn call(self, node: &Node, call: &Call<'_>) -> Reply {
         match self {

@@ -136,7 +136,7 @@ pub fn zip(entries: &[ZipEntry]) -> Vec<u8> {
 /// bytes; `target` is where a link points.
 ///
 /// # Panics
-/// Where the name is longer.
+/// If the name is longer.
 #[must_use]
 pub fn tar_gz(kind: EntryType, name: impl AsRef<[u8]>, target: &str) -> Vec<u8> {
     let tar = tar(kind, name, target);
@@ -150,7 +150,7 @@ pub fn tar_gz(kind: EntryType, name: impl AsRef<[u8]>, target: &str) -> Vec<u8> 
 /// The same, not compressed.
 ///
 /// # Panics
-/// Where the name is longer than 100 bytes.
+/// If the name is longer than 100 bytes.
 #[must_use]
 pub fn tar(kind: EntryType, name: impl AsRef<[u8]>, target: &str) -> Vec<u8> {
     let mut tar = Builder::new(Vec::new());

@@ -25,10 +25,10 @@ impl Disk {
     /// only.
     ///
     /// # Errors
-    /// Where this machine allows no such mounts, with the reason.
+    /// If this machine allows no such mounts, with the reason.
     ///
     /// # Panics
-    /// Where the file can't be made.
+    /// If the file can't be made.
     pub fn new(medium: &Path, mounted: &Path) -> Result<Self, String> {
         let file = std::fs::File::create(medium).expect("a file for the disk");
         file.set_len(BYTES).expect("a file may be sparse");
@@ -46,7 +46,7 @@ impl Disk {
     /// Loses everything that is not on the medium. Whatever uses the disk gets errors from now on.
     ///
     /// # Panics
-    /// Where the file system can't be shut down.
+    /// If the file system can't be shut down.
     pub fn cut_power(&self) {
         let cut = run(Command::new("python3").args(["-c", CUT]).arg(&self.mounted));
         cut.expect("ext4 can be shut down");
@@ -55,7 +55,7 @@ impl Disk {
     /// Mounts the disk again as after a start of the machine, once nothing uses it any more.
     ///
     /// # Panics
-    /// Where it stays in use, or can't be mounted.
+    /// If it stays in use, or can't be mounted.
     pub fn start_again(&self) {
         until("the disk is not used any more", || {
             run(Command::new("umount").arg(&self.mounted)).ok()?;

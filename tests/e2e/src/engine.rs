@@ -96,7 +96,7 @@ impl Engine {
         });
     }
 
-    /// Starts it anew after it was killed.
+    /// Restarts it after it was killed.
     pub fn restart(&mut self) {
         self.dockerd = launch(self.folder.path(), self.namespace.as_deref());
         self.wait();

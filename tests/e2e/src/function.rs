@@ -51,7 +51,7 @@ impl Function {
     /// The same, with every file of a folder.
     ///
     /// # Panics
-    /// Where the folder can't be read.
+    /// If the folder can't be read.
     #[must_use]
     pub fn folder(mut self, folder: &Path) -> Self {
         for entry in WalkDir::new(folder).sort_by_file_name() {
@@ -99,7 +99,7 @@ impl Function {
     /// The code as a zip.
     ///
     /// # Panics
-    /// Where a path can't be in a zip.
+    /// If a path can't be in a zip.
     #[must_use]
     pub fn zip(&self) -> Vec<u8> {
         let mut zip = zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));

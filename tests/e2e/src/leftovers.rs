@@ -37,7 +37,7 @@ impl Process {
     /// Kills it with SIGKILL.
     ///
     /// # Panics
-    /// Where it can't be.
+    /// If it can't be.
     pub fn kill(&self) {
         let pid = i32::try_from(self.pid).ok().and_then(Pid::from_raw);
         let sent = pid.map(|pid| kill_process(pid, Signal::KILL));

@@ -40,7 +40,7 @@ impl Place {
     /// A new empty place, removed with its last clone.
     ///
     /// # Panics
-    /// Where none can be made.
+    /// If none can be made.
     #[must_use]
     #[expect(clippy::new_without_default, reason = "it makes a folder")]
     pub fn new() -> Self {
@@ -55,7 +55,7 @@ impl Place {
     /// the tests, whoever does.
     ///
     /// # Panics
-    /// Where none can be made.
+    /// If none can be made.
     #[must_use]
     pub fn unprivileged() -> Self {
         let mut place = Self::new();
@@ -135,7 +135,7 @@ impl Node {
     /// Starts a node on free ports, in a new place.
     ///
     /// # Panics
-    /// Where it does not get ready.
+    /// If it does not get ready.
     #[must_use]
     pub fn start() -> Self {
         Self::start_at(&Place::new(), &[])
@@ -144,7 +144,7 @@ impl Node {
     /// Starts a node on free ports, with more arguments for `tinyfaas serve`.
     ///
     /// # Panics
-    /// Where it does not get ready.
+    /// If it does not get ready.
     #[must_use]
     pub fn start_at(place: &Place, args: &[&str]) -> Self {
         Self::start_command(place, &mut place.serve(args))
@@ -153,7 +153,7 @@ impl Node {
     /// Starts a node by a command made from [`Place::serve`].
     ///
     /// # Panics
-    /// Where it does not get ready.
+    /// If it does not get ready.
     #[must_use]
     pub fn start_command(place: &Place, command: &mut Command) -> Self {
         let log = tempfile::NamedTempFile::new_in(place.folder());
@@ -186,7 +186,7 @@ impl Node {
     /// The address of `management`, `coap`, `http` or `grpc`.
     ///
     /// # Panics
-    /// Where it is off.
+    /// If it is off.
     #[must_use]
     pub fn addr(&self, part: &str) -> &str {
         let addr = self.addresses[part].as_str();
@@ -196,7 +196,7 @@ impl Node {
     /// The port of `management`, `coap`, `http` or `grpc`.
     ///
     /// # Panics
-    /// Where it is off.
+    /// If it is off.
     #[must_use]
     pub fn port(&self, part: &str) -> u16 {
         let port = self.addr(part).rsplit(':').next();
@@ -235,7 +235,7 @@ impl Node {
     /// Deploys a function.
     ///
     /// # Panics
-    /// Where it is refused.
+    /// If it is refused.
     pub fn deploy(&self, function: &Function) {
         let answer = self.try_deploy(function).expect_success();
         drop(answer);
@@ -258,7 +258,7 @@ impl Node {
     /// What the node says of a function.
     ///
     /// # Panics
-    /// Where it is not there.
+    /// If it is not there.
     #[must_use]
     pub fn describe(&self, name: &str) -> Value {
         let path = format!("/v1/functions/{}", escaped(name));
@@ -310,7 +310,7 @@ impl Node {
     /// Asks it to end, waits until it has, and sees that nothing is left of it.
     ///
     /// # Panics
-    /// Where something is left, or it ends with another code than 0.
+    /// If something is left, or it ends with another code than 0.
     pub fn stop(mut self) {
         self.end(Signal::TERM);
     }
@@ -318,7 +318,7 @@ impl Node {
     /// Kills it, waits, and sees that nothing runs any more. Returns its process id.
     ///
     /// # Panics
-    /// Where a process is left.
+    /// If a process is left.
     pub fn kill(mut self) -> u32 {
         let pid = self.pid();
         self.end(Signal::KILL);

@@ -11,7 +11,7 @@ const LOOK: Duration = Duration::from_millis(20);
 /// Looks until there is something, and returns it.
 ///
 /// # Panics
-/// Where it does not come within [`PATIENCE`]; `what` tells what was awaited.
+/// If it does not come within [`PATIENCE`]; `what` tells what was awaited.
 pub fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     let started = Instant::now();
     loop {

@@ -217,7 +217,7 @@ fn bad_names() -> Vec<Bad> {
         ("a line end in a name", named("a\nb"), "control"),
         ("a zero byte in a name", named("a\0b"), "control"),
         (
-            "a name that is no text",
+            "a name that is not text",
             tar_gz(EntryType::Regular, b"\xff\xfe", ""),
             "UTF-8",
         ),

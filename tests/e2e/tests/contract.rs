@@ -166,7 +166,7 @@ fn is_function_blamed(client: Client, reply: &Reply) -> bool {
     }
 }
 
-/// A handler that keeps dying is started anew with growing pauses, so this may take a moment.
+/// A handler that keeps dying is restarted with growing pauses, so this may take a moment.
 fn serves_again(node: &Node, client: Client, name: &str) {
     until("the function serves again", || {
         let reply = client.call(node, &Call::new(name, b"again"));

@@ -34,7 +34,7 @@ fn a_node_that_does_not_start_fails_the_test() {
     let _node = Node::start_at(&Place::new(), &["--http", "nowhere:0:0"]);
 }
 
-/// Folders that are removed at the end, come what may.
+/// Folders that are removed at the end, even after a failure.
 struct Removed(Vec<PathBuf>);
 
 impl Drop for Removed {

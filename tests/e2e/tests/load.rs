@@ -50,7 +50,7 @@ fn of_a_hundred_thousand_calls_during_two_hundred_redeployments_none_fails() {
     no_call_fails(100_000, 200, PYTHON);
 }
 
-/// Calls a function from four connections while it is deployed anew again and again.
+/// Calls a function from four connections while it is redeployed again and again.
 fn no_call_fails(calls: usize, redeployments: usize, moving: Moving) {
     let node = Node::start();
     node.deploy(&(moving.version)(0));

@@ -244,7 +244,7 @@ fn a_request_begins_anew_only_where_it_was_surely_not_run() {
     let again = Message::parse(&again).unwrap();
     assert_eq!(block(&again, option::BLOCK1), Block::at(0, true, SZX_MAX));
 
-    // The server has forgotten the response: only what is safe is asked anew.
+    // The server has forgotten the response: only what is safe is asked again.
     for (method, is_asked) in [(Code::GET, true), (Code::FETCH, true), (Code::POST, false)] {
         let mut client = new(method, 0);
         let first = (option::BLOCK2, Block::at(0, true, SZX_MAX));

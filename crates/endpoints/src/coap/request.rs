@@ -9,7 +9,7 @@ use std::fmt::Write;
 /// The invocation that a request asks for.
 ///
 /// # Errors
-/// Where an option can't be passed on as a header field.
+/// If an option can't be passed on as a header field.
 pub(super) fn invocation<P>(request: Request<P>) -> Result<Invocation, HeaderError> {
     let headers = headers(&request)?;
     Ok(Invocation {

@@ -56,7 +56,7 @@ impl coap::Peer for Peer {
 /// Serves a socket until `shutdown` and until all is answered.
 ///
 /// # Errors
-/// Where the socket can't join the event loop.
+/// If the socket can't join the event loop.
 pub(super) async fn run(
     socket: std::net::UdpSocket,
     proxy: Arc<Proxy>,

@@ -26,7 +26,7 @@ impl Ticket {
     /// Takes what a call with these fields holds as it begins.
     ///
     /// # Errors
-    /// Where there is no memory for it.
+    /// If there is no memory for it.
     pub(crate) fn take(connection: &Arc<Connection>, fields: &HeaderMap) -> Result<Self, Spent> {
         Ok(Self {
             charge: Mutex::new(Some(connection.charge(fields)?)),
@@ -37,7 +37,7 @@ impl Ticket {
     /// Holds so many bytes beside the call's head.
     ///
     /// # Errors
-    /// Where there is no memory for it.
+    /// If there is no memory for it.
     pub(crate) fn resize(&self, bytes: usize) -> Result<(), Spent> {
         self.with(|charge| charge.resize(bytes))
     }

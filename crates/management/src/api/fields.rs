@@ -40,7 +40,9 @@ impl<'a> Fields<'a> {
         }
         let text = serde_json::from_str::<String>(raw);
         text.map(|text| Some(Cow::Owned(text)))
-            .map_err(|_not_text| BadField::new(name, "it is no text", "send a JSON string"))
+            .map_err(|_not_text| {
+                BadField::new(name, "expected a JSON string", "send a JSON string")
+            })
     }
 
     /// A text that must be there and not be empty; `example` shows one.
@@ -93,7 +95,7 @@ impl<'a> Fields<'a> {
                 let texts = list.iter().map(|value| {
                     value
                         .as_str()
-                        .ok_or_else(|| bad("an element of the list is no text"))
+                        .ok_or_else(|| bad("an element of the list is not a string"))
                 });
                 let texts: Vec<&str> = texts.collect::<Result<_, _>>()?;
                 let given = texts.into_iter().filter(|text| !text.is_empty());
@@ -105,7 +107,7 @@ impl<'a> Fields<'a> {
                     Value::Number(number) => Ok((key, number.to_string())),
                     Value::Bool(switch) => Ok((key, switch.to_string())),
                     Value::Null | Value::Array(_) | Value::Object(_) => {
-                        Err(bad("a value is no text"))
+                        Err(bad("a value is not a string"))
                     }
                 });
                 pairs.collect()

@@ -67,7 +67,7 @@ impl Asked {
         for (name, value) in pairs {
             let bad = |fix: &str| {
                 let shown: String = value.chars().take(80).collect();
-                BadField::new(name, format!("{shown:?} can't be taken"), fix)
+                BadField::new(name, format!("{shown:?} is not valid"), fix)
             };
             match name.as_str() {
                 "follow" => {

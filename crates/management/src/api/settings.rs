@@ -203,5 +203,5 @@ fn host(name: &str, value: &str) -> Result<HostPattern, BadField> {
 
 fn bad(name: &str, value: &str, fix: &str) -> BadField {
     let shown: String = value.chars().take(80).collect();
-    BadField::new(name, format!("{shown:?} can't be taken"), fix)
+    BadField::new(name, format!("{shown:?} is not valid"), fix)
 }

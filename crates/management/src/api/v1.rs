@@ -194,7 +194,7 @@ async fn take_parts(
         BadField::new(
             "body",
             format!("it is no multipart body ({error})"),
-            "send it anew",
+            "send it again",
         )
     };
     let mut parts = Multipart::new(stream::iter([Ok::<_, Infallible>(body)]), boundary);

@@ -23,7 +23,7 @@ pub(crate) struct Summary {
 /// Reads a folder, in the order of paths. Takes long: not for the event loop.
 ///
 /// # Errors
-/// Where something in it can't be read.
+/// If something in it can't be read.
 pub(crate) fn summarize(root: &Path) -> io::Result<Summary> {
     let (mut hash, mut files, mut bytes) = (Sha256::new(), 0, 0);
     for entry in WalkDir::new(root).sort_by_file_name() {

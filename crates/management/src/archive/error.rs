@@ -80,10 +80,10 @@ pub enum ArchiveError {
     #[error("the archive's {0:?} has a name that is not UTF-8; rename the file")]
     NameNotText(String),
     /// Two entries have the same path.
-    #[error("the archive has {0:?} twice; pack the folder anew")]
+    #[error("the archive has {0:?} twice; pack the folder again")]
     Twice(String),
     /// A path is a file or link and at the same time a folder.
-    #[error("the archive's {0:?} is a folder and something else at once; pack the folder anew")]
+    #[error("the archive's {0:?} is a folder and something else at once; pack the folder again")]
     Conflict(String),
     /// A link points out of the function's folder.
     #[error(

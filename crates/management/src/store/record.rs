@@ -131,7 +131,7 @@ pub(super) fn placeholder(name: &FunctionName) -> FunctionSpec {
     }
 }
 
-/// The digest, or where it is none, what names no folder: a folder by that name may be removed.
+/// The digest; an invalid one becomes what names no folder: a folder by that name may be removed.
 pub(super) fn checked_digest(digest: String) -> String {
     let is_digest = digest.len() == 64 && digest.bytes().all(|byte| byte.is_ascii_hexdigit());
     if is_digest {

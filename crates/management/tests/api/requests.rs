@@ -104,7 +104,7 @@ fn bad_old_requests_are_answered_with_a_line_that_names_the_field() {
         "/upload",
         &good.replace("\"f\"", "7"),
         400,
-        "name: it is no text",
+        "name: expected a JSON string",
     );
     check(
         "/upload",

@@ -51,7 +51,7 @@ impl Api {
     /// or where that does not answer, on this machine's port 8080.
     ///
     /// # Errors
-    /// Where the token can't be read.
+    /// If the token can't be read.
     pub(crate) fn new(node: &Node) -> Result<Self> {
         let home = Home::find();
         let socket = match &node.node {
@@ -123,7 +123,7 @@ impl Api {
     /// Sends a request and returns the body of the answer.
     ///
     /// # Errors
-    /// Where the node can't be reached, or refuses; what it said is the message.
+    /// If the node can't be reached, or refuses; what it said is the message.
     pub(crate) fn send(&self, method: &str, path: &str, body: Option<&[u8]>) -> Result<Vec<u8>> {
         let mut response = match body {
             Some(mut body) => self.open(method, path, None, SendBody::from_reader(&mut body))?,

@@ -18,7 +18,7 @@ const LOOPBACK: [IpAddr; 2] = [
 /// The addresses of a host, this machine's own for `localhost` and names that end so.
 ///
 /// # Errors
-/// Where the resolver knows none.
+/// If the resolver knows none.
 pub(super) fn addresses(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
     if is_local(host) {
         return Ok(LOOPBACK.map(|ip| SocketAddr::new(ip, port)).to_vec());

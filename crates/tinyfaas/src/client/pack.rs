@@ -7,7 +7,7 @@ use std::path::Path;
 use walkdir::{DirEntry, WalkDir};
 use zip::write::{SimpleFileOptions, ZipWriter};
 
-/// Folders that are made anew on the node or are no part of a function.
+/// Folders that are made again on the node, or are not part of a function.
 const SKIPPED: [&str; 5] = [
     "__pycache__",
     ".git",
@@ -16,10 +16,10 @@ const SKIPPED: [&str; 5] = [
     ".pytest_cache",
 ];
 
-/// Packs a folder, without what the node makes anew.
+/// Packs a folder, without what the node makes again.
 ///
 /// # Errors
-/// Where it can't be read or has no file.
+/// If it can't be read or has no file.
 pub(crate) fn folder(folder: &Path) -> Result<Vec<u8>> {
     let mut archive = ZipWriter::new(Cursor::new(Vec::new()));
     let mut files = 0_usize;
@@ -38,7 +38,7 @@ pub(crate) fn folder(folder: &Path) -> Result<Vec<u8>> {
 /// runtime looks for.
 ///
 /// # Errors
-/// Where it can't be read or is nothing of these.
+/// If it can't be read or is nothing of these.
 pub(crate) fn file(path: &Path) -> Result<Vec<u8>> {
     let contents = std::fs::read(path).with_context(|| {
         format!(
@@ -112,7 +112,7 @@ mod tests {
     use std::io::Read;
 
     #[test]
-    fn a_folder_is_packed_with_modes_and_links_but_not_with_what_is_made_anew() {
+    fn a_folder_is_packed_with_modes_and_links_but_not_with_what_is_made_again() {
         let temporary = tempfile::tempdir().unwrap();
         let root = temporary.path();
         for folder in ["lib", "node_modules/x", ".git"] {

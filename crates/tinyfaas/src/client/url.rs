@@ -34,7 +34,7 @@ impl Target {
     /// Reads a URL; none where the text is a bare name.
     ///
     /// # Errors
-    /// Where it looks like a URL but isn't one that can be called.
+    /// If it looks like a URL but isn't one that can be called.
     pub(crate) fn parse(text: &str) -> Result<Option<Self>> {
         let Some((scheme, rest)) = text.split_once("://") else {
             return Ok(None);

@@ -152,7 +152,7 @@ impl Place {
     /// first, whose sockets take IPv4 too.
     ///
     /// # Errors
-    /// Where the host's name is not known.
+    /// If the host's name is not known.
     pub(crate) async fn candidates(&self) -> std::io::Result<Vec<SocketAddr>> {
         match self {
             Self::Off => Ok(Vec::new()),

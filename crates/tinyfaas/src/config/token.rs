@@ -16,7 +16,7 @@ const CHARS_MIN: usize = 16;
 /// this user can read.
 ///
 /// # Errors
-/// Where the file can't be read or made, has no usable token, or can be read by others.
+/// If the file can't be read or made, has no usable token, or can be read by others.
 pub(crate) fn obtain(path: &Path) -> Result<String> {
     match std::fs::read_to_string(path) {
         Ok(text) => check(path, text.trim()),
@@ -45,7 +45,7 @@ fn check(path: &Path, token: &str) -> Result<String> {
 /// 64 hexadecimal digits that nobody can guess.
 ///
 /// # Errors
-/// Where the system has no random bytes.
+/// If the system has no random bytes.
 pub(crate) fn random() -> Result<String> {
     let mut bytes = [0; BYTES];
     getrandom::fill(&mut bytes).context("get random bytes for a token")?;

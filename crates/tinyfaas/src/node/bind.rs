@@ -43,7 +43,7 @@ impl Listeners {
     /// Takes every address.
     ///
     /// # Errors
-    /// Where one is not known or taken; the message names it and the flag for another.
+    /// If one is not known or taken; the message names it and the flag for another.
     pub(crate) async fn bind(config: &Config) -> Result<Self> {
         #[cfg(not(feature = "grpc"))]
         if config.grpc != Place::Off {
@@ -65,7 +65,7 @@ impl Listeners {
     /// Where they listen.
     ///
     /// # Errors
-    /// Where the system can't tell.
+    /// If the system can't tell.
     pub(crate) fn addresses(&self) -> io::Result<Addresses> {
         let of = |listener: &Option<TcpListener>| {
             let listener = listener.as_ref();

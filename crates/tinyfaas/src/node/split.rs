@@ -48,7 +48,7 @@ const ELSEWHERE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(192, 0, 2
 /// Runs the management service until a signal ends it.
 ///
 /// # Errors
-/// Where this is not the container of that name, there is no engine, or a port is taken.
+/// If this is not the container of that name, there is no engine, or a port is taken.
 pub(crate) fn management_service(args: &Mgmt) -> Result<()> {
     telemetry::start(args.log_format);
     let mut config = load()?;
@@ -64,7 +64,7 @@ pub(crate) fn management_service(args: &Mgmt) -> Result<()> {
 /// Runs the reverse proxy until a signal ends it.
 ///
 /// # Errors
-/// Where no management service started this container.
+/// If no management service started this container.
 pub(crate) fn reverse_proxy(log_format: LogFormat) -> Result<()> {
     telemetry::start(log_format);
     let variable = |name: &str| {
