@@ -1,11 +1,11 @@
 //! `cargo xtask check`: what can be told of the code without running it.
 
 use crate::command;
-use crate::{arrows, text_rules};
+use crate::{arrows, circles, text_rules};
 use anyhow::{Result, bail};
 use std::process::Command;
 
-/// Checks formatting, lints, docs, the arrows between crates and the rules on texts.
+/// Checks formatting, lints, docs, the arrows between crates and between modules, and the rules on texts.
 ///
 /// # Errors
 /// At the first of them that fails, with all that it found.
@@ -21,6 +21,7 @@ pub(crate) fn run() -> Result<()> {
     let metadata = ["metadata", "--no-deps", "--format-version", "1"];
     let metadata = command::output(&mut cargo(&metadata))?;
     told(&arrows::broken(&metadata)?)?;
+    told(&circles::broken(&metadata)?)?;
     told(&text_rules::broken(&root)?)?;
     let clippy = [
         "clippy",

@@ -7,11 +7,13 @@
 mod arrows;
 mod bench;
 mod check;
+mod circles;
 mod command;
 mod count;
 mod dist;
 mod docker;
 mod instructions;
+mod modules;
 mod test;
 mod text_rules;
 mod tools;
@@ -27,7 +29,7 @@ usage: cargo xtask test [--long] [FILTER...]   install what the tests need, then
        cargo xtask tools                       only install what the tests need
        cargo xtask dist                        the program as one static file, and a Docker image
        cargo xtask dist FOLDER                 what the image holds
-       cargo xtask check                       formatting, lints, docs, arrows between crates
+       cargo xtask check                       formatting, lints, docs, arrows between crates and modules
        cargo xtask bench [SCENARIO...]         measure, and write docs/performance.md
        cargo xtask bench --compare REV         measure beside another revision
        cargo xtask bench --instructions        count the instructions of a call; --bless keeps them";
