@@ -3,7 +3,6 @@
 use crate::command;
 use crate::{arrows, circles, text_rules};
 use anyhow::{Result, bail};
-use std::process::Command;
 
 /// Checks formatting, lints, docs, the arrows between crates and between modules, and the rules on texts.
 ///
@@ -11,12 +10,7 @@ use std::process::Command;
 /// At the first of them that fails, with all that it found.
 pub(crate) fn run() -> Result<()> {
     let root = crate::root()?;
-    let cargo = |words: &[&str]| {
-        let program = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-        let mut command = Command::new(program);
-        command.args(words).current_dir(&root);
-        command
-    };
+    let cargo = |words: &[&str]| command::cargo(&root, words);
     command::run(&mut cargo(&["fmt", "--all", "--check"]))?;
     let metadata = ["metadata", "--no-deps", "--format-version", "1"];
     let metadata = command::output(&mut cargo(&metadata))?;

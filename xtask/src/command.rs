@@ -3,6 +3,7 @@
 use anyhow::{Context, Result, bail};
 use std::ffi::OsString;
 use std::io::{BufRead, BufReader, Read, Write};
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
 
@@ -13,6 +14,14 @@ pub(crate) struct Ended {
     pub(crate) text: String,
     /// Whether its exit code was 0.
     pub(crate) is_success: bool,
+}
+
+/// A cargo command in the repository.
+pub(crate) fn cargo(root: &Path, words: &[&str]) -> Command {
+    let program = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let mut command = Command::new(program);
+    command.args(words).current_dir(root);
+    command
 }
 
 /// Runs a program to its end; what it prints is seen.

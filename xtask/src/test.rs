@@ -1,6 +1,6 @@
 //! `cargo xtask test`: every test, with what it needs.
 
-use crate::command::{self, Ended};
+use crate::command::{self, Ended, cargo};
 use crate::count::{self, Count};
 use crate::tools::{self, Tools};
 use crate::{dist, docker, vm};
@@ -191,12 +191,4 @@ fn agreed(ended: &Ended, count: Option<Count>) -> Result<Count> {
         count.failed = 1;
     }
     Ok(count)
-}
-
-/// A cargo command in the repository.
-pub(crate) fn cargo(root: &Path, words: &[&str]) -> Command {
-    let program = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let mut command = Command::new(program);
-    command.args(words).current_dir(root);
-    command
 }

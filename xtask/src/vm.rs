@@ -4,10 +4,9 @@
 //! acceleration, so that it runs wherever the tests do. It has no network. What it reports comes over
 //! a serial port into a file of this machine, which no power cut reaches.
 
-use crate::command;
+use crate::command::{self, cargo};
 use crate::count::Count;
 use crate::docker::{mirror, program};
-use crate::test::cargo;
 use crate::tools;
 use anyhow::{Context, Result, bail, ensure};
 use std::collections::hash_map::RandomState;
