@@ -10,9 +10,9 @@ use faas::{Headers, Invocation, LogStream, Reply};
 use std::borrow::Cow;
 use wasmtime::{InstancePre, Linker, Module, Store};
 use wasmtime_wasi::I32Exit;
-use wasmtime_wasi::WasiCtx;
 use wasmtime_wasi::p1::{self, WasiP1Ctx};
 use wasmtime_wasi::p2::pipe::MemoryInputPipe;
+use wasmtime_wasi::{WasiCtx, WasiCtxBuilder};
 
 /// What it is, for people.
 pub(crate) const NAME: &str = "WASI preview 1 command";
@@ -53,19 +53,11 @@ impl Command {
     }
 
     pub(crate) async fn call(&self, invocation: &Invocation) -> Result<Reply, Failure> {
-        let output = Output::new(self.shared.payload_bytes_max, Overflow::Fails);
-        let errors = Output::new(self.shared.log_bytes_max, Overflow::IsDropped);
         let mut builder = WasiCtx::builder();
-        builder
-            .stdin(MemoryInputPipe::new(invocation.payload.clone()))
-            .stdout(output.clone())
-            .stderr(errors.clone())
-            .arg("fn");
-        add_variables(&mut builder, &self.shared.envs, invocation);
+        let streams = Streams::connect(&mut builder, &self.shared, invocation);
         let mut store = self.store(&mut builder);
         let ran = self.run(&mut store).await;
-        self.shared.lines.push(LogStream::Stderr, &errors.take());
-        let printed = output.take();
+        let printed = streams.finish(&self.shared);
         exit_status(ran, store.data().bounds.is_exceeded).and_then(|status| reply(status, printed))
     }
 
@@ -75,7 +67,7 @@ impl Command {
         start.call_async(store, ()).await
     }
 
-    fn store(&self, builder: &mut wasmtime_wasi::WasiCtxBuilder) -> Store<State> {
+    fn store(&self, builder: &mut WasiCtxBuilder) -> Store<State> {
         let state = State {
             bounds: self.shared.bounds(),
             wasi: builder.build_p1(),
@@ -85,6 +77,37 @@ impl Command {
             state,
             self.shared.pace.as_ref(),
         )
+    }
+}
+
+/// The standard streams of one call of a command.
+pub(crate) struct Streams {
+    output: Output,
+    errors: Output,
+}
+
+impl Streams {
+    /// Gives the call its streams, arguments and variables.
+    pub(crate) fn connect(
+        builder: &mut WasiCtxBuilder,
+        shared: &Shared,
+        invocation: &Invocation,
+    ) -> Self {
+        let output = Output::new(shared.payload_bytes_max, Overflow::Fails);
+        let errors = Output::new(shared.log_bytes_max, Overflow::IsDropped);
+        builder
+            .stdin(MemoryInputPipe::new(invocation.payload.clone()))
+            .stdout(output.clone())
+            .stderr(errors.clone())
+            .arg("fn");
+        add_variables(builder, &shared.envs, invocation);
+        Self { output, errors }
+    }
+
+    /// Logs what the call wrote to its standard error; gives what it printed.
+    pub(crate) fn finish(self, shared: &Shared) -> Bytes {
+        shared.lines.push(LogStream::Stderr, &self.errors.take());
+        self.output.take()
     }
 }
 
@@ -120,11 +143,7 @@ pub(crate) fn reply(status: i32, printed: Bytes) -> Result<Reply, Failure> {
 }
 
 /// Sets the function's own variables and those of the request.
-pub(crate) fn add_variables(
-    builder: &mut wasmtime_wasi::WasiCtxBuilder,
-    envs: &[(String, String)],
-    invocation: &Invocation,
-) {
+fn add_variables(builder: &mut WasiCtxBuilder, envs: &[(String, String)], invocation: &Invocation) {
     builder.envs(envs);
     let text = |bytes| String::from_utf8_lossy(bytes);
     builder

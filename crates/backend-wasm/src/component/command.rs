@@ -1,15 +1,13 @@
 //! Functions that are `wasi:cli/command` components of WASI 0.2: called as preview 1 commands are.
 
 use super::{Shared, State};
-use crate::command::{add_variables, exit_status, reply};
+use crate::command::{Streams, exit_status, reply};
 use crate::failure::{Failed, Failure};
-use crate::output::{Output, Overflow};
-use faas::{Invocation, LogStream, Reply};
+use faas::{Invocation, Reply};
 use wasmtime::Store;
 use wasmtime::component::{Component, Linker};
 use wasmtime_wasi::WasiCtx;
 use wasmtime_wasi::p2::bindings::CommandPre;
-use wasmtime_wasi::p2::pipe::MemoryInputPipe;
 
 /// The interface that such a component exports, up to its version's last part.
 pub(crate) const EXPORT: &str = "wasi:cli/run@0.2.";
@@ -39,18 +37,11 @@ impl CliCommand {
     }
 
     pub(crate) async fn call(&self, invocation: &Invocation) -> Result<Reply, Failure> {
-        let output = Output::new(self.shared.payload_bytes_max, Overflow::Fails);
-        let errors = Output::new(self.shared.log_bytes_max, Overflow::IsDropped);
         let mut builder = WasiCtx::builder();
-        builder
-            .stdin(MemoryInputPipe::new(invocation.payload.clone()))
-            .stdout(output.clone())
-            .stderr(errors.clone())
-            .arg("fn");
-        add_variables(&mut builder, &self.shared.envs, invocation);
+        let streams = Streams::connect(&mut builder, &self.shared, invocation);
         let mut store = super::store_of(self.linked.engine(), &self.shared, &mut builder);
         let ran = self.run(&mut store).await;
-        self.shared.lines.push(LogStream::Stderr, &errors.take());
+        let printed = streams.finish(&self.shared);
         let is_memory_short = store.data().bounds.is_exceeded;
         let (ran, failed) = match ran {
             Ok(Ok(())) => (Ok(()), false),
@@ -59,7 +50,7 @@ impl CliCommand {
             Err(error) => (Err(error), false),
         };
         let status = exit_status(ran, is_memory_short)?.max(i32::from(failed));
-        reply(status, output.take())
+        reply(status, printed)
     }
 
     async fn run(&self, store: &mut Store<State>) -> wasmtime::Result<Result<(), ()>> {
