@@ -4,7 +4,7 @@ use anyhow::{Context, Result};
 use serde_json::Value;
 
 /// A crate and those of ours that it may depend on, also for its tests.
-const ALLOWED: [(&str, &[&str]); 13] = [
+const ALLOWED: [(&str, &[&str]); 14] = [
     (
         "bench",
         &[
@@ -17,6 +17,7 @@ const ALLOWED: [(&str, &[&str]); 13] = [
         ],
     ),
     ("faas", &[]),
+    ("builds", &["faas"]),
     ("coap", &[]),
     ("net", &[]),
     ("handler-protocol", &["faas"]),
@@ -24,7 +25,7 @@ const ALLOWED: [(&str, &[&str]); 13] = [
     ("endpoints", &["faas", "coap", "net"]),
     (
         "backend-process",
-        &["faas", "handler-protocol", "runtime-binary"],
+        &["builds", "faas", "handler-protocol", "runtime-binary"],
     ),
     (
         "backend-docker",

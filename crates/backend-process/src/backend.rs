@@ -319,14 +319,14 @@ impl ProcessBackend {
             (Err(error @ PrepareError::Load { .. }), Some(built)) => (error, built),
             (started, _) => return started,
         };
-        let error = dependencies::with_notes(error, &built);
+        let error = builds::with_notes(error, &built.kept.notes);
         match dependencies::rebuild(node, &package, found, built).await {
             None => Err(error),
             Some(built) => {
                 let again = self.start_handlers(&package, found, Some(built.clone()));
                 again
                     .await
-                    .map_err(|error| dependencies::with_notes(error, &built))
+                    .map_err(|error| builds::with_notes(error, &built.kept.notes))
             }
         }
     }

@@ -12,8 +12,9 @@ use crate::cache::{Finished, Kept, Staging};
 use crate::interpreter::Interpreter;
 use crate::output::Target;
 use crate::process::{Order, SandboxedProcess};
-use crate::recipe::{self, Means, Place, Recipe};
+use crate::toolchain;
 use crate::tree;
+use builds::{Place, Recipe, Toolchain};
 use faas::{LogStream, Package, PrepareError, Runtime};
 use handler_protocol::Process;
 use layout::Layout;
@@ -24,21 +25,8 @@ use std::time::Duration;
 
 /// How often the size of what a build writes is looked at.
 const SIZE_INTERVAL: Duration = Duration::from_secs(2);
-/// How many of a failed build's last lines its deployer sees.
-const LAST_LINES: usize = 40;
 /// How large a list of installed packages is read.
 const LIST_BYTES_MAX: u64 = 16 << 20;
-
-/// What stands in lines in which a package manager speaks of itself: the cause stands before.
-const SMALL_TALK: [&str; 7] = [
-    "npm notice",
-    "A complete log of this run",
-    "For a full report see",
-    "/npm/_logs/",
-    "Note that you can also install from a",
-    "This is related to npm not being able to find a file",
-    "[notice]",
-];
 
 /// What was built for a function.
 #[derive(Debug, Clone)]
@@ -61,7 +49,10 @@ pub(crate) async fn install(
     package: &Package,
     interpreter: Option<&Interpreter>,
 ) -> Result<Option<Built>, PrepareError> {
-    let Some((recipe, means)) = recipe(node, package, interpreter)? else {
+    let Some(interpreter) = interpreter else {
+        return Ok(None);
+    };
+    let Some((recipe, toolchain)) = recipe(node, package, interpreter)? else {
         return Ok(None);
     };
     if let Some(built) = find(node, package, &recipe).await? {
@@ -71,7 +62,9 @@ pub(crate) async fn install(
     if let Some(built) = find(node, package, &recipe).await? {
         return Ok(Some(built));
     }
-    build(node, package, means, recipe).await.map(Some)
+    build(node, package, (interpreter, &toolchain), recipe)
+        .await
+        .map(Some)
 }
 
 /// Builds again what no handler has loaded since the start and what now failed to load; nothing
@@ -85,7 +78,8 @@ pub(crate) async fn rebuild(
     if node.cache.is_proven(&built.key) {
         return None;
     }
-    let (recipe, means) = recipe(node, package, interpreter).ok().flatten()?;
+    let interpreter = interpreter?;
+    let (recipe, toolchain) = recipe(node, package, interpreter).ok().flatten()?;
     let _turn = turn(node).await.ok()?;
     if node.cache.is_proven(&built.key) {
         // Another deployment has built it meanwhile.
@@ -94,7 +88,7 @@ pub(crate) async fn rebuild(
     tracing::warn!(function = %package.spec.name, "a kept build failed to load and is built again");
     let key = Arc::clone(&built.key);
     drop(built);
-    let rebuilt = build(node, package, means, recipe).await;
+    let rebuilt = build(node, package, (interpreter, &toolchain), recipe).await;
     // Once is enough: where it fails again, the build was not the cause.
     node.cache.prove(&key);
     rebuilt.ok()
@@ -105,32 +99,14 @@ pub(crate) fn prove(node: &Node, built: &Built) {
     node.cache.prove(&built.key);
 }
 
-/// What whoever deploys the function should know of its build, where it failed to load.
-pub(crate) fn with_notes(error: PrepareError, built: &Built) -> PrepareError {
-    let notes = &built.kept.notes;
-    match error {
-        PrepareError::Load { message, output } if !notes.is_empty() => PrepareError::Load {
-            message: format!("{message}. {}", notes.join(". ")),
-            output,
-        },
-        error => error,
-    }
-}
-
 fn recipe<'a>(
     node: &'a Node,
     package: &Package,
-    interpreter: Option<&'a Interpreter>,
-) -> Result<Option<(Recipe, Means<'a>)>, PrepareError> {
-    let Some(interpreter) = interpreter else {
-        return Ok(None);
-    };
-    let means = Means {
-        interpreter,
-        envs: &node.build_envs,
-        go_shim: node.shims.go_source(),
-    };
-    Ok(recipe::of(package, means)?.map(|recipe| (recipe, means)))
+    interpreter: &'a Interpreter,
+) -> Result<Option<(Recipe, Toolchain<'a>)>, PrepareError> {
+    let toolchain = toolchain::of(node, package.spec.runtime, interpreter);
+    let recipe = builds::recipe(package, &toolchain)?;
+    Ok(recipe.map(|recipe| (recipe, toolchain)))
 }
 
 async fn turn(node: &Node) -> Result<tokio::sync::SemaphorePermit<'_>, PrepareError> {
@@ -161,19 +137,19 @@ fn built(recipe: &Recipe, kept: Arc<Kept>) -> Built {
 async fn build(
     node: &Arc<Node>,
     package: &Package,
-    means: Means<'_>,
+    (interpreter, toolchain): (&Interpreter, &Toolchain<'_>),
     mut recipe: Recipe,
 ) -> Result<Built, PrepareError> {
     make_room(node, package).await?;
     let started = std::time::Instant::now();
     let library = match package.spec.runtime {
-        Runtime::Go => go_library::prepare(node, package, means).await,
+        Runtime::Go => go_library::prepare(node, package, (interpreter, toolchain)).await,
         Runtime::Nodejs | Runtime::Python3 | Runtime::Binary | Runtime::Wasm => None,
     };
     let layout = Layout::make(node, package, &recipe, library.as_deref())
         .await
         .map_err(|error| host(package, "lay out the build", &error))?;
-    run(node, package, means.interpreter, (&recipe, &layout)).await?;
+    run(node, package, interpreter, (&recipe, &layout)).await?;
     recipe.notes.extend(unrun_scripts(package, &layout));
     for note in &recipe.notes {
         package
@@ -247,17 +223,8 @@ async fn keep(node: &Arc<Node>, layout: Layout, recipe: &Recipe) -> io::Result<A
 
 /// What packages wanted to run and was not run.
 fn unrun_scripts(package: &Package, layout: &Layout) -> Option<String> {
-    if package.spec.runtime != Runtime::Nodejs || package.spec.allow_scripts {
-        return None;
-    }
-    let list = [c"node_modules", c".package-lock.json"];
-    let list = tree::read(&layout.code(), &list, LIST_BYTES_MAX)?;
-    let names = recipe::with_scripts(&list);
-    let fix = "if the function needs them, deploy it with --allow-scripts";
-    (!names.is_empty()).then(|| {
-        let names = names.join(", ");
-        format!("the install scripts of these packages were not run: {names}; {fix}")
-    })
+    let list = tree::read(&layout.code(), &builds::INSTALLED_LIST, LIST_BYTES_MAX)?;
+    builds::unrun_scripts(package, &list)
 }
 
 /// Runs a recipe in its folders and waits until nothing of it is left.
@@ -292,13 +259,8 @@ async fn run(
     if !node.cache.has_room().unwrap_or(true) {
         return Err(full(node, package));
     }
-    let lines = package.log.last_text(&id, 2 * LAST_LINES);
-    let fix = package.build_fix(&lines);
-    let fix = fix.map(|fix| format!("; {fix}")).unwrap_or_default();
-    Err(PrepareError::Build {
-        message: format!("{message}{fix}"),
-        output: cause(&lines),
-    })
+    let lines = package.log.last_text(&id, 2 * builds::LAST_LINES);
+    Err(builds::failed(package, &message, &lines))
 }
 
 /// Why a build failed; nothing where it succeeded.
@@ -339,22 +301,6 @@ async fn outgrown(node: &Node, staging: &Staging) -> String {
     }
 }
 
-/// The last lines of a failed build, without those in which a package manager speaks of itself.
-fn cause(lines: &str) -> String {
-    // Such as `npm error 404`, with nothing behind it.
-    let is_bare = |line: &str| {
-        let words: Vec<&str> = line.split_whitespace().collect();
-        matches!(
-            words[..],
-            [] | ["npm", "error" | "ERR!"] | ["npm", "error" | "ERR!", _]
-        )
-    };
-    let is_said =
-        |line: &&str| !is_bare(line) && !SMALL_TALK.iter().any(|talk| line.contains(talk));
-    let lines: Vec<&str> = lines.lines().filter(is_said).collect();
-    lines[lines.len().saturating_sub(LAST_LINES)..].join("\n")
-}
-
 /// Does disk work beside the event loop.
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> io::Result<T> + Send + 'static,
@@ -368,33 +314,4 @@ fn host(package: &Package, what: &str, error: &io::Error) -> PrepareError {
         "function \"{}\": could not {what} ({error})",
         package.spec.name
     ))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_cause_stands_last() {
-        let check = |said: &str, expected: &str| assert_eq!(cause(said), expected);
-        check(
-            "npm error code E404\nnpm error 404 'nope' is not in this registry.\nnpm error 404\n\
-             npm error 404 Note that you can also install from a\n\
-             npm notice New major version of npm available!\nnpm notice\n\
-             npm error A complete log of this run can be found in: /build/npm/_logs/x.log\n",
-            "npm error code E404\nnpm error 404 'nope' is not in this registry.",
-        );
-        check(
-            "npm ERR! code 1\nnpm ERR! it broke\n\nnpm ERR! A complete log of this run can be found in:\n\
-             npm ERR!     /build/npm/_logs/x.log",
-            "npm ERR! code 1\nnpm ERR! it broke",
-        );
-        check(
-            "ERROR: No matching distribution found for nope\n\n[notice] A new release of pip is available",
-            "ERROR: No matching distribution found for nope",
-        );
-        let many: Vec<String> = (0..100).map(|number| number.to_string()).collect();
-        let last = cause(&many.join("\n"));
-        assert!(last.starts_with("60\n") && last.ends_with("\n99"), "{last}");
-    }
 }

@@ -10,11 +10,11 @@ mod handler;
 mod interpreter;
 mod output;
 mod process;
-mod recipe;
 mod relay;
 mod report;
 mod sandbox;
 mod shims;
+mod toolchain;
 mod tree;
 mod users;
 

@@ -254,7 +254,7 @@ pub(crate) fn shape_of(folder: &Path) -> io::Result<String> {
         }
         Ok(())
     })?;
-    Ok(crate::recipe::hex(&digest.finalize()))
+    Ok(builds::hex(&digest.finalize()))
 }
 
 /// The start of a file below a folder, each part of its path reached without following links;

@@ -7,8 +7,9 @@
 use super::layout::{GO_CACHE, Layout};
 use super::{blocking, run};
 use crate::backend::Node;
-use crate::recipe::{self, Means};
+use crate::interpreter::Interpreter;
 use crate::tree;
+use builds::Toolchain;
 use faas::Package;
 use std::collections::BTreeSet;
 use std::fs;
@@ -24,14 +25,14 @@ const LIST: &str = "packages.json";
 pub(super) async fn prepare(
     node: &Arc<Node>,
     package: &Package,
-    means: Means<'_>,
+    (interpreter, toolchain): (&Interpreter, &Toolchain<'_>),
 ) -> Option<PathBuf> {
-    let folder = node.cache.go(&recipe::library_key(means));
-    let root = means.interpreter.executable.parent()?.parent()?.to_owned();
-    let (code, shim) = (package.code.clone(), means.go_shim.to_owned());
+    let folder = node.cache.go(&builds::library_key(toolchain));
+    let root = toolchain.program.parent()?.parent()?.to_owned();
+    let (code, shim) = (package.code.clone(), toolchain.go_shim.to_owned());
     let here = folder.clone();
     let looked = blocking(move || {
-        let wanted = recipe::standard_packages(&code, &shim, &root);
+        let wanted = builds::standard_packages(&code, &shim, &root);
         Ok((wanted, kept(&here)))
     });
     let (wanted, kept) = looked.await.ok()?;
@@ -39,7 +40,7 @@ pub(super) async fn prepare(
         return Some(folder);
     }
     let wanted = &wanted | &kept;
-    match compile(node, package, means, (&folder, wanted)).await {
+    match compile(node, package, (interpreter, toolchain), (&folder, wanted)).await {
         Ok(()) => Some(folder),
         Err(error) => {
             tracing::warn!(%error, "the Go standard library could not be compiled ahead");
@@ -57,15 +58,15 @@ fn kept(folder: &Path) -> BTreeSet<String> {
 async fn compile(
     node: &Arc<Node>,
     package: &Package,
-    means: Means<'_>,
+    (interpreter, toolchain): (&Interpreter, &Toolchain<'_>),
     (folder, packages): (&Path, BTreeSet<String>),
 ) -> Result<(), String> {
-    let recipe = recipe::library(&packages, means);
+    let recipe = builds::library(&packages, toolchain);
     let kept = folder.is_dir().then_some(folder);
     let layout = Layout::make(node, package, &recipe, kept)
         .await
         .map_err(|error| error.to_string())?;
-    run(node, package, means.interpreter, (&recipe, &layout))
+    run(node, package, interpreter, (&recipe, &layout))
         .await
         .map_err(|error| error.to_string())?;
     let (folder, bytes_max) = (folder.to_owned(), node.limits.builds.go_cache_bytes_max);

@@ -1,5 +1,6 @@
 //! What is built, from what, and what its key holds.
 
+use super::npm::with_scripts;
 use super::*;
 use faas::{Entry, FunctionLimits, FunctionLog, FunctionSpec, Limits};
 use std::sync::Arc;
@@ -9,6 +10,7 @@ struct Function {
     runtime: Runtime,
     allow_scripts: bool,
     digest: String,
+    version: String,
 }
 
 impl Function {
@@ -24,6 +26,7 @@ impl Function {
             runtime,
             allow_scripts: false,
             digest: "digest".into(),
+            version: "1".into(),
         }
     }
 
@@ -59,21 +62,21 @@ impl Function {
             digest: self.digest.clone(),
             log: Arc::new(FunctionLog::new(&limits)),
         };
-        // An npm beside it is all that is looked for.
-        let bin = tempfile::tempdir().unwrap();
-        fs::write(bin.path().join("npm"), "").unwrap();
-        let interpreter = Interpreter {
-            executable: bin.path().canonicalize().unwrap().join("node"),
+        let npm = Npm {
+            program: "node".into(),
+            args: vec!["npm".into()],
             version: "1".into(),
-            prefixes: vec![bin.path().canonicalize().unwrap()],
-            site_packages: None,
         };
-        let means = Means {
-            interpreter: &interpreter,
+        let toolchain = Toolchain {
+            program: "program".into(),
+            version: &self.version,
+            npm: Some(npm),
+            pip_config: Vec::new(),
+            pip_fix: "install pip",
             envs,
             go_shim: "package main",
         };
-        of(&package, means)
+        recipe(&package, &toolchain)
     }
 
     fn recipe(&self) -> Option<Recipe> {

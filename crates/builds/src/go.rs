@@ -1,6 +1,6 @@
 //! A Go function, compiled, and the part of the standard library that it needs.
 
-use super::{Means, Place, Recipe, file, key};
+use super::{Place, Recipe, Toolchain, file, key};
 use faas::Package;
 use std::collections::BTreeSet;
 use std::fs;
@@ -11,22 +11,18 @@ const PACKAGES_MAX: usize = 200;
 /// Source files larger than this are not looked at for what they import.
 const SOURCE_BYTES_MAX: u64 = 1 << 20;
 
-pub(super) fn recipe(package: &Package, means: Means<'_>) -> Recipe {
-    let Means {
-        interpreter,
-        envs,
-        go_shim,
-    } = means;
+pub(super) fn recipe(package: &Package, toolchain: &Toolchain<'_>) -> Recipe {
+    let go_shim = toolchain.go_shim;
     let mut files = vec![("tinyfaas_shim.go".to_owned(), go_shim.as_bytes().to_vec())];
     if file(&package.code, "go.mod").is_none() {
         files.push(("go.mod".to_owned(), b"module fn\n\ngo 1.18\n".to_vec()));
     }
-    let words = ["go", &interpreter.version, &package.digest];
+    let words = ["go", toolchain.version, &package.digest];
     Recipe {
-        key: key(&words, envs, [go_shim.as_bytes()]),
+        key: key(&words, toolchain.envs, [go_shim.as_bytes()]),
         copies_code: true,
         files,
-        program: interpreter.executable.clone(),
+        program: toolchain.program.clone(),
         args: args(&["-ldflags=-s -w", "-o", "@deps/fn", "."]),
         envs: variables(),
         result: Place::Deps,
@@ -36,13 +32,14 @@ pub(super) fn recipe(package: &Package, means: Means<'_>) -> Recipe {
 }
 
 /// Compiles packages of the standard library, and nothing else, into `@build/go-cache`.
-pub(crate) fn library(packages: &BTreeSet<String>, means: Means<'_>) -> Recipe {
+#[must_use]
+pub fn library(packages: &BTreeSet<String>, toolchain: &Toolchain<'_>) -> Recipe {
     let names: Vec<&str> = packages.iter().map(String::as_str).collect();
     Recipe {
-        key: library_key(means),
+        key: library_key(toolchain),
         copies_code: false,
         files: Vec::new(),
-        program: means.interpreter.executable.clone(),
+        program: toolchain.program.clone(),
         args: args(&names),
         envs: variables(),
         result: Place::Deps,
@@ -52,12 +49,9 @@ pub(crate) fn library(packages: &BTreeSet<String>, means: Means<'_>) -> Recipe {
 }
 
 /// What the compiled standard library depends on.
-pub(crate) fn library_key(means: Means<'_>) -> String {
-    key(
-        &["go", &means.interpreter.version, "library"],
-        means.envs,
-        [],
-    )
+#[must_use]
+pub fn library_key(toolchain: &Toolchain<'_>) -> String {
+    key(&["go", toolchain.version, "library"], toolchain.envs, [])
 }
 
 fn args(what: &[&str]) -> Vec<String> {
@@ -79,7 +73,8 @@ fn variables() -> Vec<(&'static str, String)> {
 
 /// The packages of the standard library that the code and the shim name. What is named by chance
 /// is compiled for nothing; what is missed is compiled with the function.
-pub(crate) fn standard_packages(code: &Path, shim: &str, root: &Path) -> BTreeSet<String> {
+#[must_use]
+pub fn standard_packages(code: &Path, shim: &str, root: &Path) -> BTreeSet<String> {
     let mut found = BTreeSet::new();
     let mut look = |text: &str| {
         for word in text.split('"') {

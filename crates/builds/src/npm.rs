@@ -1,10 +1,10 @@
 //! npm's packages, as `package.json` and npm's lock files name them.
 
-use super::{Means, Place, Recipe, file, key, without_mark};
-use crate::interpreter::Interpreter;
-use faas::{Package, PrepareError};
+use super::{Npm, Place, Recipe, Toolchain, file, key, without_mark};
+use faas::{Package, PrepareError, Runtime};
 use serde_json::Value;
-use std::path::{Path, PathBuf};
+use std::ffi::CStr;
+use std::path::Path;
 
 /// The lock files that npm obeys to the letter, the one that wins first.
 const LOCKS: [&str; 2] = ["npm-shrinkwrap.json", "package-lock.json"];
@@ -25,6 +25,9 @@ const LISTS: [&str; 4] = [
     "peerDependencies",
     "devDependencies",
 ];
+
+/// Where npm leaves the list of what it installed, below the code.
+pub const INSTALLED_LIST: [&CStr; 2] = [c"node_modules", c".package-lock.json"];
 
 /// The scripts that an installation runs.
 const SCRIPTS: [&str; 7] = [
@@ -63,7 +66,10 @@ const PLAIN_SETTINGS: [&str; 22] = [
     "update-notifier",
 ];
 
-pub(super) fn recipe(package: &Package, means: Means<'_>) -> Result<Option<Recipe>, PrepareError> {
+pub(super) fn recipe(
+    package: &Package,
+    toolchain: &Toolchain<'_>,
+) -> Result<Option<Recipe>, PrepareError> {
     let code = package.code.as_path();
     let Some(manifest) = file(code, "package.json") else {
         return Ok(None);
@@ -80,7 +86,7 @@ pub(super) fn recipe(package: &Package, means: Means<'_>) -> Result<Option<Recip
         return Ok(None);
     }
     let lock = lock(code)?;
-    let npm = find_npm(means.interpreter).ok_or_else(|| {
+    let npm = toolchain.npm.as_ref().ok_or_else(|| {
         let fix = "install npm (Debian: apt install npm), or put node_modules into the archive";
         PrepareError::Runtime(format!(
             "package.json names dependencies, but npm is not here: {fix}"
@@ -100,8 +106,7 @@ pub(super) fn recipe(package: &Package, means: Means<'_>) -> Result<Option<Recip
         (false, false) => (package.digest.as_str(), "without scripts"),
         (false, true) => (package.digest.as_str(), "with scripts"),
     };
-    let node = means.interpreter;
-    let words = ["nodejs", &node.version, &version_of(&npm), digest, scripts];
+    let words = ["nodejs", toolchain.version, &npm.version, digest, scripts];
     let contents = files
         .iter()
         .flat_map(|(name, contents)| [name.as_bytes(), contents.as_slice()]);
@@ -112,11 +117,11 @@ pub(super) fn recipe(package: &Package, means: Means<'_>) -> Result<Option<Recip
         )
     });
     Ok(Some(Recipe {
-        key: key(&words, means.envs, contents),
+        key: key(&words, toolchain.envs, contents),
         copies_code: !is_plain,
         files: if is_plain { files } else { Vec::new() },
-        program: node.executable.clone(),
-        args: args(&npm, command, allows),
+        program: npm.program.clone(),
+        args: args(npm, command, allows),
         envs: vec![
             ("npm_config_cache", "@build/npm".into()),
             ("npm_config_update_notifier", "false".into()),
@@ -131,7 +136,7 @@ pub(super) fn recipe(package: &Package, means: Means<'_>) -> Result<Option<Recip
     }))
 }
 
-fn args(npm: &Path, command: &str, allows_scripts: bool) -> Vec<String> {
+fn args(npm: &Npm, command: &str, allows_scripts: bool) -> Vec<String> {
     let scripts = if allows_scripts {
         "--foreground-scripts"
     } else {
@@ -146,8 +151,8 @@ fn args(npm: &Path, command: &str, allows_scripts: bool) -> Vec<String> {
         "--loglevel=error",
         scripts,
     ];
-    let npm = npm.display().to_string();
-    std::iter::once(npm).chain(args.map(String::from)).collect()
+    let before = npm.args.iter().cloned();
+    before.chain(args.map(String::from)).collect()
 }
 
 /// Whether there is anything to install.
@@ -245,32 +250,24 @@ fn is_plain_npmrc(settings: &[u8]) -> bool {
     })
 }
 
-/// The `npm` that came with this `node`, or the one on `PATH` if functions' builds can see it.
-fn find_npm(node: &Interpreter) -> Option<PathBuf> {
-    let beside = node.executable.parent()?.join("npm");
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let on_path = std::env::split_paths(&path).map(|folder| folder.join("npm"));
-    let visible = |npm: &PathBuf| {
-        npm.starts_with("/usr") || node.prefixes.iter().any(|prefix| npm.starts_with(prefix))
-    };
-    let found = std::iter::once(beside)
-        .chain(on_path)
-        .filter_map(|npm| npm.canonicalize().ok());
-    found.into_iter().find(visible)
-}
-
-/// The version of an npm, which decides how packages are laid out; empty where it does not say.
-fn version_of(npm: &Path) -> String {
-    let manifest = npm.parent().and_then(Path::parent);
-    let manifest = manifest.and_then(|folder| std::fs::read(folder.join("package.json")).ok());
-    let parsed = manifest.and_then(|text| serde_json::from_slice::<Value>(&text).ok());
-    let version = parsed.and_then(|parsed| Some(parsed["version"].as_str()?.to_owned()));
-    version.unwrap_or_default()
+/// What whoever deploys the function should know of scripts that packages wanted to run and that
+/// were not run, by the list that npm left.
+#[must_use]
+pub fn unrun_scripts(package: &Package, list: &[u8]) -> Option<String> {
+    if package.spec.runtime != Runtime::Nodejs || package.spec.allow_scripts {
+        return None;
+    }
+    let names = with_scripts(list);
+    let fix = "if the function needs them, deploy it with --allow-scripts";
+    (!names.is_empty()).then(|| {
+        let names = names.join(", ");
+        format!("the install scripts of these packages were not run: {names}; {fix}")
+    })
 }
 
 /// The packages that wanted to run a script when they were installed, by the list that npm leaves
 /// in `node_modules`.
-pub(crate) fn with_scripts(list: &[u8]) -> Vec<String> {
+pub(super) fn with_scripts(list: &[u8]) -> Vec<String> {
     let parsed: Value = serde_json::from_slice(list).unwrap_or_default();
     let packages = parsed["packages"].as_object().into_iter().flatten();
     let wanting = packages.filter(|(_, package)| package["hasInstallScript"] == true);

@@ -1,12 +1,9 @@
 //! Python's packages, as `requirements.txt` or `pyproject.toml` name them.
 
 use super::requirements::{self, Requirements};
-use super::{Means, Place, Recipe, file, key, without_mark};
+use super::{Place, Recipe, Toolchain, file, key, without_mark};
 use faas::{Package, PrepareError};
 use std::path::Path;
-
-/// Where pip is told which index to use.
-pub(crate) const PIP_CONFIG: &str = "/etc/pip.conf";
 
 /// What is read of `pyproject.toml` is written to.
 const FROM_PROJECT: &str = "tinyfaas-requirements.txt";
@@ -20,7 +17,10 @@ const FOREIGN: [(&str, &str); 5] = [
     ("Pipfile", "pipenv requirements > requirements.txt"),
 ];
 
-pub(super) fn recipe(package: &Package, means: Means<'_>) -> Result<Option<Recipe>, PrepareError> {
+pub(super) fn recipe(
+    package: &Package,
+    toolchain: &Toolchain<'_>,
+) -> Result<Option<Recipe>, PrepareError> {
     let code = package.code.as_path();
     let (name, wanted) = match file(code, "requirements.txt") {
         Some(text) => ("requirements.txt", requirements::read(code, &text)),
@@ -43,26 +43,26 @@ pub(super) fn recipe(package: &Package, means: Means<'_>) -> Result<Option<Recip
     } else {
         package.digest.as_str()
     };
-    let python = means.interpreter;
-    let index = std::fs::read(PIP_CONFIG).unwrap_or_default();
     let contents = files
         .iter()
         .flat_map(|(name, contents)| [name.as_bytes(), contents.as_slice()])
-        .chain([index.as_slice()]);
+        .chain([toolchain.pip_config.as_slice()]);
+    let words = ["python3", toolchain.version, digest];
     Ok(Some(Recipe {
-        key: key(&["python3", &python.version, digest], means.envs, contents),
+        key: key(&words, toolchain.envs, contents),
         copies_code: !is_plain,
-        program: python.executable.clone(),
+        program: toolchain.program.clone(),
         args: args(name),
         envs: Vec::new(),
         result: Place::Deps,
         complaint: format!(
-            "pip could not install what {} names (if pip is missing: apt install python3-pip)",
+            "pip could not install what {} names (if pip is missing: {})",
             if name == FROM_PROJECT {
                 "pyproject.toml"
             } else {
                 name
-            }
+            },
+            toolchain.pip_fix
         ),
         notes: Vec::new(),
         files,

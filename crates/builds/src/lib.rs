@@ -1,4 +1,5 @@
-//! What has to be built for a function, read off its manifest.
+//! What has to be built for a function, read off its manifest; what the result depends on; and what
+//! is said about a build that failed. How a build is run and kept is its backend's.
 //!
 //! A build sees what its key holds: where the result depends on a manifest alone, the manifest is
 //! all that there is in its folder; else it gets a copy of the whole code, and the key holds the
@@ -6,14 +7,14 @@
 
 mod go;
 mod npm;
+mod outcome;
 mod pip;
 mod requirements;
 
-pub(crate) use go::{library, library_key, standard_packages};
-pub(crate) use npm::with_scripts;
-pub(crate) use pip::PIP_CONFIG;
+pub use go::{library, library_key, standard_packages};
+pub use npm::{INSTALLED_LIST, unrun_scripts};
+pub use outcome::{LAST_LINES, failed, with_notes};
 
-use crate::interpreter::Interpreter;
 use faas::{Package, PrepareError, Runtime};
 use sha2::{Digest, Sha256};
 use std::fs;
@@ -22,26 +23,30 @@ use std::path::{Path, PathBuf};
 /// A build to make. In `args` and `envs` stand `@code` for the folder with the code, where the
 /// program runs, `@deps` for an empty one, `@build` for one that is thrown away.
 #[derive(Debug)]
-pub(crate) struct Recipe {
+pub struct Recipe {
     /// Tells this result from every other.
-    pub(crate) key: String,
+    pub key: String,
     /// Whether the function's code is copied to `@code`.
-    pub(crate) copies_code: bool,
+    pub copies_code: bool,
     /// What is put into `@code` then: path and contents.
-    pub(crate) files: Vec<(String, Vec<u8>)>,
-    pub(crate) program: PathBuf,
-    pub(crate) args: Vec<String>,
-    pub(crate) envs: Vec<(&'static str, String)>,
-    pub(crate) result: Place,
+    pub files: Vec<(String, Vec<u8>)>,
+    /// What is executed.
+    pub program: PathBuf,
+    /// Its arguments.
+    pub args: Vec<String>,
+    /// Its variables, beside the usual ones.
+    pub envs: Vec<(&'static str, String)>,
+    /// What is kept.
+    pub result: Place,
     /// Such as `npm could not install the dependencies`.
-    pub(crate) complaint: String,
+    pub complaint: String,
     /// What whoever deploys the function should know.
-    pub(crate) notes: Vec<String>,
+    pub notes: Vec<String>,
 }
 
 /// What of a build is kept, and where a handler sees it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Place {
+pub enum Place {
     /// The folder `node_modules`, beside the code.
     Modules,
     /// The whole code as the build left it, in the place of the code.
@@ -50,21 +55,48 @@ pub(crate) enum Place {
     Deps,
 }
 
-/// What of this host a build's result depends on.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Means<'a> {
-    pub(crate) interpreter: &'a Interpreter,
+/// What builds a function, and what of it the result depends on. Paths are as the build sees them.
+#[derive(Debug)]
+pub struct Toolchain<'a> {
+    /// The interpreter or compiler.
+    pub program: PathBuf,
+    /// Tells it from every other: its version, or the image that it is in.
+    pub version: &'a str,
+    /// Nothing where it is missing, or another runtime is meant.
+    pub npm: Option<Npm>,
+    /// What pip is configured with, where the version does not tell.
+    pub pip_config: Vec<u8>,
+    /// What to do where pip is missing.
+    pub pip_fix: &'static str,
     /// The variables that were set for builds.
-    pub(crate) envs: &'a [(String, String)],
-    pub(crate) go_shim: &'a str,
+    pub envs: &'a [(String, String)],
+    /// The source that is compiled together with a Go function.
+    pub go_shim: &'a str,
+}
+
+/// How npm is called.
+#[derive(Debug)]
+pub struct Npm {
+    /// What is executed.
+    pub program: PathBuf,
+    /// Arguments that come before npm's own.
+    pub args: Vec<String>,
+    /// Decides how packages are laid out; empty where the version of the toolchain tells.
+    pub version: String,
 }
 
 /// What has to be installed or compiled for a function; nothing where that costs nothing.
-pub(crate) fn of(package: &Package, means: Means<'_>) -> Result<Option<Recipe>, PrepareError> {
+///
+/// # Errors
+/// With what to do, where a manifest is not valid, a lock file is not obeyed, or npm is missing.
+pub fn recipe(
+    package: &Package,
+    toolchain: &Toolchain<'_>,
+) -> Result<Option<Recipe>, PrepareError> {
     match package.spec.runtime {
-        Runtime::Nodejs => npm::recipe(package, means),
-        Runtime::Python3 => pip::recipe(package, means),
-        Runtime::Go => Ok(Some(go::recipe(package, means))),
+        Runtime::Nodejs => npm::recipe(package, toolchain),
+        Runtime::Python3 => pip::recipe(package, toolchain),
+        Runtime::Go => Ok(Some(go::recipe(package, toolchain))),
         Runtime::Binary | Runtime::Wasm => Ok(None),
     }
 }
@@ -107,7 +139,8 @@ fn key<'a>(
 }
 
 /// Bytes as hexadecimal digits.
-pub(crate) fn hex(bytes: &[u8]) -> String {
+#[must_use]
+pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
