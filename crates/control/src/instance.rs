@@ -1,20 +1,21 @@
 //! Instances of handlers, as the reverse proxy sees them: the management service starts and ends
 //! them.
 
+use crate::link::Link;
+use crate::lock::lock;
 use crate::message::{Failure, ToManagement};
-use crate::proxy_end::Shared;
-use crate::revision::lock;
 use faas::{BoxFuture, PrepareError};
 use handler_protocol::{Launch, Launched, Process};
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{oneshot, watch};
 
 /// What is asked for and what runs.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Instances {
+    link: Arc<Link<ToManagement>>,
     next_call: AtomicU64,
     calls: Mutex<HashMap<u64, oneshot::Sender<Answer>>>,
     /// How each ended; none while it runs.
@@ -24,6 +25,15 @@ pub(crate) struct Instances {
 type Answer = Result<(u64, SocketAddr), Failure>;
 
 impl Instances {
+    pub(crate) fn new(link: Arc<Link<ToManagement>>) -> Self {
+        Self {
+            link,
+            next_call: AtomicU64::new(0),
+            calls: Mutex::default(),
+            running: Mutex::default(),
+        }
+    }
+
     /// Those that are in use here.
     pub(crate) fn ids(&self) -> Vec<u64> {
         lock(&self.running).keys().copied().collect()
@@ -70,19 +80,19 @@ impl Instances {
 
 /// Asks the management service for instances.
 #[derive(Debug)]
-pub(crate) struct RemoteLaunch(pub(crate) Arc<Shared>);
+pub(crate) struct RemoteLaunch(pub(crate) Arc<Instances>);
 
 impl Launch for RemoteLaunch {
     fn launch<'a>(&'a self, id: &'a Arc<str>) -> BoxFuture<'a, Result<Launched, PrepareError>> {
         Box::pin(async move {
             let (instance, addr) = self.ask(id).await?;
-            let ended = lock(&self.0.instances.running)
+            let ended = lock(&self.0.running)
                 .get(&instance)
                 .map(watch::Sender::subscribe);
             Ok(Launched {
                 addr,
                 process: Box::new(RemoteProcess {
-                    shared: Arc::clone(&self.0),
+                    instances: Arc::clone(&self.0),
                     id: instance,
                     ended,
                 }),
@@ -95,8 +105,8 @@ impl RemoteLaunch {
     /// Asks until there is an answer: a management service that is away is waited for.
     async fn ask(&self, id: &Arc<str>) -> Result<(u64, SocketAddr), PrepareError> {
         loop {
-            let outbox = self.0.linked().await;
-            let instances = &self.0.instances;
+            let instances = &self.0;
+            let outbox = instances.link.linked().await;
             let call = instances.next_call.fetch_add(1, Ordering::Relaxed);
             let (sender, answer) = oneshot::channel();
             lock(&instances.calls).insert(call, sender);
@@ -132,7 +142,7 @@ impl Drop for Forgotten<'_> {
 /// An instance that the management service started for this proxy.
 #[derive(Debug)]
 struct RemoteProcess {
-    shared: Arc<Shared>,
+    instances: Arc<Instances>,
     id: u64,
     /// None where it had ended already.
     ended: Option<watch::Receiver<Option<String>>>,
@@ -141,12 +151,8 @@ struct RemoteProcess {
 impl Process for RemoteProcess {
     fn kill(&mut self) {
         // Where this is not heard, the instance is missing from the next hello.
-        let outbox: Option<mpsc::Sender<_>> = self.shared.link.borrow().clone();
-        if let Some(outbox) = outbox {
-            let _is_queued = outbox
-                .try_send(ToManagement::Kill { instance: self.id })
-                .is_ok();
-        }
+        let kill = ToManagement::Kill { instance: self.id };
+        let _is_queued = self.instances.link.try_tell(kill);
     }
 
     fn wait(&mut self) -> BoxFuture<'_, String> {
@@ -161,7 +167,7 @@ impl Process for RemoteProcess {
                     Ok(None) | Err(_) => "it was ended".to_owned(),
                 },
                 // Nobody can tell: the connection to it says what there is to say.
-                () = self.shared.unlinked() => "its container ended".to_owned(),
+                () = self.instances.link.unlinked() => "its container ended".to_owned(),
             }
         })
     }
@@ -169,7 +175,7 @@ impl Process for RemoteProcess {
 
 impl Drop for RemoteProcess {
     fn drop(&mut self) {
-        let running = lock(&self.shared.instances.running).remove(&self.id);
+        let running = lock(&self.instances.running).remove(&self.id);
         let has_ended = running.is_none_or(|ended| ended.borrow().is_some());
         if !has_ended {
             self.kill();

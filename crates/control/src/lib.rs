@@ -9,9 +9,13 @@
 
 mod instance;
 mod line;
+mod link;
+mod lock;
 mod management_end;
 mod message;
 mod proxy_end;
+mod registry;
+mod remote_handler;
 mod revision;
 mod table;
 

@@ -2,8 +2,9 @@
 
 use crate::instance::{Instances, RemoteLaunch};
 use crate::line::{self, LineError, OUTBOX_MAX, Reader, SPEAK_INTERVAL};
+use crate::link::Link;
+use crate::lock::lock;
 use crate::message::{Failure, Function, HandlerRow, Row, TallyRow, ToManagement, ToProxy};
-use crate::revision::lock;
 use faas::{Deployment, FunctionLog, FunctionName, Limits, PrepareError, Router};
 use handler_protocol::{Caller, Direct, Group};
 use std::collections::{HashMap, HashSet};
@@ -11,16 +12,13 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::net::TcpStream;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 /// How often a management service that is away is looked for, and how long it may take to answer.
 const DIAL_PAUSE: Duration = Duration::from_millis(200);
 const DIAL_PATIENCE: Duration = Duration::from_secs(2);
-
-/// How long one must be away before that counts.
-const AWAY: Duration = Duration::from_secs(1);
 
 /// Whom to follow, and into what.
 #[derive(Debug)]
@@ -38,10 +36,10 @@ pub struct Followed {
 }
 
 #[derive(Debug)]
-pub(crate) struct Shared {
-    pub(crate) instances: Instances,
-    /// The way to the management service; none while it is away.
-    pub(crate) link: watch::Sender<Option<mpsc::Sender<ToManagement>>>,
+struct Shared {
+    instances: Arc<Instances>,
+    /// The way to the management service.
+    link: Arc<Link<ToManagement>>,
     router: Arc<Router>,
     limits: Arc<Limits>,
     tracker: TaskTracker,
@@ -66,9 +64,10 @@ struct Entry {
 /// Follows a management service until `shutdown`: its table is the router's, and what it starts is
 /// called from here. While it is away, everything goes on as it is.
 pub async fn follow(followed: Followed, shutdown: CancellationToken) {
+    let link = Arc::new(Link::new());
     let shared = Arc::new(Shared {
-        instances: Instances::default(),
-        link: watch::Sender::new(None),
+        instances: Arc::new(Instances::new(Arc::clone(&link))),
+        link,
         router: followed.router,
         direct: Direct {
             limits: Arc::clone(&followed.limits),
@@ -86,7 +85,7 @@ pub async fn follow(followed: Followed, shutdown: CancellationToken) {
                     Ok(()) => LineError::Closed,
                     Err(error) => error,
                 };
-                shared.link.send_replace(None);
+                shared.link.close();
                 tracing::warn!(%error, "the management service is away; what is deployed goes on");
             }
             tokio::time::sleep(DIAL_PAUSE).await;
@@ -110,7 +109,7 @@ async fn converse(shared: &Arc<Shared>, stream: TcpStream, secret: &str) -> Resu
         line::send(&mut writer, &ready).await?;
     }
     let (outbox, waiting) = mpsc::channel(OUTBOX_MAX);
-    shared.link.send_replace(Some(outbox.clone()));
+    shared.link.open(outbox.clone());
     tracing::info!("the management service is here");
     let reporting = async {
         loop {
@@ -161,37 +160,9 @@ async fn hear(shared: &Arc<Shared>, reader: &mut Reader) -> Result<(), LineError
 }
 
 impl Shared {
-    /// The way to the management service, once there is one.
-    pub(crate) async fn linked(&self) -> mpsc::Sender<ToManagement> {
-        let mut link = self.link.subscribe();
-        loop {
-            if let Some(outbox) = &*link.borrow_and_update() {
-                return outbox.clone();
-            }
-            // The sender lives as long as `self`.
-            drop(link.changed().await);
-        }
-    }
-
-    /// Returns when the management service has been away for a while.
-    pub(crate) async fn unlinked(&self) {
-        let mut link = self.link.subscribe();
-        loop {
-            // The sender lives as long as `self`.
-            drop(link.wait_for(Option::is_none).await);
-            let back = link.wait_for(Option::is_some);
-            if tokio::time::timeout(AWAY, back).await.is_err() {
-                return;
-            }
-        }
-    }
-
     async fn tell(&self, message: ToManagement) {
-        let outbox = self.link.borrow().clone();
-        if let Some(outbox) = outbox {
-            // One that is gone asks again when it is back.
-            let _is_heard = outbox.send(message).await.is_ok();
-        }
+        // One that is gone asks again when it is back.
+        let _is_heard = self.link.tell(message).await;
     }
 
     fn hello(&self, secret: &str) -> ToManagement {
@@ -289,7 +260,7 @@ impl Shared {
             ids: handlers.iter().map(|id| id.as_str().into()).collect(),
             // What handlers print goes to the management service.
             log: Arc::new(FunctionLog::new(&self.limits)),
-            launch: Arc::new(RemoteLaunch(Arc::clone(self))),
+            launch: Arc::new(RemoteLaunch(Arc::clone(&self.instances))),
         };
         let handlers = self.direct.start(group).await?;
         Ok(Deployment::new(spec, String::new(), handlers))

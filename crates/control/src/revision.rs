@@ -1,13 +1,11 @@
 //! A revision: the handlers of one deployment, as the management service sees them.
 
-use crate::management_end::Shared;
-use crate::message::{Failure, Function, HandlerRow, ToProxy, millis};
-use faas::{BoxFuture, Handler, HandlerState, HandlerStatus, Invocation, InvokeError, Reply};
-use faas::{FunctionLog, FunctionSpec, LogStream, PrepareError};
+use crate::lock::lock;
+use crate::message::{Failure, Function, HandlerRow, ToProxy};
+use faas::{FunctionLog, FunctionSpec, HandlerState, HandlerStatus, LogStream, PrepareError};
 use handler_protocol::{Group, Launch};
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::sync::{Arc, Mutex};
 use tokio::sync::watch;
 use tokio_util::task::TaskTracker;
 
@@ -132,107 +130,13 @@ impl Revision {
         failure.into()
     }
 
-    fn status(&self, id: &Arc<str>) -> Option<HandlerStatus> {
+    pub(crate) fn status(&self, id: &Arc<str>) -> Option<HandlerStatus> {
         let statuses = lock(&self.statuses);
         statuses.get(id).map(|status| status.borrow().clone())
     }
 
-    fn follow(&self, id: &Arc<str>) -> Option<watch::Receiver<HandlerStatus>> {
+    pub(crate) fn follow(&self, id: &Arc<str>) -> Option<watch::Receiver<HandlerStatus>> {
         let statuses = lock(&self.statuses);
         statuses.get(id).map(watch::Sender::subscribe)
     }
-}
-
-/// Keeps a revision at the proxy. Dropping it ends the revision at once.
-#[derive(Debug)]
-pub(crate) struct Held {
-    pub(crate) shared: Arc<Shared>,
-    pub(crate) revision: Arc<Revision>,
-}
-
-impl Drop for Held {
-    fn drop(&mut self) {
-        self.shared.forget(&self.revision);
-    }
-}
-
-/// A handler that the reverse proxy calls.
-#[derive(Debug)]
-pub(crate) struct RemoteHandler {
-    pub(crate) id: Arc<str>,
-    pub(crate) held: Arc<Held>,
-}
-
-impl Handler for RemoteHandler {
-    fn invoke<'a>(
-        &'a self,
-        _invocation: &'a Invocation,
-        _time_left: Duration,
-    ) -> BoxFuture<'a, Result<Reply, InvokeError>> {
-        let name = self.held.revision.spec.name.clone();
-        Box::pin(async {
-            Err(InvokeError::Unavailable {
-                name,
-                reason: "it is called through the reverse proxy".to_owned(),
-                retry_after: Duration::from_secs(1),
-            })
-        })
-    }
-
-    fn at_once_max(&self) -> usize {
-        1
-    }
-
-    fn in_flight(&self) -> usize {
-        self.status().in_flight
-    }
-
-    fn is_ready(&self) -> bool {
-        self.status().state == HandlerState::Ready
-    }
-
-    fn settled(&self) -> BoxFuture<'_, ()> {
-        Box::pin(async {
-            let Some(mut status) = self.held.revision.follow(&self.id) else {
-                return;
-            };
-            let is_settled = |status: &HandlerStatus| status.state != HandlerState::Starting;
-            // The sender lives as long as the revision.
-            drop(status.wait_for(is_settled).await);
-        })
-    }
-
-    fn status(&self) -> HandlerStatus {
-        let status = self.held.revision.status(&self.id);
-        status.unwrap_or_else(|| HandlerStatus {
-            id: Arc::clone(&self.id),
-            state: HandlerState::Stopped,
-            restarts: 0,
-            in_flight: 0,
-        })
-    }
-
-    fn stop(&self, grace: Duration) -> BoxFuture<'_, ()> {
-        Box::pin(async move {
-            let (shared, revision) = (&self.held.shared, &self.held.revision);
-            let retire = ToProxy::Retire {
-                revision: revision.number,
-                grace_ms: millis(grace),
-            };
-            if shared.tell(retire).await {
-                let patience = grace + shared.limits.stop_grace * 4;
-                let mut progress = revision.progress.subscribe();
-                let retired = progress.wait_for(|progress| *progress == Progress::Retired);
-                // One that does not answer loses its handlers all the same.
-                let _in_time = tokio::time::timeout(patience, retired).await.is_ok();
-            }
-            shared.forget(revision);
-            revision.instances.close();
-            revision.instances.wait().await;
-        })
-    }
-}
-
-pub(crate) fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

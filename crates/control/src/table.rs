@@ -1,21 +1,21 @@
 //! The table of routes on its way to the reverse proxy.
 
-use crate::management_end::Shared;
 use crate::message::{Function, Row, ToProxy, millis};
+use crate::registry::Registry;
 use faas::{Follower, Route, Router};
 use std::sync::Arc;
 
 /// Sends the table with every change, and to every proxy that comes.
-pub(crate) async fn push(shared: Arc<Shared>, router: Arc<Router>, mut follower: Follower) {
-    let mut link = shared.link.subscribe();
-    let mut applied = shared.applied.subscribe();
+pub(crate) async fn push(registry: Arc<Registry>, router: Arc<Router>, mut follower: Follower) {
+    let mut link = registry.link.follow();
+    let mut applied = registry.applied.subscribe();
     loop {
         // What is seen here is not waited for below.
         let number = follower.made();
         if link.borrow_and_update().is_some() {
             let routes = router.routes();
-            let rows = routes.iter().map(|route| row(&shared, route)).collect();
-            shared.tell(ToProxy::Table { number, rows }).await;
+            let rows = routes.iter().map(|route| row(&registry, route)).collect();
+            registry.link.tell(ToProxy::Table { number, rows }).await;
         }
         loop {
             tokio::select! {
@@ -27,7 +27,7 @@ pub(crate) async fn push(shared: Arc<Shared>, router: Arc<Router>, mut follower:
     }
 }
 
-fn row(shared: &Shared, route: &Route) -> Row {
+fn row(registry: &Registry, route: &Route) -> Row {
     let function = Function {
         name: route.name().to_string(),
         deadline_ms: millis(route.deadline()),
@@ -35,7 +35,7 @@ fn row(shared: &Shared, route: &Route) -> Row {
     };
     let deployment = route.deployment();
     let first = deployment.as_ref().and_then(|it| it.handlers().first());
-    let revision = first.and_then(|handler| shared.of_handler(&handler.status().id));
+    let revision = first.and_then(|handler| registry.of_handler(&handler.status().id));
     let failure = route.failure();
     Row {
         function,
