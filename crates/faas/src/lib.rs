@@ -21,6 +21,7 @@ mod pace;
 pub mod package;
 pub mod proxy;
 mod reserve;
+pub mod route;
 pub mod router;
 
 pub use backend::{
@@ -42,7 +43,8 @@ pub use log::{FunctionLog, LogLine, LogStream, Printer};
 pub use package::Package;
 pub use proxy::Proxy;
 pub use reserve::Reserve;
-pub use router::{Counters, Route, Router, Tally};
+pub use route::{Counters, Route, Tally};
+pub use router::Router;
 
 /// A future that owns its state on the heap, for the traits that are used as objects.
 pub type BoxFuture<'a, T> = std::pin::Pin<Box<dyn Future<Output = T> + Send + 'a>>;
