@@ -74,13 +74,13 @@ impl Router {
         (true, served)
     }
 
-    /// Follows the changes, for a process elsewhere whose table must be the same. One at a time.
+    /// Follows the changes, for a process elsewhere whose table must be the same. There may be several.
     #[must_use]
     pub fn follow(&self) -> Follower {
         self.changes.follow()
     }
 
-    /// Returns when every change made so far is in force at the follower; at once without one.
+    /// Returns when every change made so far is in force at every follower; at once without one.
     pub async fn applied(&self) {
         self.changes.applied().await;
     }
