@@ -1,7 +1,7 @@
 //! The handlers that serve one version of a function, and who is let in to them.
 
-use crate::backend::{Handler, HandlerState};
 use crate::function::FunctionSpec;
+use crate::handler::{Handler, HandlerState};
 use crate::pace::{Crowd, Pace};
 use futures_util::future::{join_all, select_all};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};

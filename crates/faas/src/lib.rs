@@ -8,7 +8,9 @@ pub mod backend;
 mod changes;
 mod core_share;
 pub mod deployment;
+pub mod failure;
 pub mod function;
+pub mod handler;
 pub mod headers;
 pub mod histogram;
 mod hold_back;
@@ -24,16 +26,15 @@ mod reserve;
 pub mod route;
 pub mod router;
 
-pub use backend::{
-    Backend, BackendReport, Failure, Handler, HandlerState, HandlerStatus, Isolation, PrepareError,
-    RuntimeReport,
-};
+pub use backend::{Backend, BackendReport, Isolation, RuntimeReport};
 pub use changes::Follower;
 pub use core_share::CoreShare;
 pub use deployment::Deployment;
+pub use failure::{Failure, PrepareError};
 pub use function::{
     Entry, FunctionName, FunctionSpec, NameError, Network, Runtime, UnknownRuntime,
 };
+pub use handler::{Handler, HandlerState, HandlerStatus};
 pub use headers::{HeaderError, Headers};
 pub use histogram::Histogram;
 pub use host::{BadHost, HostPattern};

@@ -1,6 +1,6 @@
 //! A function's code, unpacked, and what its runtime wants to find there.
 
-use crate::backend::PrepareError;
+use crate::failure::PrepareError;
 use crate::function::{Entry, FunctionSpec, Runtime};
 use crate::log::FunctionLog;
 use std::path::{Component, Path, PathBuf};

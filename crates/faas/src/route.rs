@@ -1,8 +1,8 @@
 //! A name in the router: what serves it, who waits for it, what is counted of it.
 
-use crate::backend::Failure;
 use crate::changes::Changes;
 use crate::deployment::Deployment;
+use crate::failure::Failure;
 use crate::function::{FunctionName, FunctionSpec};
 use crate::histogram::Histogram;
 use arc_swap::ArcSwapOption;
