@@ -29,7 +29,7 @@ const ALLOWED: [(&str, &[&str]); 14] = [
     ),
     (
         "backend-docker",
-        &["faas", "handler-protocol", "runtime-binary"],
+        &["builds", "faas", "handler-protocol", "runtime-binary"],
     ),
     ("backend-wasm", &["faas"]),
     ("control", &["faas", "handler-protocol"]),

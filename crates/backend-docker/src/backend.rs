@@ -123,14 +123,16 @@ impl DockerBackend {
         let proxy = self.proxy.clone();
         let network = Network::create(&self.engine, what, package.spec.network.is_on(), proxy);
         let (network, volumes) = tokio::join!(network, self.stock.volumes_of(&package, &image));
+        let volumes = volumes?;
+        let code = Arc::clone(&volumes.code);
         let template = Template::new(
             Arc::clone(&self.engine),
             Arc::clone(&self.stock),
             (package, image),
-            (volumes?, network?),
+            (volumes, network?),
         );
-        let template = Arc::new(template);
-        self.start_handlers(&template).await
+        let started = self.start_handlers(&Arc::new(template)).await;
+        started.map_err(|error| builds::with_notes(error, &code.notes))
     }
 
     async fn start_handlers(

@@ -1,162 +1,80 @@
-//! What has to be installed or compiled before a function runs: in a container of its runtime's
-//! image, into the volume with its code, once for each digest.
+//! Runs what has to be installed or compiled before a function runs: in a container of its runtime's
+//! image, in the volume with its code.
 
 use crate::container::{Container, Plan, Target};
 use crate::engine::Engine;
+use crate::image::Image;
 use crate::network::Network;
 use crate::shim;
-use crate::volume::{Entry, Source, Volume};
-use faas::{Limits, Package, PrepareError, Runtime};
+use crate::volume::{Entry, Filling, Source};
+use builds::{Npm, Recipe, Toolchain};
+use faas::{Limits, LogStream, Package, PrepareError, Runtime};
 use std::sync::Arc;
 
 /// The folder in the code's volume that has what was built.
 pub(crate) const BUILT: &str = ".tinyfaas";
 
-/// The lines of a failed build that its error shows.
-const LAST_LINES: usize = 30;
+/// The places that recipes name, as a build's container has them; the longer name first.
+const PLACES: [(&str, &str); 4] = [
+    ("@code", "/fn"),
+    ("@deps", "/fn/.tinyfaas"),
+    // It must be there before the build.
+    ("@build/tmp", "/tmp"),
+    ("@build", "/tmp"),
+];
 
-/// A command and what it wants.
-#[derive(Debug)]
-pub(crate) struct Recipe {
-    command: Vec<String>,
-    envs: Vec<String>,
-    /// What has to be beside the code first.
-    pub(crate) entries: Vec<Entry>,
-    /// Such as `npm could not install the dependencies`.
-    complaint: &'static str,
-}
+/// How large a list of installed packages is read.
+const LIST_BYTES_MAX: usize = 16 << 20;
 
 /// What has to be built for a function; nothing where that costs nothing.
-pub(crate) fn recipe(package: &Package) -> Result<Option<Recipe>, PrepareError> {
-    match package.spec.runtime {
-        Runtime::Nodejs => npm(package),
-        Runtime::Python3 => Ok(pip(package)),
-        Runtime::Go => Ok(Some(go(package))),
-        Runtime::Binary | Runtime::Wasm => Ok(None),
-    }
-}
-
-fn words(words: &[&str]) -> Vec<String> {
-    words.iter().map(|word| (*word).to_owned()).collect()
-}
-
-fn npm(package: &Package) -> Result<Option<Recipe>, PrepareError> {
-    let Ok(manifest) = std::fs::read(package.code.join("package.json")) else {
-        return Ok(None);
+pub(crate) fn recipe(package: &Package, image: &Image) -> Result<Option<Recipe>, PrepareError> {
+    let program = match package.spec.runtime {
+        Runtime::Nodejs => "node",
+        Runtime::Python3 => "python3",
+        Runtime::Go => "go",
+        Runtime::Binary | Runtime::Wasm => return Ok(None),
     };
-    let parsed: serde_json::Value = serde_json::from_slice(&manifest).map_err(|error| {
-        PrepareError::Code(format!("package.json is not JSON ({error}); mend it"))
-    })?;
-    let names_some = |field: &str| {
-        let wanted = parsed[field].as_object();
-        wanted.is_some_and(|wanted| !wanted.is_empty())
+    let toolchain = Toolchain {
+        program: program.into(),
+        // It tells everything that is in the image, whatever its name means by now.
+        version: &image.id,
+        npm: Some(Npm {
+            program: "npm".into(),
+            args: Vec::new(),
+            version: String::new(),
+        }),
+        pip_config: Vec::new(),
+        pip_fix: "name an image that has it with --image-python3",
+        envs: &[],
+        go_shim: shim::GO,
     };
-    let is_wanted = names_some("dependencies") || names_some("optionalDependencies");
-    if !is_wanted || package.code.join("node_modules").is_dir() {
-        return Ok(None);
-    }
-    let locks = ["npm-shrinkwrap.json", "package-lock.json"];
-    let is_locked = locks.iter().any(|lock| package.code.join(lock).is_file());
-    let mut command = words(&[
-        "npm",
-        if is_locked { "ci" } else { "install" },
-        "--omit=dev",
-        "--no-audit",
-        "--no-fund",
-        "--no-progress",
-        "--loglevel=error",
-    ]);
-    if !package.spec.allow_scripts {
-        command.push("--ignore-scripts".to_owned());
-    }
-    Ok(Some(Recipe {
-        command,
-        envs: words(&["npm_config_cache=/tmp/npm"]),
-        entries: Vec::new(),
-        complaint: "npm could not install the dependencies in package.json",
-    }))
+    builds::recipe(package, &toolchain)
 }
 
-fn pip(package: &Package) -> Option<Recipe> {
-    let requirements = std::fs::read_to_string(package.code.join("requirements.txt")).ok()?;
-    let mut lines = requirements.lines().map(str::trim);
-    lines.find(|line| !line.is_empty() && !line.starts_with('#'))?;
-    let mut command = words(&[
-        "python3",
-        "-m",
-        "pip",
-        "install",
-        "--no-input",
-        "--disable-pip-version-check",
-        "--no-warn-script-location",
-        "--quiet",
-        "--no-cache-dir",
-        "--root-user-action=ignore",
-        "-r",
-        "requirements.txt",
-        "--target",
-    ]);
-    command.push(format!("/fn/{BUILT}"));
-    Some(Recipe {
-        command,
-        envs: Vec::new(),
-        entries: Vec::new(),
-        complaint: "pip could not install what requirements.txt names",
-    })
-}
-
-fn go(package: &Package) -> Recipe {
-    let entry = |path: &str, text: &str| Entry {
-        path: path.into(),
-        mode: 0o444,
-        source: Source::Bytes(text.as_bytes().to_vec()),
-    };
-    let mut entries = vec![entry("tinyfaas_shim.go", shim::GO)];
-    if !package.code.join("go.mod").exists() {
-        entries.push(entry("go.mod", "module fn\n\ngo 1.18\n"));
-    }
-    let mut command = words(&[
-        "go",
-        "build",
-        "-trimpath",
-        "-buildvcs=false",
-        "-ldflags=-s -w",
-    ]);
-    command.extend(["-o".to_owned(), format!("/fn/{BUILT}/fn"), ".".to_owned()]);
-    Recipe {
-        command,
-        envs: words(&[
-            "GOCACHE=/tmp/cache",
-            "GOMODCACHE=/tmp/mod",
-            "GOPATH=/tmp/go",
-            "GOTMPDIR=/tmp",
-            "GOTOOLCHAIN=local",
-            "CGO_ENABLED=0",
-        ]),
-        entries,
-        complaint: "go could not compile the function",
-    }
-}
-
-/// Runs a recipe in the volume with the code.
+/// Builds in a volume that has the code. Returns what whoever deploys the function should know.
 pub(crate) async fn run(
     engine: &Arc<Engine>,
     limits: &Limits,
-    package: &Package,
-    (recipe, image, code): (Recipe, &str, &Volume),
-) -> Result<(), PrepareError> {
+    (package, image): (&Package, &Image),
+    (mut recipe, filling): (Recipe, &Filling),
+) -> Result<Vec<String>, PrepareError> {
+    let files = std::mem::take(&mut recipe.files).into_iter();
+    let entries = files.map(|(path, contents)| Entry {
+        path: path.into(),
+        mode: 0o444,
+        source: Source::Bytes(contents),
+    });
+    filling.put(entries.collect()).await?;
     let id: Arc<str> = engine.id("build").into();
-    let mut envs = words(&["HOME=/tmp", "TMPDIR=/tmp", "LANG=C.UTF-8"]);
-    envs.extend(recipe.envs);
     // It fetches what it installs. On a network of its own it meets no other container: not the
     // management service of the original's command, which is on the engine's default one.
     let network = Network::create(engine, "build", true, None).await?;
     let plan = Plan {
         name: engine.unique(&id),
-        image: image.to_owned(),
-        command: recipe.command,
-        envs,
-        mounts: vec![code.mount("/fn", true)],
+        image: image.id.clone(),
+        command: command(&recipe),
+        envs: envs(&recipe),
+        mounts: vec![filling.volume.mount("/fn", true)],
         network: network.name.clone(),
         user: Some("0:0"),
         is_read_only: true,
@@ -168,20 +86,53 @@ pub(crate) async fn run(
         handler: Arc::clone(&id),
     };
     let mut container = Container::start(engine, plan, target).await?;
-    let exit = match tokio::time::timeout(limits.builds.time, container.wait()).await {
-        Ok(exit) if exit.is_success => return Ok(()),
-        Ok(exit) => exit.text,
+    if let Some(why) = failure(limits, &mut container, &recipe).await {
+        let lines = package.log.last_text(&id, 2 * builds::LAST_LINES);
+        return Err(builds::failed(package, &why, &lines));
+    }
+    let mut notes = recipe.notes;
+    let list = builds::INSTALLED_LIST.map(|part| part.to_string_lossy());
+    let list = filling.read(&list.join("/"), LIST_BYTES_MAX).await?;
+    notes.extend(list.and_then(|list| builds::unrun_scripts(package, &list)));
+    for note in &notes {
+        package.log.push(&id, LogStream::Platform, note);
+        tracing::warn!(function = %package.spec.name, "{note}");
+    }
+    Ok(notes)
+}
+
+/// Why a build failed, once nothing of it is left; nothing where it succeeded.
+async fn failure(limits: &Limits, container: &mut Container, recipe: &Recipe) -> Option<String> {
+    let complaint = &recipe.complaint;
+    match tokio::time::timeout(limits.builds.time, container.wait()).await {
+        Ok(exit) if exit.is_success => None,
+        Ok(exit) => Some(format!("{complaint} ({})", exit.text)),
         Err(_elapsed) => {
             container.kill();
             container.wait().await;
-            format!("it took longer than {} s", limits.builds.time.as_secs())
+            let seconds = limits.builds.time.as_secs();
+            Some(format!("{complaint} within {seconds} s"))
         }
-    };
-    let output = package.log.last_text(&id, LAST_LINES);
-    let fix = package.build_fix(&output);
-    let fix = fix.map(|fix| format!("; {fix}")).unwrap_or_default();
-    Err(PrepareError::Build {
-        message: format!("{} ({exit}){fix}", recipe.complaint),
-        output,
+    }
+}
+
+fn command(recipe: &Recipe) -> Vec<String> {
+    let args = recipe.args.iter().map(|arg| here(arg));
+    let program = recipe.program.display().to_string();
+    std::iter::once(program).chain(args).collect()
+}
+
+fn envs(recipe: &Recipe) -> Vec<String> {
+    let usual = ["HOME=/tmp", "TMPDIR=/tmp", "LANG=C.UTF-8"].map(str::to_owned);
+    let own = recipe.envs.iter();
+    let own = own.map(|(name, value)| format!("{name}={}", here(value)));
+    usual.into_iter().chain(own).collect()
+}
+
+/// A word of a recipe, with the places as the container has them.
+fn here(text: &str) -> String {
+    let places = PLACES.iter();
+    places.fold(text.to_owned(), |text, (name, place)| {
+        text.replace(name, place)
     })
 }

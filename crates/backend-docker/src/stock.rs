@@ -5,6 +5,7 @@ use crate::engine::Engine;
 use crate::image::Image;
 use crate::shim;
 use crate::volume::{self, Entry, Filling, Source, Volume};
+use builds::Recipe;
 use faas::{Limits, Package, PrepareError, Runtime};
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -65,12 +66,15 @@ impl Stock {
         let shim = self
             .filled(&mut volumes, name, image, entries, None)
             .await?;
-        let recipe = build::recipe(package)?;
+        let recipe = build::recipe(package, image)?;
         let is_built = recipe.is_some();
-        let (runtime, digest) = (package.spec.runtime.as_str(), short(&package.digest));
-        // What is built depends on the image too, whatever its name means by now.
-        let from = if is_built { short_id(&image.id) } else { "" };
-        let name = self.engine.name(&format!("fn-{digest}-{runtime}-{from}"));
+        // What was built lies among the code, so the name tells both.
+        let made_by = match &recipe {
+            Some(recipe) => short_key(&recipe.key),
+            None => package.spec.runtime.as_str(),
+        };
+        let name = format!("fn-{}-{made_by}", short(&package.digest));
+        let name = self.engine.name(&name);
         let entries = vec![Entry {
             path: PathBuf::new(),
             mode: 0o755,
@@ -96,17 +100,19 @@ impl Stock {
         name: String,
         image: &Image,
         entries: Vec<Entry>,
-        recipe: Option<(build::Recipe, &Package)>,
+        recipe: Option<(Recipe, &Package)>,
     ) -> Result<Arc<Volume>, PrepareError> {
         if let Some(volume) = volumes.get(&name).and_then(Weak::upgrade)
             && volume::is_there(&self.engine, &name).await
         {
             return Ok(volume);
         }
-        let filling = Filling::begin(&self.engine, name.clone(), &image.id).await?;
-        if !filling.is_complete
-            && let Err(error) = self.fill(&filling, image, entries, recipe).await
-        {
+        let mut filling = Filling::begin(&self.engine, name.clone(), &image.id).await?;
+        let filled = match filling.is_complete {
+            true => Ok(()),
+            false => self.fill(&mut filling, image, entries, recipe).await,
+        };
+        if let Err(error) = filled {
             filling.abandon().await;
             return Err(error);
         }
@@ -117,18 +123,19 @@ impl Stock {
 
     async fn fill(
         &self,
-        filling: &Filling,
+        filling: &mut Filling,
         image: &Image,
         entries: Vec<Entry>,
-        recipe: Option<(build::Recipe, &Package)>,
+        recipe: Option<(Recipe, &Package)>,
     ) -> Result<(), PrepareError> {
         filling.put(entries).await?;
-        let Some((mut recipe, package)) = recipe else {
+        let Some((recipe, package)) = recipe else {
             return Ok(());
         };
-        filling.put(std::mem::take(&mut recipe.entries)).await?;
-        let what = (recipe, image.id.as_str(), &filling.volume);
-        build::run(&self.engine, &self.limits, package, what).await
+        let what = (recipe, &*filling);
+        let notes = build::run(&self.engine, &self.limits, (package, image), what).await?;
+        filling.volume.notes = notes;
+        Ok(())
     }
 }
 
@@ -137,8 +144,11 @@ fn short(digest: &str) -> &str {
     digest.get(..24).unwrap_or(digest)
 }
 
-/// Enough of an image's id, which is `sha256:` and its digest, to tell it from others.
-fn short_id(id: &str) -> &str {
-    let digest = id.rsplit(':').next().unwrap_or(id);
-    digest.get(..16).unwrap_or(digest)
+/// Enough of a recipe's key, which ends with a digest of all that the result depends on. With the
+/// code's it is short enough for a name.
+fn short_key(key: &str) -> &str {
+    key.rsplit('-')
+        .next()
+        .and_then(|digest| digest.get(..24))
+        .unwrap_or(key)
 }

@@ -4,19 +4,22 @@
 use crate::engine::{Engine, REMOVAL_PAUSE, REMOVALS, explain, is_gone};
 use bollard::models::{ContainerCreateBody, HostConfig, Mount, MountType, VolumeCreateRequest};
 use bollard::query_parameters::{
-    ContainerArchiveInfoOptionsBuilder, CreateContainerOptionsBuilder, ListVolumesOptionsBuilder,
+    CreateContainerOptionsBuilder, DownloadFromContainerOptionsBuilder, ListVolumesOptionsBuilder,
     RemoveContainerOptionsBuilder, RemoveVolumeOptionsBuilder, UploadToContainerOptionsBuilder,
 };
 use bytes::Bytes;
 use faas::PrepareError;
-use futures_util::stream;
-use std::io::{self, Write};
+use futures_util::{StreamExt, stream};
+use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tokio::sync::mpsc;
 
-/// The file that is written last; a volume without it is half done.
+/// The file that is written last; a volume without it is half done. It has the notes.
 const COMPLETE: &str = ".tinyfaas-complete";
+
+/// How long notes may be.
+const NOTES_BYTES_MAX: usize = 1 << 20;
 
 /// Where the helper container has the volume.
 const AT: &str = "/volume";
@@ -51,6 +54,8 @@ pub(crate) enum Source {
 #[derive(Debug)]
 pub(crate) struct Volume {
     pub(crate) name: String,
+    /// What whoever deploys the function should know of how it was filled.
+    pub(crate) notes: Vec<String>,
 }
 
 impl Volume {
@@ -91,7 +96,8 @@ impl Filling {
         // One that is there is left as it is.
         let made = engine.docker.create_volume(request).await;
         made.map_err(|error| failed("made", &error))?;
-        let volume = Volume { name };
+        let notes = Vec::new();
+        let volume = Volume { name, notes };
         let helper = engine.unique("copy");
         let options = CreateContainerOptionsBuilder::default().name(&helper);
         let body = ContainerCreateBody {
@@ -116,20 +122,36 @@ impl Filling {
             helper,
             is_complete: false,
         };
-        filling.is_complete = filling.has(COMPLETE).await?;
+        if let Some(notes) = filling.read(COMPLETE, NOTES_BYTES_MAX).await? {
+            filling.is_complete = true;
+            // A build could write there, so that it may be anything.
+            filling.volume.notes = serde_json::from_slice(&notes).unwrap_or_default();
+        }
         Ok(filling)
     }
 
-    async fn has(&self, file: &str) -> Result<bool, PrepareError> {
+    /// A file of it; nothing where it is missing. What is no file or longer is empty.
+    pub(crate) async fn read(
+        &self,
+        file: &str,
+        bytes_max: usize,
+    ) -> Result<Option<Vec<u8>>, PrepareError> {
         let path = format!("{AT}/{file}");
-        let options = ContainerArchiveInfoOptionsBuilder::default().path(&path);
+        let options = DownloadFromContainerOptionsBuilder::default().path(&path);
         let docker = &self.engine.docker;
-        let found = docker.get_container_archive_info(&self.helper, Some(options.build()));
-        match found.await {
-            Ok(_) => Ok(true),
-            Err(error) if is_gone(&error) => Ok(false),
-            Err(error) => Err(failed("read", &error)),
+        let mut pieces = docker.download_from_container(&self.helper, Some(options.build()));
+        let mut archive = Vec::new();
+        while let Some(piece) = pieces.next().await {
+            match piece {
+                Ok(piece) => archive.extend_from_slice(&piece),
+                Err(error) if is_gone(&error) => return Ok(None),
+                Err(error) => return Err(failed("read", &error)),
+            }
+            if archive.len() > bytes_max {
+                return Ok(Some(Vec::new()));
+            }
         }
+        Ok(Some(first_file(&archive).unwrap_or_default()))
     }
 
     /// Copies entries into it.
@@ -157,14 +179,12 @@ impl Filling {
             self.put(vec![Entry {
                 path: COMPLETE.into(),
                 mode: 0o444,
-                source: Source::Bytes(Vec::new()),
+                source: Source::Bytes(serde_json::json!(self.volume.notes).to_string().into()),
             }])
             .await?;
         }
         self.remove_helper().await;
-        Ok(Volume {
-            name: self.volume.name,
-        })
+        Ok(self.volume)
     }
 
     /// Throws it away, in a while: a container that was to fill it may just be going.
@@ -195,6 +215,15 @@ impl Filling {
             tracing::warn!(%error, "a helper container could not be removed");
         }
     }
+}
+
+/// The contents of the file that an archive begins with.
+fn first_file(archive: &[u8]) -> Option<Vec<u8>> {
+    let mut archive = tar::Archive::new(archive);
+    let mut entry = archive.entries().ok()?.next()?.ok()?;
+    let mut contents = Vec::new();
+    entry.read_to_end(&mut contents).ok()?;
+    Some(contents)
 }
 
 fn failed(what: &str, error: &bollard::errors::Error) -> PrepareError {
