@@ -6,6 +6,7 @@
 // on the port that TINYFAAS_LISTEN names.
 //
 // What is thrown outside of a call, such as in a timer, fails the call that it comes from and no other.
+// Where it comes from none, the handler finishes the calls that it has and another takes over.
 // Quick functions are what this file is shaped for: what a read brings is run at once, and what is
 // ready then goes out in one write.
 
@@ -41,7 +42,9 @@ const CANCEL = 4;
 const PING = 5;
 const PONG = 6;
 const FAILED = 7;
+const LEAVING = 8;
 const FLAG_FAILED = 1;
+const FLAG_NOT_BEGUN = 2;
 
 const EMPTY = Buffer.alloc(0);
 
@@ -107,6 +110,7 @@ class Shim {
     this.partial = undefined;
     this.filled = 0;
     this.socket = undefined;
+    this.isLeaving = false;
   }
 
   /** Takes the stream; `next` runs when it is there. */
@@ -215,6 +219,8 @@ class Shim {
   }
 
   run(id, req) {
+    // It was on its way when this handler asked for no more.
+    if (this.isLeaving) return this.put(frame(id, REPLY, FLAG_NOT_BEGUN, 503, EMPTY, EMPTY));
     const res = new Response(this, id, req);
     try {
       const result = calls.run(res, this.call, req, res);
@@ -229,6 +235,7 @@ class Shim {
       this.threw(res, error);
     }
     if (!res._isOver) this.running.set(id, res);
+    return undefined;
   }
 
   /** A value is the reply of a function that has not begun one. */
@@ -257,7 +264,16 @@ class Shim {
     const res = calls.getStore();
     if (res !== undefined && !res._isOver) return this.threw(res, error);
     console.error(withoutOurs(error));
+    if (res === undefined) this.retire();
     return undefined;
+  }
+
+  /** Asks to be replaced: what all calls share may be broken. The proxy closes the stream when the
+   * calls that run are over. */
+  retire() {
+    if (this.isLeaving) return;
+    this.isLeaving = true;
+    this.put(frame(0, LEAVING, 0, 0, EMPTY, EMPTY));
   }
 
   /** Node.js before version 24 forgets whose microtask it is that throws. */

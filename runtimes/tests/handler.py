@@ -11,7 +11,7 @@ import tempfile
 import time
 
 RUNTIMES = pathlib.Path(__file__).resolve().parent.parent
-HELLO, REQUEST, REPLY, CANCEL, PING, PONG, FAILED = range(1, 8)
+HELLO, REQUEST, REPLY, CANCEL, PING, PONG, FAILED, LEAVING = range(1, 9)
 HEADER = struct.Struct("!IIBBHI")
 # Longer than anything takes; a test that gets here has failed.
 PATIENCE_S = 30

@@ -1,9 +1,10 @@
 """The nodejs shim gives functions the shape of Express, and finds modules as npm does."""
 
 import json
+import time
 import unittest
 
-from handler import FAILED, Handler, node
+from handler import FAILED, LEAVING, REPLY, Handler, node
 
 
 class NodejsTest(unittest.TestCase):
@@ -192,6 +193,42 @@ class NodejsTest(unittest.TestCase):
                 self.assertEqual({reply[4] for reply in replies}, {b"mine", b"gone"})
                 self.assertIsNone(handler.process.poll())
                 self.assertIn("Error: stray", handler.printed())
+
+    def test_what_is_thrown_by_no_call_lets_the_handler_finish_its_calls_and_leave(self):
+        for fault in [
+            "setTimeout(() => { throw new Error('stray') }, 1)",
+            "void Promise.reject(new Error('stray'))",
+            "queueMicrotask(() => { throw new Error('stray') })",
+            "require('net').connect('/nowhere')",
+        ]:
+            with self.subTest(fault):
+                # Begun while the module was loaded, so that it is no call's.
+                source = ("const waiting = []; const bus = new (require('events'))();"
+                          " setInterval(() => { if (waiting.length === 3) bus.emit('go') }, 1);"
+                          " bus.once('go', () => { %s });"
+                          " module.exports = (req, res) => { waiting.push(res);"
+                          " setTimeout(() => res.send('mine'), 300) }" % fault)
+                handler = self.ready({"index.js": source})
+                bystanders = [handler.begin(b"wait") for _ in range(3)]
+                self.assertEqual(handler.frame(), (0, LEAVING, 0, 0, 0, b""))
+                late = handler.begin(b"late")
+                self.assertEqual(handler.frame(), (late, REPLY, 2, 503, 0, b""))
+                replies = [handler.reply() for _ in bystanders]
+                self.assertEqual(sorted(reply[0] for reply in replies), bystanders)
+                self.assertEqual({reply[1:3] + reply[4:] for reply in replies}, {(False, 200, b"mine")})
+                handler.ping()
+                handler.sock.shutdown(1)
+                self.assertEqual(handler.process.wait(30), 0)
+
+    def test_what_a_call_throws_after_its_reply_is_told_and_no_more(self):
+        handler = self.ready({"index.js": "module.exports = (req, res) => { res.send(req.body);"
+                                          " setTimeout(() => { throw new Error('stray') }, 1) }"})
+        handler.call(b"1")
+        for _ in range(1000):
+            if "stray" in handler.printed():
+                break
+            time.sleep(0.01)
+        self.assertEqual(handler.call(b"2")[3], b"2")
 
     def test_a_request_is_a_stream(self):
         for read in [

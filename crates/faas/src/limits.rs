@@ -37,6 +37,9 @@ pub struct Limits {
     pub health_interval: Duration,
     /// How long a handler may take to answer that before it is replaced.
     pub health_timeout: Duration,
+    /// Instances of a handler that asked to be replaced and finish what they have beside the one that
+    /// serves; one more finishes before its successor starts.
+    pub leaving_max: usize,
     /// How long handlers of a node that stops may finish what they have. Those of a function that
     /// is replaced or deleted have as long as its deadline, and at least this.
     pub drain: Duration,
@@ -197,6 +200,7 @@ impl Default for Limits {
             stop_grace: Duration::from_millis(500),
             health_interval: Duration::from_secs(10),
             health_timeout: Duration::from_secs(4),
+            leaving_max: 2,
             drain: Duration::from_secs(10),
             restart_pause_min: Duration::from_millis(100),
             restart_pause_max: Duration::from_secs(60),

@@ -1,7 +1,6 @@
 //! One stream to one handler, shared by many invocations.
 
 use crate::frame::{self, FromHandler, Outcome};
-use crate::stream::READ_BYTES;
 pub use crate::stream::Stream;
 use bytes::BytesMut;
 use faas::{FunctionName, Invocation, InvocationId, InvokeError, Reply};
@@ -52,6 +51,8 @@ pub enum End {
     Stuck,
     /// The handler did not answer a ping in time.
     Silent,
+    /// The handler takes no more invocations and finishes those that it has.
+    Leaving,
 }
 
 /// The bounds of a connection.
@@ -74,6 +75,8 @@ pub struct Connection {
     at_once: u16,
     name: FunctionName,
     state: Mutex<State>,
+    /// What was read and is not a whole frame yet, while nothing runs.
+    unread: Mutex<BytesMut>,
     /// The calls in `state`, to be read without its lock.
     busy: AtomicUsize,
     /// Those of them that were cancelled and are not confirmed.
@@ -94,6 +97,7 @@ struct State {
     /// The start of `out` that was written already.
     written: usize,
     is_open: bool,
+    is_leaving: bool,
     has_answered: bool,
     cancelled: usize,
     pings: u64,
@@ -122,7 +126,7 @@ impl Connection {
             match frame::decode_from_handler(&mut buffer) {
                 Ok(Some(FromHandler::Hello { at_once })) => break at_once,
                 Ok(Some(FromHandler::Failed(reason))) => return Err(HelloError::Failed(reason)),
-                Ok(Some(FromHandler::Reply { .. } | FromHandler::Pong)) => {
+                Ok(Some(FromHandler::Reply { .. } | FromHandler::Pong | FromHandler::Leaving)) => {
                     return Err(HelloError::Protocol("a reply to nothing".into()));
                 }
                 Ok(None) => {}
@@ -141,6 +145,7 @@ impl Connection {
             out: BytesMut::new(),
             written: 0,
             is_open: true,
+            is_leaving: false,
             has_answered: false,
             cancelled: 0,
             pings: 0,
@@ -151,6 +156,7 @@ impl Connection {
             at_once,
             name,
             state: Mutex::new(state),
+            unread: Mutex::new(BytesMut::new()),
             busy: AtomicUsize::new(0),
             cancelled: AtomicUsize::new(0),
             is_hung: AtomicBool::new(false),
@@ -266,7 +272,8 @@ impl Connection {
     }
 
     /// Carries frames both ways until the handler ends, breaks the protocol, does not let go of a
-    /// cancelled invocation, or is silent. [`Connection::close`] must follow.
+    /// cancelled invocation, is silent, or wants to leave. May be called again, to hear what else the
+    /// handler says; [`Connection::close`] must follow the last time.
     pub async fn run(&self, timing: Timing) -> End {
         tokio::select! {
             end = self.read() => end,
@@ -277,14 +284,19 @@ impl Connection {
     }
 
     async fn read(&self) -> End {
-        let mut buffer = BytesMut::with_capacity(READ_BYTES);
+        let mut unread = Unread::take(&self.unread);
+        let buffer = &mut unread.buffer;
+        // What a run before this one had read and did not come to.
+        if let Err(end) = self.take_frames(buffer) {
+            return end;
+        }
         let mut small_reads = 0;
         loop {
-            let bytes = match self.stream.read_some(&mut buffer).await {
+            let bytes = match self.stream.read_some(buffer).await {
                 Ok(0) | Err(_) => return End::Closed,
                 Ok(bytes) => bytes,
             };
-            match self.take_frames(&mut buffer) {
+            match self.take_frames(buffer) {
                 Err(end) => return end,
                 Ok(0) if bytes < SMALL_READ_BYTES => small_reads += 1,
                 Ok(_) => small_reads = 0,
@@ -303,6 +315,7 @@ impl Connection {
     fn take_frames(&self, buffer: &mut BytesMut) -> Result<usize, End> {
         let mut count = 0;
         let mut state = self.lock();
+        let was_leaving = state.is_leaving;
         loop {
             match frame::decode_from_handler(buffer) {
                 Ok(Some(frame)) => {
@@ -325,6 +338,9 @@ impl Connection {
         // event loop look at this task again, for every call. What is cancelled nobody waits for.
         if state.calls.len() == state.cancelled && !state.is_open {
             self.calls_changed.notify_waiters();
+        }
+        if state.is_leaving && !was_leaving {
+            return Err(End::Leaving);
         }
         Ok(count)
     }
@@ -498,6 +514,26 @@ impl Drop for CancelOnDrop<'_> {
     }
 }
 
+/// What was read and is not a whole frame yet; given back when the reader is dropped.
+struct Unread<'a> {
+    home: &'a Mutex<BytesMut>,
+    buffer: BytesMut,
+}
+
+impl<'a> Unread<'a> {
+    fn take(home: &'a Mutex<BytesMut>) -> Self {
+        let buffer = std::mem::take(&mut *home.lock().unwrap_or_else(PoisonError::into_inner));
+        Self { home, buffer }
+    }
+}
+
+impl Drop for Unread<'_> {
+    fn drop(&mut self) {
+        let mut home = self.home.lock().unwrap_or_else(PoisonError::into_inner);
+        *home = std::mem::take(&mut self.buffer);
+    }
+}
+
 fn take_in(state: &mut State, frame: FromHandler) -> Result<(), &'static str> {
     match frame {
         FromHandler::Reply { id, outcome } => {
@@ -523,6 +559,12 @@ fn take_in(state: &mut State, frame: FromHandler) -> Result<(), &'static str> {
             Ok(())
         }
         FromHandler::Pong => Err("a pong to nothing"),
+        FromHandler::Leaving if state.is_leaving => Err("a second leaving"),
+        FromHandler::Leaving => {
+            state.is_open = false;
+            state.is_leaving = true;
+            Ok(())
+        }
         FromHandler::Hello { .. } | FromHandler::Failed(_) => Err("a second hello"),
     }
 }

@@ -31,6 +31,7 @@ mod kind {
     pub(super) const PING: u8 = 5;
     pub(super) const PONG: u8 = 6;
     pub(super) const FAILED: u8 = 7;
+    pub(super) const LEAVING: u8 = 8;
 }
 
 /// How a peer broke the protocol.
@@ -72,6 +73,8 @@ pub enum FromHandler {
     Pong,
     /// The function could not be loaded, for this reason.
     Failed(String),
+    /// The handler wants no more requests, finishes those that it has, and is to be replaced.
+    Leaving,
 }
 
 /// What came of a request.
@@ -268,6 +271,17 @@ pub fn encode_not_begun(out: &mut BytesMut, id: u32) {
     put_small(out, header, 0, &[]);
 }
 
+/// Appends a `LEAVING`.
+pub fn encode_leaving(out: &mut BytesMut) {
+    let header = Header {
+        id: 0,
+        kind: kind::LEAVING,
+        flags: 0,
+        word: 0,
+    };
+    put_small(out, header, 0, &[]);
+}
+
 /// Appends a `FAILED`; the reason is cut at [`MESSAGE_BYTES_MAX`].
 pub fn encode_failed(out: &mut BytesMut, reason: &str) {
     let reason = &reason[..reason.floor_char_boundary(MESSAGE_BYTES_MAX)];
@@ -337,6 +351,8 @@ pub fn decode_from_handler(buffer: &mut BytesMut) -> Result<Option<FromHandler>,
         kind::PONG if body.len() <= PING_BYTES_MAX => FromHandler::Pong,
         kind::PONG => return Err(FrameError::Part("body")),
         kind::FAILED => FromHandler::Failed(message(&body)?),
+        kind::LEAVING if body.is_empty() => FromHandler::Leaving,
+        kind::LEAVING => return Err(FrameError::Part("body")),
         other => return Err(FrameError::Kind(other)),
     };
     Ok(Some(decoded))

@@ -5,7 +5,7 @@ use std::io;
 use tokio::net::{TcpStream, UnixStream};
 
 /// How much is read from a handler at once.
-pub(crate) const READ_BYTES: usize = 64 << 10;
+const READ_BYTES: usize = 64 << 10;
 
 /// The stream below a connection.
 #[derive(Debug)]

@@ -7,12 +7,15 @@ use faas::{
     Invocation, InvokeError, Limits, LogStream, PrepareError, Reply,
 };
 use futures_util::future::join_all;
+use leave::{finish, let_leave, relieve};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+
+mod leave;
 
 /// How many of a dead handler's last lines its status shows.
 const LAST_LINES: usize = 20;
@@ -74,6 +77,8 @@ struct Shared {
     grace_ms: AtomicU64,
     /// Instances that are finishing what they have while their successor serves.
     leaving: TaskTracker,
+    /// How many more may do so because they asked to.
+    leaving_room: Arc<Semaphore>,
 }
 
 #[derive(Debug, Clone)]
@@ -104,6 +109,7 @@ impl Supervised {
         limits: Arc<Limits>,
         tracker: &TaskTracker,
     ) -> Result<Self, PrepareError> {
+        let leaving_max = limits.leaving_max;
         let shared = Arc::new(Shared {
             identity,
             limits,
@@ -112,6 +118,7 @@ impl Supervised {
             restarts: AtomicU64::new(0),
             grace_ms: AtomicU64::new(0),
             leaving: TaskTracker::new(),
+            leaving_room: Arc::new(Semaphore::new(leaving_max)),
         });
         let live = start_instance(&*spawn, &shared).await?;
         shared.begin_serving(&live);
@@ -408,6 +415,10 @@ async fn serve(shared: &Arc<Shared>, mut live: Live, stop: &CancellationToken) -
             let_leave(shared, live, timing, stop.clone());
             return Served::Hung("it did not let go of a call past its deadline".into());
         }
+        End::Leaving => {
+            relieve(shared, live, timing, stop.clone()).await;
+            "it asked to be replaced".into()
+        }
         End::Silent => {
             live.process.kill();
             live.process.wait().await;
@@ -433,69 +444,6 @@ async fn end_of_closed(shared: &Shared, mut live: Live) -> String {
     };
     live.connection.close(&died(shared, &reason));
     reason
-}
-
-/// Closes the stream, which tells the handler to exit, and makes sure that it does.
-async fn finish(shared: &Shared, live: Live) {
-    let Live {
-        connection,
-        mut process,
-        ..
-    } = live;
-    connection.close(&InvokeError::Cut {
-        name: shared.identity.name.clone(),
-    });
-    connection.shut_down();
-    if tokio::time::timeout(shared.limits.stop_grace, process.wait())
-        .await
-        .is_err()
-    {
-        process.kill();
-        process.wait().await;
-    }
-}
-
-/// Lets an instance that hangs in one invocation finish its others while a new one takes over.
-fn let_leave(shared: &Arc<Shared>, live: Live, timing: Timing, stop: CancellationToken) {
-    live.connection.stop_taking();
-    // Those that wait for it have deadlines of their own. Where several instances are leaving, they
-    // must not pile up.
-    let within = if shared.leaving.is_empty() {
-        shared.limits.deadline_max
-    } else {
-        shared.limits.drain
-    };
-    let error = died(shared, "it hung in another call and was replaced");
-    let shared_with = Arc::clone(shared);
-    let stopped = async move {
-        stop.cancelled().await;
-        let grace = Duration::from_millis(shared_with.grace_ms.load(Ordering::Relaxed));
-        tokio::time::sleep(grace).await;
-    };
-    let cut = InvokeError::Cut {
-        name: shared.identity.name.clone(),
-    };
-    shared.leaving.spawn(async move {
-        let Live {
-            connection,
-            mut process,
-            ..
-        } = live;
-        // It is known to hang: no reason to end it sooner than its other invocations.
-        let patient = Timing {
-            cancel_grace: 2 * within,
-            ..timing
-        };
-        let error = tokio::select! {
-            _end = connection.run(patient) => error,
-            () = connection.drained() => error,
-            () = tokio::time::sleep(within) => error,
-            () = stopped => cut,
-        };
-        process.kill();
-        process.wait().await;
-        connection.close(&error);
-    });
 }
 
 /// Starts instances, with growing pauses, until one is ready; none where told to stop.

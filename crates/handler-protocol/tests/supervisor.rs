@@ -23,7 +23,8 @@ use tokio_util::task::TaskTracker;
 /// How an instance behaves, by the payload of each request:
 /// `echo` is answered, `hold` is answered with the next `echo`, `fail` fails, `hang` is never answered, `exit` ends the instance,
 /// `delay` fails a while after another call was cancelled, `later` is given back, `rubbish` sends a frame that is none, `pong` a pong that nobody asked for, `dribble` is answered byte
-/// by byte, `deafen` is answered and is the last that is heard.
+/// by byte, `halve` is answered in two parts, the second a while after another call was cancelled, `leave` asks for a
+/// replacement and is answered, with all that is held, when another call was cancelled, `deafen` is answered and is the last that is heard.
 #[derive(Debug)]
 struct Tasks {
     tracker: TaskTracker,
@@ -73,6 +74,7 @@ async fn behave(mut stream: UnixStream, number: usize, is_broken: bool) {
     }
     frame::encode_hello(&mut output, 4);
     let (mut held, mut delayed) = (Vec::new(), Vec::new());
+    let (mut half, mut is_leaving) = (BytesMut::new(), false);
     loop {
         stream.write_all(&output).await.unwrap();
         output.clear();
@@ -87,13 +89,17 @@ async fn behave(mut stream: UnixStream, number: usize, is_broken: bool) {
                     continue;
                 }
                 FromProxy::Cancel { .. } => {
-                    if !delayed.is_empty() {
+                    if is_leaving {
+                        answer(&mut output, &mut held, number);
+                    }
+                    if !delayed.is_empty() || !half.is_empty() {
                         // Until the proxy has given up on this instance.
                         tokio::time::sleep(Duration::from_millis(300)).await;
                     }
                     for id in delayed.drain(..) {
                         frame::encode_failure(&mut output, id, "at last");
                     }
+                    output.unsplit(half.split());
                     continue;
                 }
             };
@@ -104,14 +110,18 @@ async fn behave(mut stream: UnixStream, number: usize, is_broken: bool) {
                 b"later" => frame::encode_not_begun(&mut output, id),
                 b"hold" => held.push(id),
                 b"exit" => return,
+                b"leave" => {
+                    held.push(id);
+                    is_leaving = true;
+                    frame::encode_leaving(&mut output);
+                }
+                b"halve" => {
+                    answer(&mut output, &mut vec![id], number);
+                    half = output.split_off(output.len() / 2);
+                }
                 b"pong" => frame::encode_pong(&mut output, b""),
                 b"dribble" | b"deafen" => {
-                    let reply = reply(Bytes::from_static(&[b'd'; 4000]));
-                    frame::encode_reply(&mut output, id, &reply).unwrap();
-                    for byte in output.split() {
-                        stream.write_all(&[byte]).await.unwrap();
-                        tokio::task::yield_now().await;
-                    }
+                    dribble(&mut stream, id).await;
                     if payload == "deafen" {
                         std::future::pending::<()>().await;
                     }
@@ -119,13 +129,27 @@ async fn behave(mut stream: UnixStream, number: usize, is_broken: bool) {
                 b"rubbish" => output.extend_from_slice(&[0xff; 16]),
                 _ => {
                     held.push(id);
-                    let reply = reply(Bytes::from(format!("{number}")));
-                    for id in held.drain(..) {
-                        frame::encode_reply(&mut output, id, &reply).unwrap();
-                    }
+                    answer(&mut output, &mut held, number);
                 }
             }
         }
+    }
+}
+
+async fn dribble(stream: &mut UnixStream, id: u32) {
+    let mut output = BytesMut::new();
+    let reply = reply(Bytes::from_static(&[b'd'; 4000]));
+    frame::encode_reply(&mut output, id, &reply).unwrap();
+    for byte in output {
+        stream.write_all(&[byte]).await.unwrap();
+        tokio::task::yield_now().await;
+    }
+}
+
+fn answer(output: &mut BytesMut, held: &mut Vec<u32>, number: usize) {
+    let reply = reply(Bytes::from(format!("{number}")));
+    for id in held.drain(..) {
+        frame::encode_reply(output, id, &reply).unwrap();
     }
 }
 
@@ -447,5 +471,82 @@ async fn bystanders_of_a_hung_call_have_as_long_as_they_would_have_had() {
     assert!(waited.is_err(), "{waited:?}");
     assert_eq!(world.call_next().await, "1");
     drop(other);
+    world.end().await;
+}
+
+#[tokio::test]
+async fn half_a_reply_is_kept_when_its_handler_is_replaced() {
+    let world = World::start(9).await.unwrap();
+    let mut other = Box::pin(world.call("halve"));
+    assert!(futures_util::poll!(&mut other).is_pending());
+    let given_up = tokio::time::timeout(Duration::from_millis(20), world.call("hang"));
+    assert!(given_up.await.is_err());
+    assert_eq!(other.await.as_deref(), Ok("0"));
+    assert_eq!(world.call_next().await, "1");
+    world.end().await;
+}
+
+#[tokio::test]
+async fn a_handler_that_asks_to_leave_finishes_what_it_has_while_another_serves() {
+    let world = World::start(9).await.unwrap();
+    let tasks = world.tracker.len();
+    let mut bystanders: Vec<_> = (0..3).map(|_| Box::pin(world.call("hold"))).collect();
+    for bystander in &mut bystanders {
+        assert!(futures_util::poll!(bystander).is_pending());
+    }
+    let mut given_up = Box::pin(world.call("hold"));
+    assert!(futures_util::poll!(&mut given_up).is_pending());
+    let mut leave = Box::pin(world.call("leave"));
+    assert!(futures_util::poll!(&mut leave).is_pending());
+    // All new calls go to its successor.
+    while world.handler.status().restarts == 0 {
+        tokio::task::yield_now().await;
+    }
+    for _ in 0..3 {
+        assert_eq!(world.call_next().await, "1");
+    }
+    drop(given_up);
+    assert_eq!(leave.await.as_deref(), Ok("0"));
+    for bystander in bystanders {
+        assert_eq!(bystander.await.as_deref(), Ok("0"));
+    }
+    let ended = async {
+        while world.tracker.len() > tasks {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    let ended = tokio::time::timeout(Duration::from_secs(20), ended).await;
+    assert!(ended.is_ok(), "the instance that left is still there");
+    world.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn handlers_that_ask_to_leave_do_not_pile_up() {
+    let world = World::start(99).await.unwrap();
+    let tasks = world.tracker.len();
+    let mut leaving = Vec::new();
+    for number in 0..3 {
+        let mut leave = Box::pin(world.call("leave"));
+        assert!(futures_util::poll!(&mut leave).is_pending());
+        leaving.push(leave);
+        let is_replaced = || world.handler.status().restarts > number && world.handler.is_ready();
+        while number < 2 && !is_replaced() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+    while world.handler.is_ready() {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    // The third has no successor before it has ended, which takes as long as its call.
+    for _ in 0..1000 {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        assert!(!world.handler.is_ready());
+    }
+    assert_eq!(world.tracker.len(), tasks + 2);
+    drop(leaving);
+    while !world.handler.is_ready() {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert_eq!(world.call("echo").await.as_deref(), Ok("3"));
     world.end().await;
 }

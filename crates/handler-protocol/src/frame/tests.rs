@@ -56,6 +56,7 @@ fn what_a_handler_sends_comes_back() {
     encode_not_begun(&mut buffer, 5);
     encode_pong(&mut buffer, b"p");
     encode_failed(&mut buffer, "Traceback");
+    encode_leaving(&mut buffer);
     let failed = Outcome::Failed("ValueError: x".into());
     for expected in [
         FromHandler::Hello { at_once: 16 },
@@ -73,6 +74,7 @@ fn what_a_handler_sends_comes_back() {
         },
         FromHandler::Pong,
         FromHandler::Failed("Traceback".into()),
+        FromHandler::Leaving,
     ] {
         assert_eq!(decode_from_handler(&mut buffer), Ok(Some(expected)));
     }
@@ -96,6 +98,10 @@ fn frames_that_break_the_protocol_are_refused() {
     check(
         &[0, 0, 0, 12, 0, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0],
         FrameError::Kind(2),
+    );
+    check(
+        &[0, 0, 0, 13, 0, 0, 0, 0, 8, 0, 0, 0, 0, 0, 0, 0, 0],
+        FrameError::Part("body"),
     );
     check(
         &[0, 0, 0, 12, 0, 0, 0, 0, 1, 0, 0, 2, 0, 0, 0, 1],
