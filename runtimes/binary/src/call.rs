@@ -1,9 +1,9 @@
 //! One run of the function's file.
 
 use crate::reply;
+use crate::request::Request;
 use crate::script::{Form, Script};
 use bytes::{Buf, Bytes};
-use faas::Headers;
 use handler_protocol::frame::MESSAGE_BYTES_MAX;
 use rustix::event::{PollFd, PollFlags};
 use rustix::process::{
@@ -16,17 +16,6 @@ use std::os::fd::OwnedFd;
 /// The largest body of a reply, as for every runtime.
 const PAYLOAD_BYTES_MAX: usize = 8 << 20;
 const READ_BYTES: usize = 16 << 10;
-
-/// A request that has come and not begun.
-pub(crate) struct Request {
-    pub(crate) id: u32,
-    pub(crate) invocation: u64,
-    pub(crate) method: Bytes,
-    pub(crate) path: Bytes,
-    pub(crate) query: Bytes,
-    pub(crate) headers: Headers,
-    pub(crate) payload: Bytes,
-}
 
 /// What came of a call.
 pub(crate) enum Settled {

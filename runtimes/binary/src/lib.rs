@@ -6,11 +6,13 @@
 
 mod call;
 mod reply;
+mod request;
 mod script;
 
 use bytes::BytesMut;
-use call::{Call, Request, Settled};
+use call::{Call, Settled};
 use handler_protocol::frame::{self, FromProxy};
+use request::Request;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, WaitOptions, getpid, wait};
 use script::Script;

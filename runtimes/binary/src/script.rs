@@ -1,6 +1,6 @@
 //! The function's file and how it is run.
 
-use crate::call::Request;
+use crate::request::Request;
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{self, Read};
