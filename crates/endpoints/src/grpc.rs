@@ -2,6 +2,7 @@
 
 mod call;
 mod charged;
+mod fields;
 mod reply;
 
 use crate::connection::Connection;

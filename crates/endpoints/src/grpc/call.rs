@@ -1,6 +1,7 @@
 //! From a call to an invocation.
 
 use super::charged::Ticket;
+use super::fields::is_reserved;
 use super::proto::tiny_faa_s_server::TinyFaaS;
 use super::proto::{Data, Response};
 use super::reply;
@@ -90,11 +91,6 @@ fn headers(metadata: &MetadataMap) -> Result<Headers, HeaderError> {
     });
     let meant = fields.filter(|(name, _)| !is_reserved(name));
     Headers::collect(meant.map(|(name, value)| (name.as_bytes(), value)))
-}
-
-/// Whether a field belongs to gRPC itself.
-pub(crate) fn is_reserved(name: &str) -> bool {
-    name.starts_with("grpc-") || matches!(name, "te" | "content-type" | "content-length")
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! From a reply or an error to a response or a status.
 
-use super::call::is_reserved;
+use super::fields::is_reserved;
 use super::proto::Response;
 use faas::{Fault, HeaderError, InvokeError, Reply};
 use net::Spent;
