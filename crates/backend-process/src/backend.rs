@@ -4,35 +4,25 @@ use crate::cache::Cache;
 use crate::dependencies::{self, Built};
 use crate::handler::Template;
 use crate::interpreter::{Finder, Interpreter, Interpreters};
+use crate::node::Node;
 use crate::process::Sandbox;
 use crate::report;
 use crate::sandbox::cgroup::Cgroups;
 use crate::sandbox::spawner::Spawner;
-use crate::sandbox::{LANDLOCK_STEP, Reach, SandboxMode, Walls};
+use crate::sandbox::{LANDLOCK_STEP, SandboxMode};
 use crate::shims::Shims;
 use crate::users::{self, HOST_ID_FIRST, HostIds};
 use faas::{
     Backend, BackendReport, BoxFuture, CoreShare, Handler, Limits, Network, Package, PrepareError,
-    Runtime,
 };
 use handler_protocol::Spawn;
 use handler_protocol::supervisor::{Identity, start_all};
 use std::io;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, OnceLock, Weak};
 use tokio::sync::{Notify, Semaphore};
 use tokio_util::task::TaskTracker;
-
-/// Folders of the data directory on the way to what functions and builds read, beside that of code.
-const OPEN_FOLDERS: [&str; 5] = [
-    "builds/go",
-    "builds/kept",
-    "builds/staging",
-    "scratch",
-    "shims",
-];
 
 /// Where the backend lives and how it isolates.
 #[derive(Debug, Clone)]
@@ -97,164 +87,6 @@ pub struct ProcessBackend {
     node: Arc<Node>,
 }
 
-/// What all handlers and builds share.
-#[derive(Debug)]
-pub(crate) struct Node {
-    pub(crate) limits: Arc<Limits>,
-    pub(crate) mode: SandboxMode,
-    pub(crate) sandbox: Sandbox,
-    pub(crate) finder: Finder,
-    pub(crate) cache: Cache,
-    /// Variables that builds see.
-    pub(crate) build_envs: Vec<(String, String)>,
-    pub(crate) shims: Shims,
-    pub(crate) build_turns: Semaphore,
-    build_network: Network,
-    /// Writable folders of handlers in reduced isolation.
-    pub(crate) scratch: PathBuf,
-    /// What a sandbox of this node has shown to have.
-    pub(crate) walls: OnceLock<Walls>,
-    /// Told when the backend stops.
-    stopping: Arc<Notify>,
-    data_dir: PathBuf,
-    /// None where tinyFaaS is not root, and functions are the user that it is.
-    host_ids: Option<HostIds>,
-    next_handler: AtomicU64,
-}
-
-impl Node {
-    /// An id for a handler or build, for logs.
-    pub(crate) fn next_id(&self, what: &str) -> Arc<str> {
-        let number = self.next_handler.fetch_add(1, Ordering::Relaxed);
-        format!("{what}-{number}").into()
-    }
-
-    /// The host's user that builds are.
-    pub(crate) fn build_id(&self) -> Option<u32> {
-        self.host_ids.as_ref().map(|_| HOST_ID_FIRST)
-    }
-
-    /// What builds reach: package registries.
-    pub(crate) fn build_reach(&self) -> Reach {
-        self.reach(&self.build_network)
-    }
-
-    /// What the sandbox of a function reaches. Without namespaces there is no network but the
-    /// host's.
-    pub(crate) fn reach(&self, network: &Network) -> Reach {
-        match (network, self.mode) {
-            (Network::None, _) => Reach::Nothing,
-            (Network::Own { host_ports }, SandboxMode::Full) => Reach::Relay {
-                host_ports: host_ports.clone(),
-            },
-            (Network::Own { .. }, SandboxMode::Reduced) | (Network::Host, _) => Reach::Host,
-        }
-    }
-
-    /// A user of the host for a function, which no other has.
-    fn function_id(&self) -> Option<u32> {
-        self.host_ids.as_ref().map(HostIds::next)
-    }
-
-    /// Lets functions, by their group, enter the folders on the way to what they read: without
-    /// namespaces they get there by the host's own paths.
-    fn let_in_everywhere(&self, code: &Path) -> io::Result<()> {
-        if self.mode == SandboxMode::Full || self.host_ids.is_none() {
-            return Ok(());
-        }
-        let ours = OPEN_FOLDERS.map(|name| self.data_dir.join(name).join("x"));
-        let paths = ours.iter().map(PathBuf::as_path).chain([code]);
-        paths
-            .into_iter()
-            .try_for_each(|path| users::let_in(&self.data_dir, path))
-    }
-
-    /// An interpreter in somebody's home is of no use to another user of the host.
-    fn check_reach(&self, runtime: Runtime, executable: &Path) -> Result<(), PrepareError> {
-        let is_bound = self.mode == SandboxMode::Full || self.host_ids.is_none();
-        match users::closed_above(executable).filter(|_| !is_bound) {
-            None => Ok(()),
-            Some(closed) => Err(PrepareError::Runtime(format!(
-                "the runtime {runtime}: {} lies in {}, which users other than root may not enter; \
-                 with --sandbox reduced each function is a user of its own: name another with \
-                 --{runtime}",
-                executable.display(),
-                closed.display()
-            ))),
-        }
-    }
-
-    /// Takes back what functions without namespaces were allowed.
-    fn shut_out(&self) {
-        if self.mode == SandboxMode::Reduced && self.host_ids.is_some() {
-            let private = std::fs::Permissions::from_mode(0o700);
-            // The next start does it too.
-            drop(std::fs::set_permissions(&self.data_dir, private));
-        }
-    }
-
-    async fn set_up(options: Options) -> Result<Self, StartError> {
-        let Options {
-            data_dir,
-            limits,
-            sandbox: mode,
-            may_lack_landlock,
-            interpreters,
-            build_network,
-            build_envs,
-        } = options;
-        let io = |what| move |source| StartError::Io { what, source };
-        let host_ids = rustix::process::geteuid().is_root().then(HostIds::new);
-        if let Some(closed) = users::closed_above(&data_dir)
-            && host_ids.is_some()
-            && mode == SandboxMode::Reduced
-        {
-            return Err(StartError::OutOfReach(closed));
-        }
-        let scratch = data_dir.join("scratch");
-        empty(&scratch).map_err(io("make a folder for temporary files"))?;
-        let cache = Cache::open(&data_dir.join("builds"), &limits);
-        let shims = Shims::write(&data_dir.join("shims"));
-        // It may have to end what was left behind.
-        let cgroups = tokio::task::spawn_blocking(Cgroups::set_up).await;
-        let cgroups = cgroups.map_err(|failed| io("set up cgroups")(io::Error::other(failed)))?;
-        let spawner = Spawner::start(cgroups.folders());
-        Ok(Self {
-            mode,
-            sandbox: Sandbox {
-                spawner: spawner.map_err(io("start the spawner thread"))?,
-                cgroups: Arc::new(cgroups),
-                group: HOST_ID_FIRST,
-                may_lack_landlock,
-                limits: Arc::clone(&limits),
-                log_share: Arc::new(CoreShare::new(limits.logs_core_percent_max)),
-                tracker: TaskTracker::new(),
-            },
-            finder: Finder::new(interpreters),
-            cache: cache.map_err(io("open the cache of builds"))?,
-            build_envs,
-            shims: shims.map_err(io("write the shims"))?,
-            build_turns: Semaphore::new(limits.builds.at_once_max),
-            build_network,
-            scratch,
-            walls: OnceLock::new(),
-            stopping: Arc::default(),
-            data_dir,
-            host_ids,
-            next_handler: AtomicU64::new(1),
-            limits,
-        })
-    }
-
-    /// What a failed start means and what to do about it.
-    pub(crate) fn explain(&self, package: &Package, error: &io::Error) -> PrepareError {
-        let name = &package.spec.name;
-        PrepareError::Host(format!(
-            "function \"{name}\": its sandbox could not be made ({error}); run tinyfaas doctor"
-        ))
-    }
-}
-
 /// Makes the folder, or empties it. What can't be removed now stays, as on a read-only disk.
 fn empty(folder: &Path) -> io::Result<()> {
     if !folder.is_dir() {
@@ -281,7 +113,7 @@ impl ProcessBackend {
     /// # Errors
     /// If the host forbids the isolation that was asked for, or a folder can't be made.
     pub async fn start(options: Options) -> Result<Arc<Self>, StartError> {
-        let node = Node::set_up(options).await?;
+        let node = set_up(options).await?;
         let walls = report::try_sandbox(&node).await;
         let walls = walls.map_err(|error| match error.to_string() {
             step if step.starts_with(LANDLOCK_STEP) && node.mode == SandboxMode::Reduced => {
@@ -364,6 +196,59 @@ impl ProcessBackend {
             built,
         }
     }
+}
+
+async fn set_up(options: Options) -> Result<Node, StartError> {
+    let Options {
+        data_dir,
+        limits,
+        sandbox: mode,
+        may_lack_landlock,
+        interpreters,
+        build_network,
+        build_envs,
+    } = options;
+    let io = |what| move |source| StartError::Io { what, source };
+    let host_ids = rustix::process::geteuid().is_root().then(HostIds::new);
+    if let Some(closed) = users::closed_above(&data_dir)
+        && host_ids.is_some()
+        && mode == SandboxMode::Reduced
+    {
+        return Err(StartError::OutOfReach(closed));
+    }
+    let scratch = data_dir.join("scratch");
+    empty(&scratch).map_err(io("make a folder for temporary files"))?;
+    let cache = Cache::open(&data_dir.join("builds"), &limits);
+    let shims = Shims::write(&data_dir.join("shims"));
+    // It may have to end what was left behind.
+    let cgroups = tokio::task::spawn_blocking(Cgroups::set_up).await;
+    let cgroups = cgroups.map_err(|failed| io("set up cgroups")(io::Error::other(failed)))?;
+    let spawner = Spawner::start(cgroups.folders());
+    Ok(Node {
+        mode,
+        sandbox: Sandbox {
+            spawner: spawner.map_err(io("start the spawner thread"))?,
+            cgroups: Arc::new(cgroups),
+            group: HOST_ID_FIRST,
+            may_lack_landlock,
+            limits: Arc::clone(&limits),
+            log_share: Arc::new(CoreShare::new(limits.logs_core_percent_max)),
+            tracker: TaskTracker::new(),
+        },
+        finder: Finder::new(interpreters),
+        cache: cache.map_err(io("open the cache of builds"))?,
+        build_envs,
+        shims: shims.map_err(io("write the shims"))?,
+        build_turns: Semaphore::new(limits.builds.at_once_max),
+        build_network,
+        scratch,
+        walls: OnceLock::new(),
+        stopping: Arc::default(),
+        data_dir,
+        host_ids,
+        next_handler: AtomicU64::new(1),
+        limits,
+    })
 }
 
 /// Looks at the disk now and then; where it is nearly full, kept results that nothing uses go.

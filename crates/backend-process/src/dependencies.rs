@@ -7,9 +7,9 @@
 mod go_library;
 mod layout;
 
-use crate::backend::Node;
 use crate::cache::{Finished, Kept, Staging};
 use crate::interpreter::Interpreter;
+use crate::node::Node;
 use crate::output::Target;
 use crate::process::{Order, SandboxedProcess};
 use crate::toolchain;

@@ -1,8 +1,8 @@
 //! Starts the instances of one function's handlers.
 
-use crate::backend::Node;
 use crate::dependencies::Built;
 use crate::interpreter::Interpreter;
+use crate::node::Node;
 use crate::output::Target;
 use crate::process::Order;
 use crate::sandbox::{Bind, Plan, Program, SandboxMode};

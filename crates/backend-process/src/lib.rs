@@ -8,6 +8,7 @@ mod cache;
 mod dependencies;
 mod handler;
 mod interpreter;
+mod node;
 mod output;
 mod process;
 mod relay;

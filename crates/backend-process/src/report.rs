@@ -1,6 +1,6 @@
 //! What this host allows, for `doctor` and `status`, and what to do where it allows too little.
 
-use crate::backend::Node;
+use crate::node::Node;
 use crate::output::Target;
 use crate::process::Order;
 use crate::sandbox::{Plan, Program, Reach, SandboxMode, Walls, network};

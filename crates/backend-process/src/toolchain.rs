@@ -1,7 +1,7 @@
 //! What of this host builds a function.
 
-use crate::backend::Node;
 use crate::interpreter::Interpreter;
+use crate::node::Node;
 use builds::{Npm, Toolchain};
 use faas::Runtime;
 use serde_json::Value;

@@ -6,8 +6,8 @@
 
 use super::layout::{GO_CACHE, Layout};
 use super::{blocking, run};
-use crate::backend::Node;
 use crate::interpreter::Interpreter;
+use crate::node::Node;
 use crate::tree;
 use builds::Toolchain;
 use faas::Package;

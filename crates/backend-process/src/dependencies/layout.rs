@@ -5,9 +5,9 @@
 //! none of them can be replaced from within.
 
 use super::blocking;
-use crate::backend::Node;
 use crate::cache::Staging;
 use crate::interpreter::Interpreter;
+use crate::node::Node;
 use crate::sandbox::{Bind, Plan, Program, SandboxMode};
 use crate::toolchain::PIP_CONFIG;
 use crate::tree;
