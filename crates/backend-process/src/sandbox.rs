@@ -12,6 +12,7 @@ pub(crate) mod netlink;
 pub(crate) mod network;
 mod root;
 pub(crate) mod spawner;
+mod step;
 mod sys;
 pub(crate) mod syscalls;
 mod warden;

@@ -1,6 +1,6 @@
 //! Gives up rights: resource limits, capabilities, Landlock.
 
-use super::launcher::{Failure, Step};
+use super::step::{Failure, Step};
 use super::{Plan, SandboxMode};
 use caps::CapSet;
 use landlock::{

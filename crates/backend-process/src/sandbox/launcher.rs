@@ -1,5 +1,6 @@
 //! The launcher: a fresh process of one thread that turns itself into a sandboxed program.
 
+use super::step::{Failure, Step};
 use super::sys::{
     CONTROL_FD, LAUNCHER_ARG0, PROTOCOL_FD, WARDEN_ARG0, take_inherited, unshare_cgroup,
 };
@@ -47,28 +48,6 @@ pub fn launcher_main() -> Option<ExitCode> {
             drop(control.write_all(failure.to_string().as_bytes()));
             Some(ExitCode::FAILURE)
         }
-    }
-}
-
-/// The step that failed, for the parent, which knows what to advise.
-#[derive(Debug, thiserror::Error)]
-#[error("{step}: {source}")]
-pub(crate) struct Failure {
-    step: &'static str,
-    source: io::Error,
-}
-
-/// Names the step that an error belongs to.
-pub(crate) trait Step<T> {
-    fn step(self, step: &'static str) -> Result<T, Failure>;
-}
-
-impl<T, E: Into<io::Error>> Step<T> for Result<T, E> {
-    fn step(self, step: &'static str) -> Result<T, Failure> {
-        self.map_err(|source| Failure {
-            step,
-            source: source.into(),
-        })
     }
 }
 

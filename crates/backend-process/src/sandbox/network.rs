@@ -4,8 +4,8 @@
 //! ([`crate::relay`]), a process outside. The relay decides what is reached; nothing in here could
 //! change that, so that no rule has to hold inside.
 
-use super::launcher::{Failure, Step};
 use super::netlink::Netlink;
+use super::step::{Failure, Step};
 use super::sys::{NETWORK_FD, make_interface, take_inherited};
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 use serde::{Deserialize, Serialize};

@@ -1,6 +1,6 @@
 //! The file system that a sandboxed process sees: a small tmpfs with what it needs of the host.
 
-use super::launcher::{Failure, Step};
+use super::step::{Failure, Step};
 use super::sys::set_tree_attributes;
 use super::{Bind, Plan, Reach, network};
 use rustix::fs::{CWD, FileType, Mode, OFlags, fstat};

@@ -5,7 +5,7 @@
 //! error, the kernel takes the later filter's, so the second lets pass what the first refuses. Calls of another
 //! architecture (32-bit on a 64-bit kernel) end the process; x32 numbers are not on the list.
 
-use super::launcher::{Failure, Step};
+use super::step::{Failure, Step};
 use super::{SandboxMode, Walls};
 use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen as Len, SeccompCmpOp as Op, SeccompCondition,

@@ -5,7 +5,7 @@
 //! handler by its pidfd, out of their reach, and knows by its end of a socket when tinyFaaS ends.
 
 use super::cgroup::tree;
-use super::launcher::{Failure, Step};
+use super::step::{Failure, Step};
 use super::sys::{WARDEN_ARG0, ignore_stop_signals, take_inherited};
 use rustix::event::epoll;
 use rustix::io::Errno;
