@@ -18,7 +18,7 @@ const ALLOWED: [(&str, &[&str]); 14] = [
     ),
     ("faas", &[]),
     ("builds", &["faas"]),
-    ("coap", &[]),
+    ("coap", &["net"]),
     ("net", &[]),
     ("handler-protocol", &["faas"]),
     ("runtime-binary", &["handler-protocol", "faas"]),

@@ -77,7 +77,9 @@ fn run(driver: &str, count: usize) -> Result<()> {
             let to = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
             let listener = endpoints::coap::bind(to, 1)?;
             let addr = listener.local_addr();
-            let serving = listener.serve(proxy()?, CancellationToken::new());
+            let proxy = proxy()?;
+            let clients = endpoints::clients(proxy.limits());
+            let serving = listener.serve(clients, proxy, CancellationToken::new());
             let _served = runtime.spawn(serving);
             on_thread(&runtime, move || over_coap(addr, count))
         }

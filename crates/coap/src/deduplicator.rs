@@ -4,7 +4,9 @@
 use crate::peer::Peer;
 use ahash::AHashMap;
 use bytes::Bytes;
+use net::{Account, Budget, Spent};
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::Instant;
 
 /// What an entry takes beside its datagram: the key twice, its places in three queues, and the
@@ -64,26 +66,27 @@ struct Entry {
 struct Host<P> {
     order: VecDeque<Place<P>>,
     entries: usize,
-    bytes: usize,
+    account: Account,
 }
 
 /// The messages of the last minutes that ran something, by peer and message id.
 ///
-/// Where they are too many, a host that holds more than its share loses its own oldest; else the
+/// Where they are too many, or what clients may hold is spent, a host that holds more than its share loses its own oldest; else the
 /// oldest of the least harmful class goes.
 #[derive(Debug)]
 pub(crate) struct Deduplicator<P: Peer> {
     entries: AHashMap<(P, u16), Entry>,
-    hosts: AHashMap<P::Host, Host<P>>,
+    hosts: AHashMap<net::Peer, Host<P>>,
     order: [VecDeque<Place<P>>; CLASSES],
     number: u64,
     bytes: usize,
     entries_max: usize,
     bytes_max: usize,
+    budget: Arc<Budget>,
 }
 
 impl<P: Peer> Deduplicator<P> {
-    pub(crate) fn new(entries_max: usize, bytes_max: usize) -> Self {
+    pub(crate) fn new(entries_max: usize, bytes_max: usize, budget: Arc<Budget>) -> Self {
         Self {
             entries: AHashMap::new(),
             hosts: AHashMap::new(),
@@ -92,6 +95,7 @@ impl<P: Peer> Deduplicator<P> {
             bytes: 0,
             entries_max: entries_max.max(1),
             bytes_max,
+            budget,
         }
     }
 
@@ -102,26 +106,23 @@ impl<P: Peer> Deduplicator<P> {
     }
 
     /// Remembers a message whose request runs from now on.
+    ///
+    /// # Errors
+    /// Where what clients may hold is spent by others.
     pub(crate) fn remember(
         &mut self,
         now: Instant,
         (peer, message_id): (&P, u16),
         (class, outcome): (Class, Outcome),
         expires: Instant,
-    ) {
+    ) -> Result<(), Spent> {
         self.forget(peer, message_id);
+        self.expire(now);
         self.number += 1;
         let (number, bytes) = (self.number, outcome.bytes());
         let place = (peer.clone(), message_id, number);
-        self.order[class as usize].push_back(place.clone());
-        let host = self.hosts.entry(peer.host()).or_insert_with(|| Host {
-            order: VecDeque::new(),
-            entries: 0,
-            bytes: 0,
-        });
-        host.order.push_back(place);
-        host.entries += 1;
-        host.bytes += bytes;
+        self.charge(peer.host(), bytes, &place)?;
+        self.order[class as usize].push_back(place);
         self.bytes += bytes;
         let entry = Entry {
             outcome,
@@ -129,8 +130,49 @@ impl<P: Peer> Deduplicator<P> {
             number,
         };
         self.entries.insert((peer.clone(), message_id), entry);
-        self.expire(now);
-        self.make_room(&peer.host());
+        self.make_room(peer.host());
+        Ok(())
+    }
+
+    /// Takes a host's bytes from the budget for an entry; older entries make room for it.
+    fn charge(&mut self, host: net::Peer, bytes: usize, place: &Place<P>) -> Result<(), Spent> {
+        loop {
+            let spent = match self.try_charge(host, bytes, place) {
+                Ok(()) => return Ok(()),
+                Err(spent) => spent,
+            };
+            if !self.drop_one(host, spent) {
+                return Err(spent);
+            }
+        }
+    }
+
+    fn try_charge(&mut self, host: net::Peer, bytes: usize, place: &Place<P>) -> Result<(), Spent> {
+        if let Some(known) = self.hosts.get_mut(&host) {
+            known.account.take(bytes)?;
+            known.entries += 1;
+            known.order.push_back(place.clone());
+            return Ok(());
+        }
+        let mut account = Account::open(&self.budget, host)?;
+        account.take(bytes)?;
+        let host_of_one = Host {
+            order: VecDeque::from([place.clone()]),
+            entries: 1,
+            account,
+        };
+        self.hosts.insert(host, host_of_one);
+        Ok(())
+    }
+
+    /// Drops an entry where the budget is spent; false where none is left that may go.
+    fn drop_one(&mut self, newest: net::Peer, spent: Spent) -> bool {
+        match spent {
+            Spent::Share if self.hosts.contains_key(&newest) => self.drop_oldest_of(newest),
+            Spent::Budget if !self.entries.is_empty() => self.drop_least(newest),
+            Spent::Share | Spent::Budget => return false,
+        }
+        true
     }
 
     /// Replaces what became of a message, if it is still remembered.
@@ -139,13 +181,26 @@ impl<P: Peer> Deduplicator<P> {
             return;
         };
         let (before, after) = (entry.outcome.bytes(), outcome.bytes());
+        let more = after.saturating_sub(before);
+        while let Some(host) = self.hosts.get_mut(&peer.host())
+            && let Err(spent) = host.account.take(more)
+        {
+            self.drop_one(peer.host(), spent);
+        }
+        // It may have been the one that had to go.
+        let Some(entry) = self.entries.get_mut(&(peer.clone(), message_id)) else {
+            if let Some(host) = self.hosts.get_mut(&peer.host()) {
+                host.account.give(more);
+            }
+            return;
+        };
         entry.outcome = outcome;
         self.bytes = self.bytes + after - before;
         if let Some(host) = self.hosts.get_mut(&peer.host()) {
-            host.bytes = host.bytes + after - before;
+            host.account.give(before.saturating_sub(after));
         }
         if self.bytes > self.bytes_max {
-            self.make_room(&peer.host());
+            self.make_room(peer.host());
         }
     }
 
@@ -158,7 +213,7 @@ impl<P: Peer> Deduplicator<P> {
         let key = peer.host();
         if let Some(host) = self.hosts.get_mut(&key) {
             host.entries -= 1;
-            host.bytes -= entry.outcome.bytes();
+            host.account.give(entry.outcome.bytes());
             if host.entries == 0 {
                 self.hosts.remove(&key);
             } else if host.order.len() > 2 * host.entries + 16 {
@@ -190,7 +245,8 @@ impl<P: Peer> Deduplicator<P> {
     }
 
     fn is_over_share(&self, host: &Host<P>) -> bool {
-        host.entries > self.entries_max / HOST_SHARE || host.bytes > self.bytes_max / HOST_SHARE
+        host.entries > self.entries_max / HOST_SHARE
+            || host.account.bytes() > self.bytes_max / HOST_SHARE
     }
 
     /// Drops what has expired and gives unused room back to the allocator.
@@ -219,21 +275,24 @@ impl<P: Peer> Deduplicator<P> {
         }
     }
 
-    fn make_room(&mut self, newest: &P::Host) {
-        while self.is_over() {
-            let own = self.hosts.get(newest);
-            if own.is_some_and(|host| host.entries > 1 && self.is_over_share(host)) {
-                self.drop_oldest_of(newest);
-            } else if let Some(class) = (0..CLASSES).find(|class| !self.order[*class].is_empty()) {
-                self.drop_front(class);
-            } else {
-                return;
-            }
+    fn make_room(&mut self, newest: net::Peer) {
+        while self.is_over() && !self.entries.is_empty() {
+            self.drop_least(newest);
         }
     }
 
-    fn drop_oldest_of(&mut self, host: &P::Host) {
-        let host = self.hosts.get_mut(host);
+    /// Drops the oldest entry of a host over its share, or of the least harmful class.
+    fn drop_least(&mut self, newest: net::Peer) {
+        let own = self.hosts.get(&newest);
+        if own.is_some_and(|host| host.entries > 1 && self.is_over_share(host)) {
+            self.drop_oldest_of(newest);
+        } else if let Some(class) = (0..CLASSES).find(|class| !self.order[*class].is_empty()) {
+            self.drop_front(class);
+        }
+    }
+
+    fn drop_oldest_of(&mut self, host: net::Peer) {
+        let host = self.hosts.get_mut(&host);
         if let Some(place) = host.and_then(|host| host.order.pop_front()) {
             self.drop_entry(&place);
         }
@@ -283,15 +342,16 @@ mod tests {
     impl Table {
         fn new(entries_max: usize) -> Self {
             Self {
-                seen: Deduplicator::new(entries_max, usize::MAX),
+                seen: Deduplicator::new(entries_max, usize::MAX, Budget::new(1 << 30, 1 << 30)),
                 now: Instant::now(),
             }
         }
 
         fn remember(&mut self, peer: u8, id: u16, class: Class) {
             let what = (class, Outcome::Silent);
-            self.seen
-                .remember(self.now, (&peer, id), what, self.now + LIFETIME);
+            let expires = self.now + LIFETIME;
+            let remembered = self.seen.remember(self.now, (&peer, id), what, expires);
+            remembered.unwrap();
         }
 
         fn has(&self, peer: u8, id: u16) -> bool {

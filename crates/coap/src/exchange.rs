@@ -16,9 +16,11 @@ use crate::transmission::{EXCHANGE_LIFETIME, NON_LIFETIME, Spread};
 use ahash::{AHashMap, RandomState};
 use answer::Answer;
 use bytes::Bytes;
+use net::{Account, Budget, Spent};
 use separate::Separate;
 use std::collections::VecDeque;
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// The bounds of a server and how long it waits before it acknowledges.
@@ -29,7 +31,7 @@ pub struct Config {
     pub exchanges_max: usize,
     /// What block-wise transfers may hold in memory, what remembered messages may, and what
     /// requests that run may: as many bytes each, a quarter of it for one host while others want
-    /// room too; of what runs, a quarter in any case.
+    /// room too; of what runs, a quarter in any case. [`Budgets`] bound what all servers hold.
     pub transfer_bytes_max: usize,
     /// The largest body of a request.
     pub payload_bytes_max: usize,
@@ -45,6 +47,27 @@ impl Default for Config {
             transfer_bytes_max: 64 << 20,
             payload_bytes_max: 8 << 20,
             ack_delay: Duration::from_secs(1),
+        }
+    }
+}
+
+/// What servers may hold for clients, together with whatever else takes from the same budget.
+#[derive(Debug, Clone)]
+pub struct Budgets {
+    /// Requests that run, and separate responses that wait for their acknowledgement.
+    clients: Arc<Budget>,
+    /// What is kept between messages and makes room for what is newer, as senders may be made up:
+    /// remembered messages and transfers. It can never fill the whole.
+    kept: Arc<Budget>,
+}
+
+impl Budgets {
+    /// Lets servers take all of `clients`, half of it for what is kept between messages.
+    #[must_use]
+    pub fn new(clients: &Arc<Budget>) -> Self {
+        Self {
+            clients: Arc::clone(clients),
+            kept: clients.fraction(2),
         }
     }
 }
@@ -152,7 +175,8 @@ pub struct Server<P: Peer> {
     sweep: Option<Instant>,
     running: AHashMap<u64, Running<P>>,
     running_bytes: usize,
-    host_bytes: AHashMap<P::Host, usize>,
+    accounts: AHashMap<net::Peer, Account>,
+    clients: Arc<Budget>,
     /// When each running request is acknowledged; those that ended earlier are skipped.
     acknowledge: VecDeque<(Instant, u64)>,
     separate: Separate<P>,
@@ -170,18 +194,20 @@ pub struct Server<P: Peer> {
 
 impl<P: Peer> Server<P> {
     /// A server. `seed` spreads its retransmissions and makes its message ids: numbers that nobody
-    /// outside can know.
+    /// outside can know. What it holds for clients is taken from `budgets`.
     #[must_use]
-    pub fn new(config: Config, seed: [u64; 2]) -> Self {
+    pub fn new(config: Config, seed: [u64; 2], budgets: &Budgets) -> Self {
+        let kept = || Arc::clone(&budgets.kept);
         Self {
-            seen: Deduplicator::new(config.exchanges_max, config.transfer_bytes_max),
+            seen: Deduplicator::new(config.exchanges_max, config.transfer_bytes_max, kept()),
             sweep: None,
             running: AHashMap::new(),
             running_bytes: 0,
-            host_bytes: AHashMap::new(),
+            accounts: AHashMap::new(),
+            clients: Arc::clone(&budgets.clients),
             acknowledge: VecDeque::new(),
-            separate: Separate::new(config.exchanges_max),
-            transfers: Transfers::new(config.transfer_bytes_max),
+            separate: Separate::new(config.exchanges_max, Arc::clone(&budgets.clients)),
+            transfers: Transfers::new(config.transfer_bytes_max, kept()),
             requests: VecDeque::new(),
             outgoing: VecDeque::new(),
             last_id: 0,
@@ -224,7 +250,7 @@ impl<P: Peer> Server<P> {
         let Some(running) = self.running.remove(&id.0) else {
             return;
         };
-        self.give_back(&running);
+        self.give_back(running.origin.peer.host(), running.bytes);
         let has_run = response.has_run;
         self.answer_whole(now, &running, response);
         if !has_run {
@@ -371,20 +397,23 @@ impl<P: Peer> Server<P> {
         (payload, download): (Bytes, Identity),
     ) {
         let bytes = RUNNING_OVERHEAD_BYTES + head.len_bytes() + payload.len();
-        if self.is_stopping || !self.has_room(&origin.peer, bytes) {
-            let mut answer = Answer::new(Code::SERVICE_UNAVAILABLE);
-            answer.max_age = Some(1);
-            answer.payload = b"this node takes no more requests now; try again later";
-            return self.send(now, &origin, &answer);
-        }
-        self.running_bytes += bytes;
-        *self.host_bytes.entry(origin.peer.host()).or_default() += bytes;
-        self.last_id += 1;
-        let id = self.last_id;
+        let id = self.last_id + 1;
         let (class, lifetime) = class(origin.kind, code);
         let what = (class, Outcome::Running(id));
+        if self.is_stopping || !self.has_room(&origin.peer, bytes) {
+            let text = "this node takes no more requests now; try again later";
+            return self.refuse(now, &origin, &unavailable(text));
+        }
+        if let Err(spent) = self.charge(origin.peer.host(), bytes) {
+            return self.refuse(now, &origin, &unavailable(&spent));
+        }
         let message = (&origin.peer, origin.message_id);
-        self.seen.remember(now, message, what, now + lifetime);
+        let remembered = self.seen.remember(now, message, what, now + lifetime);
+        if let Err(spent) = remembered {
+            self.give_back(origin.peer.host(), bytes);
+            return self.refuse(now, &origin, &unavailable(&spent));
+        }
+        self.last_id = id;
         self.sweep.get_or_insert(now + SWEEP_INTERVAL);
         if origin.kind == Kind::Confirmable {
             self.acknowledge
@@ -415,19 +444,31 @@ impl<P: Peer> Server<P> {
 
     fn has_room(&self, peer: &P, bytes: usize) -> bool {
         let bytes_max = self.config.transfer_bytes_max;
-        let of_host = self.host_bytes.get(&peer.host()).copied();
+        let of_host = self.accounts.get(&peer.host()).map(Account::bytes);
         self.running.len() < self.config.exchanges_max
             && self.running_bytes + bytes <= bytes_max
             && of_host.is_none_or(|held| held + bytes <= bytes_max / HOST_SHARE)
     }
 
-    fn give_back(&mut self, running: &Running<P>) {
-        self.running_bytes -= running.bytes;
-        let host = running.origin.peer.host();
-        if let Some(held) = self.host_bytes.get_mut(&host) {
-            *held -= running.bytes;
-            if *held == 0 {
-                self.host_bytes.remove(&host);
+    /// Takes what a request that runs holds from the budget of all clients.
+    fn charge(&mut self, host: net::Peer, bytes: usize) -> Result<(), Spent> {
+        if let Some(account) = self.accounts.get_mut(&host) {
+            account.take(bytes)?;
+        } else {
+            let mut account = Account::open(&self.clients, host)?;
+            account.take(bytes)?;
+            self.accounts.insert(host, account);
+        }
+        self.running_bytes += bytes;
+        Ok(())
+    }
+
+    fn give_back(&mut self, host: net::Peer, bytes: usize) {
+        self.running_bytes -= bytes;
+        if let Some(account) = self.accounts.get_mut(&host) {
+            account.give(bytes);
+            if account.bytes() == 0 {
+                self.accounts.remove(&host);
             }
         }
     }
@@ -469,6 +510,9 @@ impl<P: Peer> Server<P> {
         if refusal.code == Code::REQUEST_ENTITY_TOO_LARGE {
             answer.size1 = Some(u32::try_from(self.config.payload_bytes_max).unwrap_or(u32::MAX));
         }
+        if refusal.code == Code::SERVICE_UNAVAILABLE {
+            answer.max_age = Some(1);
+        }
         self.send(now, origin, &answer);
     }
 
@@ -479,6 +523,14 @@ impl<P: Peer> Server<P> {
     fn empty(&mut self, peer: P, kind: Kind, message_id: u16) {
         self.outgoing
             .push_back((peer, Encoder::empty(kind, message_id)));
+    }
+}
+
+/// The refusal where there is no room now.
+fn unavailable(why: &(impl ToString + ?Sized)) -> Refusal {
+    Refusal {
+        code: Code::SERVICE_UNAVAILABLE,
+        text: why.to_string(),
     }
 }
 

@@ -20,6 +20,6 @@ pub mod uri;
 pub use block::Block;
 pub use client::{Client, ClientConfig, ClientError, ClientRequest, ClientResponse};
 pub use code::Code;
-pub use exchange::{Config, Request, RequestId, Response, Server};
+pub use exchange::{Budgets, Config, Request, RequestId, Response, Server};
 pub use message::{Encoder, Kind, Message, Options, ParseError, Token};
 pub use peer::Peer;

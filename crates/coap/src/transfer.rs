@@ -4,7 +4,9 @@ use crate::code::Code;
 use crate::peer::Peer;
 use ahash::AHashMap;
 use bytes::Bytes;
+use net::{Account, Budget, Spent};
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// How long a transfer is kept after its last block.
@@ -87,30 +89,41 @@ struct Entry {
 }
 
 /// The transfers of one host.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Host {
-    bytes: usize,
+    account: Account,
     order: BTreeSet<u64>,
 }
 
-/// The transfers of all peers, within a bound of memory. Where there is no more room, a host over
+/// Why a body is not kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum NotKept {
+    /// It is larger than the bound.
+    TooLarge,
+    /// What clients may hold is spent.
+    Spent(Spent),
+}
+
+/// The transfers of all peers, within a bound of memory and the budget that all endpoints share.
+/// Where there is no more room, a host over
 /// its share loses its own least recently used; else the least recently used of such a host goes,
 /// or of all where none is over its share.
 #[derive(Debug)]
 pub(crate) struct Transfers<P: Peer> {
     entries: AHashMap<Key<P>, Entry>,
     order: BTreeMap<u64, Key<P>>,
-    hosts: AHashMap<P::Host, Host>,
+    hosts: AHashMap<net::Peer, Host>,
     /// The operation that last had a response kept, by peer and resource: clients leave out what
     /// tells operations apart when they ask for the second block on.
     newest: AHashMap<(P, u64), u64>,
     used: u64,
     bytes: usize,
     bytes_max: usize,
+    budget: Arc<Budget>,
 }
 
 impl<P: Peer> Transfers<P> {
-    pub(crate) fn new(bytes_max: usize) -> Self {
+    pub(crate) fn new(bytes_max: usize, budget: Arc<Budget>) -> Self {
         Self {
             entries: AHashMap::new(),
             order: BTreeMap::new(),
@@ -119,6 +132,7 @@ impl<P: Peer> Transfers<P> {
             used: 0,
             bytes: 0,
             bytes_max,
+            budget,
         }
     }
 
@@ -138,27 +152,36 @@ impl<P: Peer> Transfers<P> {
         }
     }
 
-    /// Puts an upload in; false where it is too large for the bound.
-    pub(crate) fn put_upload(&mut self, now: Instant, key: Key<P>, upload: Upload) -> bool {
+    /// Puts an upload in.
+    ///
+    /// # Errors
+    /// Where there is no room for it; it is dropped then.
+    pub(crate) fn put_upload(
+        &mut self,
+        now: Instant,
+        key: Key<P>,
+        upload: Upload,
+    ) -> Result<(), NotKept> {
         self.put(now, key, Body::Upload(upload))
     }
 
-    /// Keeps a response; false where it is too large for the bound.
+    /// Keeps a response.
+    ///
+    /// # Errors
+    /// Where there is no room for it.
     pub(crate) fn put_download(
         &mut self,
         now: Instant,
         key: Key<P>,
         representation: Representation,
-    ) -> bool {
+    ) -> Result<(), NotKept> {
         let (name, operation) = (
             (key.peer.clone(), key.request.resource),
             key.request.operation,
         );
-        let is_kept = self.put(now, key, Body::Download(representation));
-        if is_kept {
-            self.newest.insert(name, operation);
-        }
-        is_kept
+        self.put(now, key, Body::Download(representation))?;
+        self.newest.insert(name, operation);
+        Ok(())
     }
 
     /// A response that is kept, which is thereby used. A request that does not say of which
@@ -205,22 +228,20 @@ impl<P: Peer> Transfers<P> {
         self.bytes
     }
 
-    fn put(&mut self, now: Instant, key: Key<P>, body: Body) -> bool {
+    fn put(&mut self, now: Instant, key: Key<P>, body: Body) -> Result<(), NotKept> {
         self.remove(&key);
         let bytes = body.bytes();
         if bytes > self.bytes_max {
-            return false;
+            return Err(NotKept::TooLarge);
         }
         let host = key.peer.host();
         while self.bytes + bytes > self.bytes_max {
-            self.make_room(&host, bytes);
+            self.make_room(host, bytes);
         }
         self.used += 1;
+        self.charge(host, bytes).map_err(NotKept::Spent)?;
         self.bytes += bytes;
         self.order.insert(self.used, key.clone());
-        let of_host = self.hosts.entry(host).or_default();
-        of_host.bytes += bytes;
-        of_host.order.insert(self.used);
         let entry = Entry {
             body,
             bytes,
@@ -228,7 +249,39 @@ impl<P: Peer> Transfers<P> {
             expires: now + IDLE,
         };
         self.entries.insert(key, entry);
-        true
+        Ok(())
+    }
+
+    /// Takes a host's bytes from the budget for the entry that comes next. Its own oldest
+    /// transfers make room for it where its share is spent, and those of this socket that
+    /// [`Self::make_room`] picks where the whole budget is.
+    fn charge(&mut self, host: net::Peer, bytes: usize) -> Result<(), Spent> {
+        loop {
+            let spent = match self.try_charge(host, bytes) {
+                Ok(()) => return Ok(()),
+                Err(spent) => spent,
+            };
+            let own = self.hosts.get(&host).and_then(|own| own.order.first());
+            let own = own.and_then(|used| self.order.get(used).cloned());
+            match (spent, own) {
+                (_, Some(key)) => drop(self.remove(&key)),
+                (Spent::Budget, None) if !self.entries.is_empty() => self.make_room(host, bytes),
+                (Spent::Budget | Spent::Share, None) => return Err(spent),
+            }
+        }
+    }
+
+    fn try_charge(&mut self, host: net::Peer, bytes: usize) -> Result<(), Spent> {
+        if let Some(known) = self.hosts.get_mut(&host) {
+            known.account.take(bytes)?;
+            known.order.insert(self.used);
+            return Ok(());
+        }
+        let mut account = Account::open(&self.budget, host)?;
+        account.take(bytes)?;
+        let order = BTreeSet::from([self.used]);
+        self.hosts.insert(host, Host { account, order });
+        Ok(())
     }
 
     fn touch(&mut self, now: Instant, key: &Key<P>) {
@@ -246,16 +299,16 @@ impl<P: Peer> Transfers<P> {
         entry.expires = now + IDLE;
     }
 
-    fn make_room(&mut self, host: &P::Host, wanted: usize) {
+    fn make_room(&mut self, host: net::Peer, wanted: usize) {
         let share = self.bytes_max / HOST_SHARE;
         let own = self
             .hosts
-            .get(host)
-            .filter(|own| own.bytes + wanted > share);
+            .get(&host)
+            .filter(|own| own.account.bytes() + wanted > share);
         let own_oldest = own.and_then(|own| own.order.first().copied());
         let is_over = |key: &Key<P>| {
             let host = self.hosts.get(&key.peer.host());
-            host.is_some_and(|host| host.bytes > share)
+            host.is_some_and(|host| host.account.bytes() > share)
         };
         let oldest = || {
             let mut oldest = self.order.iter().take(LOOKED_AT_MAX);
@@ -275,7 +328,7 @@ impl<P: Peer> Transfers<P> {
         self.bytes -= entry.bytes;
         let host = key.peer.host();
         if let Some(of_host) = self.hosts.get_mut(&host) {
-            of_host.bytes -= entry.bytes;
+            of_host.account.give(entry.bytes);
             of_host.order.remove(&entry.used);
             if of_host.order.is_empty() {
                 self.hosts.remove(&host);

@@ -8,6 +8,7 @@ mod worker;
 
 use crate::wake::polled_again;
 use faas::Proxy;
+use net::Clients;
 use socket2::{Domain, Protocol, Socket, Type};
 use std::io;
 use std::net::{Ipv6Addr, SocketAddr, UdpSocket};
@@ -80,17 +81,24 @@ impl Listener {
         self.local_addr
     }
 
-    /// Answers CoAP until `shutdown`.
+    /// Answers CoAP until `shutdown`. What it holds is taken from the budget of `clients`.
     ///
     /// Then requests that come are answered with 5.03, and it returns when those inside are
     /// answered and their responses have arrived, which the caller bounds: dropping the future
     /// cuts them.
-    pub async fn serve(self, proxy: Arc<Proxy>, shutdown: CancellationToken) {
+    pub async fn serve(
+        self,
+        clients: Arc<Clients>,
+        proxy: Arc<Proxy>,
+        shutdown: CancellationToken,
+    ) {
+        let budgets = coap::Budgets::new(clients.budget());
         // Dropping the set ends the tasks.
         let mut workers = JoinSet::new();
         for socket in self.sockets {
             let (proxy, shutdown) = (Arc::clone(&proxy), shutdown.clone());
-            workers.spawn(polled_again(worker::run(socket, proxy, shutdown)));
+            let shared = (proxy, budgets.clone());
+            workers.spawn(polled_again(worker::run(socket, shared, shutdown)));
         }
         while let Some(ended) = workers.join_next().await {
             match ended {

@@ -16,6 +16,7 @@ use net::{Client, Clients, Place};
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -28,6 +29,15 @@ const HYPER_FIELDS_MAX: usize = 100;
 
 /// How an HTTP/2 connection begins (RFC 9113, section 3.4). No HTTP/1.1 request does.
 const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// What a client of HTTP/1.1 is told where only HTTP/2 is spoken.
+const HTTP1_REFUSAL: &str = "HTTP/1.1 426 Upgrade Required\r\n\
+    Upgrade: h2c\r\nConnection: Upgrade, close\r\nContent-Type: text/plain; charset=utf-8\r\n\
+    X-tinyFaaS-Error: caller\r\nContent-Length: 91\r\n\r\n\
+    this port speaks gRPC over HTTP/2; use the HTTP endpoint's port (8000 by default) for HTTP\n";
+
+/// What is read of such a client before it is closed.
+const REFUSED_BYTES_READ: u64 = 64 << 10;
 
 /// How often a client is looked at that has sent a part of the preface.
 const PREFACE_PAUSE: Duration = Duration::from_millis(5);
@@ -118,6 +128,9 @@ impl<D: Door> Server<D> {
             return;
         };
         if !is_http2 && D::STYLE == Style::Grpc {
+            let refusing = refuse_http1(stream);
+            // Who does not take the answer is closed without.
+            let _told = tokio::time::timeout(self.proxy.limits().http_head, refusing).await;
             return;
         }
         let head_bytes_max = head_bytes_max(self.proxy.limits());
@@ -198,6 +211,16 @@ impl<D: Door> Server<D> {
             () = idle(client, limits) => {}
         }
     }
+}
+
+/// Tells a client that speaks HTTP/1.1 to a port for HTTP/2 alone (RFC 9110, section 15.5.22).
+async fn refuse_http1(mut stream: TcpStream) -> std::io::Result<()> {
+    stream.write_all(HTTP1_REFUSAL.as_bytes()).await?;
+    stream.shutdown().await?;
+    // Closing with something unread would take the answer away.
+    let mut rest = stream.take(REFUSED_BYTES_READ);
+    tokio::io::copy(&mut rest, &mut tokio::io::sink()).await?;
+    Ok(())
 }
 
 /// Returns when the client asked for nothing, has nothing under way and took nothing for a while,

@@ -33,7 +33,8 @@ fn start_on(addr: &str, sockets: usize, limits: Limits) -> Endpoint {
     let addr = listener.local_addr();
     let shutdown = CancellationToken::new();
     let tasks = TaskTracker::new();
-    tasks.spawn(listener.serve(proxy, shutdown.clone()));
+    let clients = endpoints::clients(proxy.limits());
+    tasks.spawn(listener.serve(clients, proxy, shutdown.clone()));
     tasks.close();
     Endpoint {
         addr,
@@ -370,6 +371,7 @@ async fn stopping_answers_what_is_inside_and_refuses_what_comes() {
 #[tokio::test]
 async fn cutting_the_endpoint_cancels_what_runs() {
     let (proxy, seen) = fake::proxy(Limits::default());
+    let clients = endpoints::clients(proxy.limits());
     let listener = endpoints::coap::bind("127.0.0.1:0".parse().unwrap(), 1).unwrap();
     let addr = listener.local_addr();
     let shutdown = CancellationToken::new();
@@ -378,7 +380,7 @@ async fn cutting_the_endpoint_cancels_what_runs() {
     let request = datagram(Kind::NonConfirmable, Code::GET, 1, "/wait", b"");
     peer.send(&request).await.unwrap();
     tokio::select! {
-        () = listener.serve(proxy, shutdown) => panic!("nothing has stopped it"),
+        () = listener.serve(clients, proxy, shutdown) => panic!("nothing has stopped it"),
         () = Seen::reached(&seen.begun, 1) => {}
     }
     Seen::reached(&seen.cancelled, 1).await;

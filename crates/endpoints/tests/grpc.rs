@@ -14,7 +14,7 @@ use prost::Message;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -311,5 +311,43 @@ async fn a_client_that_says_nothing_is_closed() {
     let read = silent.read_to_end(&mut rest);
     let read = tokio::time::timeout(Duration::from_secs(20), read).await;
     drop(read.expect("the endpoint closes the connection"));
+    endpoint.stopped().await;
+}
+
+#[tokio::test]
+async fn a_message_counts_twice_while_it_is_decoded() {
+    let check = async |share: usize, is_taken: bool| {
+        let limits = Limits {
+            client_share_bytes_max: share,
+            ..Limits::default()
+        };
+        let endpoint = start(limits).await;
+        let answer = endpoint.call("teapot", &"x".repeat(6 << 20)).await;
+        let code = answer.err().map(|status| status.code());
+        let is_spent = code == Some(Code::ResourceExhausted);
+        assert_eq!(!is_spent, is_taken, "{share} {code:?}");
+        endpoint.stopped().await;
+    };
+    check(11 << 20, false).await;
+    check(13 << 20, true).await;
+}
+
+#[tokio::test]
+async fn a_client_of_http_1_is_told_where_to_go() {
+    let endpoint = start(Limits::default()).await;
+    let mut client = TcpStream::connect(endpoint.addr).await.unwrap();
+    let request = b"POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello";
+    client.write_all(request).await.unwrap();
+    let mut answer = String::new();
+    client.read_to_string(&mut answer).await.unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    assert!(head.starts_with("HTTP/1.1 426 "), "{answer}");
+    assert!(head.contains("Upgrade: h2c"), "{answer}");
+    assert!(
+        head.contains(&format!("Content-Length: {}", body.len())),
+        "{answer}"
+    );
+    assert!(body.contains("8000"), "{answer}");
+    drop(client);
     endpoint.stopped().await;
 }

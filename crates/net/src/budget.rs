@@ -15,6 +15,8 @@ const PARTS: usize = 16;
 /// bytes is two additions on atomics.
 #[derive(Debug)]
 pub struct Budget {
+    /// The budget that this one is a fraction of.
+    whole: Option<Arc<Self>>,
     bytes_max: usize,
     share_bytes_max: usize,
     held: AtomicUsize,
@@ -28,6 +30,8 @@ struct Tally {
     peer: Peer,
     held: AtomicUsize,
     budget: Arc<Budget>,
+    /// Its share of the budget that this one is a fraction of.
+    whole: Option<Share>,
 }
 
 /// Why no bytes could be taken.
@@ -47,9 +51,14 @@ impl Budget {
     /// A budget of `bytes_max` bytes, of which one peer can take `share_bytes_max`.
     #[must_use]
     pub fn new(bytes_max: usize, share_bytes_max: usize) -> Arc<Self> {
+        Self::within(None, bytes_max, share_bytes_max)
+    }
+
+    fn within(whole: Option<Arc<Self>>, bytes_max: usize, share_bytes_max: usize) -> Arc<Self> {
         let hasher = RandomState::new();
         let part = |_| Mutex::new(HashMap::with_hasher(hasher.clone()));
         Arc::new(Self {
+            whole,
             bytes_max,
             share_bytes_max: share_bytes_max.min(bytes_max),
             held: AtomicUsize::new(0),
@@ -62,6 +71,7 @@ impl Budget {
     #[must_use]
     pub fn share(self: &Arc<Self>, peer: impl Into<Peer>) -> Share {
         let peer = peer.into();
+        let whole = self.whole.as_ref().map(|whole| whole.share(peer));
         let mut peers = self.part(peer);
         if let Some(tally) = peers.get(&peer).and_then(Weak::upgrade) {
             return Share(tally);
@@ -70,10 +80,23 @@ impl Budget {
             peer,
             held: AtomicUsize::new(0),
             budget: Arc::clone(self),
+            whole,
         });
         peers.insert(peer, Arc::downgrade(&tally));
         drop(peers);
         Share(tally)
+    }
+
+    /// A budget for one kind of what is held: its bounds are a fraction of this one's, and what is
+    /// taken from it is taken from this one too.
+    #[must_use]
+    pub fn fraction(self: &Arc<Self>, divisor: usize) -> Arc<Self> {
+        let (bytes_max, share_bytes_max) = (self.bytes_max, self.share_bytes_max);
+        Self::within(
+            Some(Arc::clone(self)),
+            bytes_max / divisor,
+            share_bytes_max / divisor,
+        )
     }
 
     /// What is held now.
@@ -144,12 +167,22 @@ impl Share {
         add(&budget.held, bytes, budget.bytes_max).map_err(|()| {
             tally.held.fetch_sub(bytes, Ordering::Relaxed);
             Spent::Budget
+        })?;
+        let Some(whole) = &tally.whole else {
+            return Ok(());
+        };
+        whole.take(bytes).inspect_err(|_spent| {
+            tally.held.fetch_sub(bytes, Ordering::Relaxed);
+            budget.held.fetch_sub(bytes, Ordering::Relaxed);
         })
     }
 
     fn give_back(&self, bytes: usize) {
         self.0.held.fetch_sub(bytes, Ordering::Relaxed);
         self.0.budget.held.fetch_sub(bytes, Ordering::Relaxed);
+        if let Some(whole) = &self.0.whole {
+            whole.give_back(bytes);
+        }
     }
 }
 
@@ -242,6 +275,23 @@ mod tests {
         assert_eq!((budget.held_bytes(), mine.held_bytes()), (40, 0));
         drop(rest);
         assert_eq!(budget.held_bytes(), 0);
+    }
+
+    #[test]
+    fn a_fraction_has_bounds_of_its_own_and_counts_in_the_whole() {
+        let whole = Budget::new(100, 60);
+        let half = whole.fraction(2);
+        let held = half.share(addr(1)).hold(30).unwrap();
+        assert_eq!(half.share(addr(1)).hold(1).unwrap_err(), Spent::Share);
+        assert_eq!(half.share(addr(2)).hold(21).unwrap_err(), Spent::Budget);
+        let rest = whole.share(addr(1)).hold(30).unwrap();
+        assert_eq!(whole.share(addr(1)).hold(1).unwrap_err(), Spent::Share);
+        let theirs = whole.share(addr(2)).hold(39).unwrap();
+        assert_eq!(half.share(addr(2)).hold(2).unwrap_err(), Spent::Budget);
+        assert_eq!((half.held_bytes(), whole.held_bytes()), (30, 99));
+        drop((held, rest, theirs));
+        assert_eq!((half.held_bytes(), whole.held_bytes()), (0, 0));
+        assert_eq!((half.peers(), whole.peers()), (0, 0));
     }
 
     #[test]

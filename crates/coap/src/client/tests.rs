@@ -1,7 +1,7 @@
 //! A client and a server with a network between them that loses, doubles and reorders.
 
 use super::*;
-use crate::exchange::{Config, Response, Server};
+use crate::exchange::{Budgets, Config, Response, Server};
 use proptest::prelude::*;
 use std::collections::{BTreeMap, HashMap};
 
@@ -18,6 +18,10 @@ const PERFECT: Network = Network {
     doubled: 0,
     delay_ms_max: 1,
 };
+
+fn budgets() -> Budgets {
+    Budgets::new(&net::Budget::new(1 << 30, 1 << 30))
+}
 
 /// What came of a request, and how often each was run.
 struct Outcome {
@@ -74,7 +78,7 @@ fn run(
         deliveries: BTreeMap::new(),
         sequence: 0,
     };
-    let mut server = Server::new(Config::default(), [seed.wrapping_mul(3), 1]);
+    let mut server = Server::new(Config::default(), [seed.wrapping_mul(3), 1], &budgets());
     let mut client = Client::new(start, request, config, seed.wrapping_mul(7) + 1);
     let mut runs = 0;
     let mut body_seen = Bytes::new();
@@ -305,7 +309,7 @@ proptest! {
     ) {
         let now = Instant::now();
         let mut client = Client::new(now, post(&body(2000)), ClientConfig::default(), 1);
-        let mut server = Server::new(Config::default(), [1, 1]);
+        let mut server = Server::new(Config::default(), [1, 1], &budgets());
         let mut seen: HashMap<u16, usize> = HashMap::new();
         for mut datagram in datagrams {
             if let Some(first) = datagram.first_mut() {

@@ -1,13 +1,13 @@
 //! Bodies in blocks: uploads are put together, downloads are kept and cut, RFC 7959.
 
 use super::answer::Answer;
-use super::{Origin, Response, Running, Server};
+use super::{Origin, Response, Running, Server, unavailable};
 use crate::block::{Block, SZX_MAX};
 use crate::code::Code;
 use crate::message::Message;
 use crate::peer::Peer;
 use crate::request::{Head, Refusal, upload_identity};
-use crate::transfer::{Direction, Key, Representation, Upload};
+use crate::transfer::{Direction, Key, NotKept, Representation, Upload};
 use bytes::Bytes;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::Instant;
@@ -70,8 +70,10 @@ impl<P: Peer> Server<P> {
         if !block.more {
             return Ok(Some(upload.body.into()));
         }
-        if !self.transfers.put_upload(now, key, upload) {
-            return Err(too_large(self.config.transfer_bytes_max));
+        match self.transfers.put_upload(now, key, upload) {
+            Ok(()) => {}
+            Err(NotKept::TooLarge) => return Err(too_large(self.config.transfer_bytes_max)),
+            Err(NotKept::Spent(spent)) => return Err(unavailable(&spent)),
         }
         self.go_on(now, origin, block);
         Ok(None)
@@ -118,10 +120,16 @@ impl<P: Peer> Server<P> {
                 direction: Direction::Download,
                 request: run.download,
             };
-            if !self.transfers.put_download(now, key, kept.clone()) {
-                let mut answer = Answer::new(Code::INTERNAL_SERVER_ERROR);
-                answer.payload = b"the response is too large to be sent in blocks";
-                return self.send(now, &run.origin, &answer);
+            let refusal = match self.transfers.put_download(now, key, kept.clone()) {
+                Ok(()) => None,
+                Err(NotKept::TooLarge) => Some(Refusal {
+                    code: Code::INTERNAL_SERVER_ERROR,
+                    text: "the response is too large to be sent in blocks".to_owned(),
+                }),
+                Err(NotKept::Spent(spent)) => Some(unavailable(&spent)),
+            };
+            if let Some(refusal) = refusal {
+                return self.refuse(now, &run.origin, &refusal);
             }
         }
         if let Some(block2) = asked {

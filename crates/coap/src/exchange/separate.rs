@@ -4,7 +4,9 @@ use crate::peer::Peer;
 use crate::transmission::Backoff;
 use ahash::AHashMap;
 use bytes::Bytes;
+use net::{Budget, Held};
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 #[derive(Debug)]
@@ -12,7 +14,12 @@ struct Unacknowledged {
     datagram: Bytes,
     backoff: Backoff,
     due: (Instant, u64),
+    held: Held,
 }
+
+/// What a response takes beside its datagram: the key in two tables, and the room that these
+/// leave free.
+const OVERHEAD_BYTES: usize = 320;
 
 #[derive(Debug)]
 pub(super) struct Separate<P> {
@@ -20,12 +27,14 @@ pub(super) struct Separate<P> {
     due: BTreeMap<(Instant, u64), (P, u16)>,
     sequence: u64,
     entries_max: usize,
+    budget: Arc<Budget>,
 }
 
 impl<P: Peer> Separate<P> {
-    pub(super) fn new(entries_max: usize) -> Self {
+    pub(super) fn new(entries_max: usize, budget: Arc<Budget>) -> Self {
         Self {
             entries_max,
+            budget,
             entries: AHashMap::new(),
             due: BTreeMap::new(),
             sequence: 0,
@@ -41,13 +50,17 @@ impl<P: Peer> Separate<P> {
     }
 
     /// Keeps a response that is being sent for the first time. Where too many wait for their
-    /// acknowledgement already, it is not sent again.
+    /// acknowledgement already, or there is no memory for it, it is not sent again.
     pub(super) fn send(&mut self, now: Instant, key: (P, u16), datagram: Bytes, timeout: Duration) {
         self.settle(&key.0, key.1);
         if self.entries.len() >= self.entries_max {
             return;
         }
-        self.wait(now, key, datagram, Backoff::new(timeout));
+        let share = self.budget.share(key.0.host());
+        let Ok(held) = share.hold(OVERHEAD_BYTES + datagram.len()) else {
+            return;
+        };
+        self.wait(now, key, (datagram, held), Backoff::new(timeout));
     }
 
     /// The response was acknowledged, or the client does not want it.
@@ -71,12 +84,18 @@ impl<P: Peer> Separate<P> {
             };
             if entry.backoff.advance() {
                 outgoing.push_back((key.0.clone(), entry.datagram.clone()));
-                self.wait(now, key, entry.datagram, entry.backoff);
+                self.wait(now, key, (entry.datagram, entry.held), entry.backoff);
             }
         }
     }
 
-    fn wait(&mut self, now: Instant, key: (P, u16), datagram: Bytes, backoff: Backoff) {
+    fn wait(
+        &mut self,
+        now: Instant,
+        key: (P, u16),
+        (datagram, held): (Bytes, Held),
+        backoff: Backoff,
+    ) {
         self.sequence += 1;
         let due = (now + backoff.timeout(), self.sequence);
         self.due.insert(due, key.clone());
@@ -84,6 +103,7 @@ impl<P: Peer> Separate<P> {
             datagram,
             backoff,
             due,
+            held,
         };
         self.entries.insert(key, entry);
     }

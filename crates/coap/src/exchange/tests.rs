@@ -24,8 +24,12 @@ impl Table {
     }
 
     fn with(config: Config) -> Self {
+        Self::within(config, &Budget::new(1 << 30, 1 << 30))
+    }
+
+    fn within(config: Config, budget: &Arc<Budget>) -> Self {
         Self {
-            server: Server::new(config, [42, 43]),
+            server: Server::new(config, [42, 43], &Budgets::new(budget)),
             now: Instant::now(),
         }
     }

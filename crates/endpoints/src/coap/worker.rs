@@ -2,7 +2,7 @@
 
 use super::{reply, request};
 use bytes::Bytes;
-use coap::{Config, Request, RequestId, Response, Server};
+use coap::{Budgets, Config, Request, RequestId, Response, Server};
 use faas::{InvokeError, Limits, Proxy};
 use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt, StreamExt};
@@ -10,7 +10,7 @@ use quinn_udp::{RecvMeta, Transmit, UdpSocketState};
 use std::collections::VecDeque;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io::{self, IoSliceMut};
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -42,14 +42,8 @@ struct Peer {
 }
 
 impl coap::Peer for Peer {
-    type Host = IpAddr;
-
-    /// The address; of IPv6 the network, since its holder has all addresses in it.
-    fn host(&self) -> IpAddr {
-        match self.addr.ip().to_canonical() {
-            IpAddr::V6(addr) => Ipv6Addr::from_bits(addr.to_bits() & !u128::from(u64::MAX)).into(),
-            addr => addr,
-        }
+    fn host(&self) -> net::Peer {
+        self.addr.ip().into()
     }
 }
 
@@ -59,12 +53,12 @@ impl coap::Peer for Peer {
 /// If the socket can't join the event loop.
 pub(super) async fn run(
     socket: std::net::UdpSocket,
-    proxy: Arc<Proxy>,
+    (proxy, budgets): (Arc<Proxy>, Budgets),
     shutdown: CancellationToken,
 ) -> io::Result<()> {
     let io = Io::new(socket)?;
     let limits = proxy.limits();
-    let server = Server::new(config(limits), [random(), random()]);
+    let server = Server::new(config(limits), [random(), random()], &budgets);
     let proxy = &*proxy;
     let mut worker = Worker { io, server, proxy };
     worker.serve(&shutdown).await;

@@ -31,6 +31,11 @@ impl TinyFaaS for Functions {
     async fn request(&self, request: Request<Data>) -> Result<tonic::Response<Response>, Status> {
         let (metadata, extensions, data) = request.into_parts();
         let ticket = extensions.get::<Arc<Ticket>>();
+        if let Some(ticket) = ticket {
+            // What came is decoded: the text is left of it.
+            let bytes = data.function_identifier.len() + data.data.len();
+            ticket.resize(bytes).map_err(reply::spent)?;
+        }
         let name = data.function_identifier;
         let name = name.strip_prefix('/').unwrap_or(&name);
         let path = Bytes::from(format!("/{name}"));

@@ -15,6 +15,9 @@ use std::time::Duration;
 use tokio::time::{Instant, Sleep};
 use tonic::Status;
 
+/// The library has a message twice while it decodes it: as it came, and the text in it.
+const COPIES: usize = 2;
+
 /// What a call holds: the library reads its body, the function's call answers it.
 #[derive(Debug)]
 pub(crate) struct Ticket {
@@ -131,7 +134,7 @@ impl Body for ChargedBody {
         if let Some(pace) = &mut this.pace {
             pace.received += bytes as u64;
         }
-        let charged = this.ticket.grow(bytes).map_err(reply::spent);
+        let charged = this.ticket.grow(COPIES * bytes).map_err(reply::spent);
         Poll::Ready(Some(charged.map(|()| frame)))
     }
 

@@ -49,7 +49,11 @@ impl Front {
     fn serve(&self, listeners: Listeners, reserve: &Arc<Reserve>) {
         let (proxy, accepting) = (&self.proxy, &self.accepting);
         if let Some(coap) = listeners.coap {
-            let serving = coap.serve(Arc::clone(proxy), accepting.clone());
+            let serving = coap.serve(
+                Arc::clone(&self.clients),
+                Arc::clone(proxy),
+                accepting.clone(),
+            );
             let (accepting, drain) = (accepting.clone(), self.limits.drain);
             self.endpoints.spawn(async move {
                 let cut = async {

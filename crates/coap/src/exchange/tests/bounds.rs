@@ -86,7 +86,7 @@ fn one_host_can_not_take_all_room_of_requests_that_run() {
             .respond(table.now, request.id, Response::new(Code::CHANGED));
     }
     assert_eq!(table.server.running_bytes, 0);
-    assert!(table.server.host_bytes.is_empty());
+    assert!(table.server.accounts.is_empty());
 }
 
 #[test]
@@ -120,4 +120,111 @@ fn a_flood_leaves_no_room_taken() {
     table.pass(EXCHANGE_LIFETIME + Duration::from_secs(20));
     assert!(table.server.seen.capacity() < 100);
     assert_eq!(table.server.deadline(), None);
+}
+
+/// A server whose clients may hold 1 MiB, half of it each, and half of both between messages.
+fn tight() -> (Table, Arc<Budget>) {
+    let budget = Budget::new(1 << 20, 512 << 10);
+    (Table::within(Config::default(), &budget), budget)
+}
+
+fn upload(from: u8, id: u16) -> (u8, Bytes) {
+    let (first, tag) = (block(0, true, 6), id.to_be_bytes());
+    let options: [(u16, &[u8]); 2] = [(option::BLOCK1, &first), (option::REQUEST_TAG, &tag)];
+    (from, message((CON, Code::PUT, id), &options, &[0; 1024]))
+}
+
+#[test]
+fn what_is_held_for_clients_is_taken_from_the_budget_and_given_back() {
+    let (mut table, budget) = tight();
+    let kept = |budget: &Arc<Budget>| budget.held_bytes();
+    let (_, begun) = upload(1, 1);
+    table.hear(&begun);
+    let with_upload = kept(&budget);
+    assert!(with_upload >= 1024, "{with_upload}");
+    let body = vec![7; 2000];
+    ask(&mut table, 2, Code::GET, &[], b"");
+    assert!(kept(&budget) >= with_upload + RUNNING_OVERHEAD_BYTES);
+    table.reply(&body);
+    assert!(kept(&budget) >= with_upload + body.len());
+    table.hear(&get(3));
+    table.pass(Duration::from_secs(1));
+    let waits = kept(&budget);
+    table.reply(b"late");
+    assert!(!table.server.separate.is_empty() && kept(&budget) < waits + 1024);
+    for _ in 0..8 {
+        table.pass(EXCHANGE_LIFETIME);
+    }
+    assert_eq!((budget.held_bytes(), budget.peers()), (0, 0));
+}
+
+#[test]
+fn a_flood_of_any_kind_stays_within_the_share_and_leaves_room_for_others() {
+    let (mut table, budget) = tight();
+    let mut refused = 0;
+    for id in 0..5000_u16 {
+        let (from, begun) = upload(1, id);
+        table.server.receive(table.now, from, &begun);
+        table.hear(&get(id.wrapping_add(20_000)));
+        for request in table.runs() {
+            let mut response = Response::new(Code::CONTENT);
+            response.payload = Bytes::from(vec![0; 5000]);
+            table.server.respond(table.now, request.id, response);
+        }
+        refused += usize::from(codes(&table.said()).contains(&(ACK, Code::SERVICE_UNAVAILABLE)));
+        assert!(budget.held_bytes() <= 512 << 10);
+    }
+    assert_eq!(refused, 0, "what is kept between messages makes room");
+    assert!(budget.held_bytes() > 200 << 10, "the control");
+    table.server.receive(table.now, 2, &get(1));
+    assert_eq!(table.runs().len(), 1);
+}
+
+#[test]
+fn what_others_hold_of_the_budget_is_refused_with_5_03() {
+    let (mut table, budget) = tight();
+    let others: Vec<_> = [3, 4]
+        .map(|host: u8| budget.share(host.host()).hold(512 << 10).unwrap())
+        .into();
+    let told = table.hear(&get(1));
+    assert_eq!(codes(&told), [(ACK, Code::SERVICE_UNAVAILABLE)]);
+    let (_, begun) = upload(1, 2);
+    let told = table.hear(&begun);
+    assert_eq!(codes(&told), [(ACK, Code::SERVICE_UNAVAILABLE)]);
+    assert!(table.runs().is_empty());
+    drop(others);
+    table.hear(&get(1));
+    assert_eq!(table.runs().len(), 1, "it was not remembered, so it runs");
+}
+
+#[test]
+fn requests_that_run_take_a_share_and_others_get_theirs() {
+    let (mut table, budget) = tight();
+    let post = |id: u16| message((CON, Code::POST, id), &[], &[0; 1000]);
+    let mut refused = 0;
+    for id in 0..1000 {
+        refused += table.hear(&post(id)).len();
+    }
+    assert!(refused > 400, "{refused}");
+    assert!(budget.held_bytes() <= 512 << 10);
+    table.server.receive(table.now, 2, &post(1));
+    assert!(table.said().is_empty(), "another host has room");
+}
+
+#[test]
+fn an_answer_for_which_there_is_no_memory_is_not_remembered() {
+    let (mut table, budget) = tight();
+    table.hear(&get(1));
+    let rest: Vec<_> = (3..=4)
+        .filter_map(|host: u8| {
+            let share = budget.share(host.host());
+            let free = (1 << 20) - budget.held_bytes();
+            share.hold(free.min(512 << 10)).ok()
+        })
+        .collect();
+    assert_eq!(budget.held_bytes(), 1 << 20);
+    let answer = table.reply(&[1; 1000]);
+    assert_eq!(codes(&answer), [(ACK, Code::CONTENT)]);
+    drop(rest);
+    assert!(budget.held_bytes() < 4096);
 }
