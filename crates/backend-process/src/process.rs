@@ -18,11 +18,12 @@ use std::time::Duration;
 use tokio::io::AsyncReadExt;
 use tokio::io::unix::AsyncFd;
 use tokio::task::JoinHandle;
+use tokio::time::{Instant, timeout_at};
 use tokio_util::task::TaskTracker;
 
-/// How long output may still come after its process has ended. Only a process in reduced
-/// isolation can leave children that hold it open.
-const LAST_OUTPUT: Duration = Duration::from_millis(200);
+/// How long reading the last output may take after its process has ended, on a slow machine too.
+/// Nothing but a process in reduced isolation without a cgroup can leave children that hold it open.
+const LAST_OUTPUT: Duration = Duration::from_secs(5);
 
 /// What starts sandboxed processes.
 #[derive(Debug)]
@@ -252,12 +253,8 @@ impl Live {
 
     async fn ended(&mut self) -> Exit {
         let mut exit = self.exited().await;
-        for pump in &mut self.pumps {
-            if tokio::time::timeout(LAST_OUTPUT, &mut *pump).await.is_err() {
-                pump.abort();
-            }
-        }
-        self.pumps.clear();
+        self.end_what_is_left();
+        self.read_last_output().await;
         if let Some(relay) = self.relay.take() {
             relay.stop().await;
         }
@@ -273,6 +270,23 @@ impl Live {
             drop(std::fs::remove_dir_all(scratch));
         }
         exit
+    }
+
+    /// Ends what left the process's group, which no pid namespace has ended.
+    fn end_what_is_left(&self) {
+        if let (Some(_), Some(cgroup)) = (self.group, &self.cgroup) {
+            cgroup.kill();
+        }
+    }
+
+    /// What was printed last tells why a process ended.
+    async fn read_last_output(&mut self) {
+        let end = Instant::now() + LAST_OUTPUT;
+        for mut pump in self.pumps.drain(..) {
+            if timeout_at(end, &mut pump).await.is_err() {
+                pump.abort();
+            }
+        }
     }
 
     async fn exited(&self) -> Exit {
@@ -307,5 +321,35 @@ fn describe(status: &rustix::process::WaitIdStatus) -> Exit {
     Exit {
         is_success: status.exit_status() == Some(0),
         text,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustix::process::{PidfdFlags, pidfd_open};
+    use std::process::Command;
+
+    #[tokio::test]
+    async fn the_last_output_is_read_by_a_slow_reader_too() {
+        let mut child = Command::new("true").spawn().unwrap();
+        let pid = Pid::from_child(&child);
+        let (told, mut heard) = tokio::sync::oneshot::channel();
+        let slow = TaskTracker::new().spawn(async move {
+            tokio::time::sleep(Duration::from_millis(600)).await;
+            let _heard = told.send("read");
+        });
+        let mut live = Live {
+            pidfd: watch(pidfd_open(pid, PidfdFlags::empty()).unwrap()).unwrap(),
+            pumps: vec![slow],
+            cgroup: None,
+            relay: None,
+            group: None,
+            scratch: None,
+            memory_bytes_max: 0,
+        };
+        assert!(live.ended().await.is_success);
+        let _reaped = child.wait();
+        assert_eq!(heard.try_recv(), Ok("read"));
     }
 }

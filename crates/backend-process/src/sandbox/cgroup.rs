@@ -212,6 +212,11 @@ impl Cgroup {
         counts.sum()
     }
 
+    /// Kills everything in it.
+    pub(crate) fn kill(&self) {
+        self.folders.iter().for_each(|folder| tree::kill(folder));
+    }
+
     /// Removes it once its last process has gone. What outlived its handler, as a process that
     /// left the handler's group can where no pid namespace holds it, is killed.
     pub(crate) async fn remove(&self) {
