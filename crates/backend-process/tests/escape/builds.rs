@@ -79,7 +79,8 @@ def build_wheel(folder, settings=None, metadata=None):
             wheel.writestr(path, text)
     return name
 "#;
-const PROJECT: &str = r#"
+/// Its `pyproject.toml`.
+pub(crate) const PROJECT: &str = r#"
 [build-system]
 requires = []
 build-backend = "backend"

@@ -1,6 +1,7 @@
 //! What a function with a network of its own reaches: another machine, and of this one only what
 //! was named.
 
+use crate::builds::PROJECT;
 use crate::host::{Node, failed_build, outside};
 use anyhow::{Context, Result, ensure};
 use faas::{Network, Runtime};
@@ -336,7 +337,8 @@ fn a_build_of_pip() -> Result<()> {
         let files = [
             ("fn.py", "def fn(x): return x".to_owned()),
             ("requirements.txt", "./nosy\n".to_owned()),
-            ("nosy/setup.py", format!("{code}\nraise SystemExit(1)\n")),
+            ("nosy/pyproject.toml", PROJECT.to_owned()),
+            ("nosy/backend.py", format!("{code}\nraise SystemExit(1)\n")),
         ];
         failed_build(Runtime::Python3, &files)
     })
@@ -350,7 +352,6 @@ fn a_build_of_npm() -> Result<()> {
         let code = code.replace('\n', " ");
         let manifest = serde_json::json!({
             "name": "fn",
-            "dependencies": { "is-number": "7.0.0" },
             "scripts": { "postinstall": format!("node -e {}", quoted(&code)) },
         });
         let files = [
