@@ -25,6 +25,7 @@ HOST = "/dev/ttyS1"
 EARLIER = "/dev/vdb"
 # A machine under emulation, beside other work: a condition comes in this time or never.
 PATIENCE_S = 180
+PATH = "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin"
 
 PYTHON = "import os\ndef fn(input):\n    return os.environ.get('SAYS', '') + (input or '')\n"
 NODEJS = "module.exports = (req, res) => res.send('node ' + req.body);\n"
@@ -99,7 +100,7 @@ def deploy(name, runtime, path, *more, user=None, node=None):
 
 
 def environment(user=None):
-    env = {"PATH": "/usr/bin:/bin:/usr/sbin:/sbin", "HOME": "/root"}
+    env = {"PATH": PATH, "HOME": "/root"}
     if user:
         env.update(HOME="/home/" + user, XDG_RUNTIME_DIR="/run/user/1000")
     return env
@@ -235,6 +236,24 @@ def a_user_unit_serves_every_runtime_with_limits():
     check(not [p for p in processes() if "user@1000" in p[2]], processes())
 
 
+def a_privileged_container_serves_with_limits():
+    started("tinyfaas-container.service", port=8004)
+    node = "unix:/var/lib/tinyfaas-container/management.sock"
+    text = "def fn(input): return str(len(bytearray(int(input) << 20)))\n"
+    deploy("hog", "python3", folder("container", "fn.py", text), "--memory", "64M", node=node)
+    check(call("hog", "20", port=8004) == str(20 << 20), "it got less than its limit")
+    said = call("hog", "200", port=8004)
+    check("HTTP 5" in said, "it got more than its limit: " + said)
+    until("it answers again", lambda: call("hog", "1", port=8004) == str(1 << 20))
+    found = status(node)
+    for name in ("namespaces", "own user", "cgroup limits", "landlock", "seccomp"):
+        check(wall(found, name)["is_on"], "%s is off: %r" % (name, found["isolation"]))
+    cgroup = "/system.slice/tinyfaas-container.service/inside/tinyfaas-"
+    check(handlers() and all(p[2].startswith(cgroup) for p in handlers()), handlers())
+    must("systemctl", "stop", "tinyfaas-container.service")
+    check(not handlers(), handlers())
+
+
 def reduced_isolation_has_the_landlock_of_this_kernel():
     must("systemctl", "stop", "tinyfaas.service")
     started("tinyfaas-reduced.service", port=8002)
@@ -317,7 +336,7 @@ def the_escape_tests():
     check(len(names) > 40, listed)
     must("systemctl", "stop", "tinyfaas.service")
     words = ["systemd-run", "--wait", "--pipe", "--quiet", "-p", "Delegate=yes"]
-    words += ["-E", "PATH=/usr/bin:/bin:/usr/sbin:/sbin", HERE + "/escape", "--test-threads", "2"]
+    words += ["-E", "PATH=" + PATH, HERE + "/escape", "--test-threads", "2"]
     text, passed = [], set()
     with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as tests:
         for line in tests.stdout:
@@ -347,6 +366,7 @@ FIRST = [
     stopping_the_unit_leaves_nothing,
     a_killed_node_leaves_no_handler_and_comes_back,
     a_user_unit_serves_every_runtime_with_limits,
+    a_privileged_container_serves_with_limits,
     reduced_isolation_has_the_landlock_of_this_kernel,
     localhost_needs_no_line_in_hosts,
     a_full_disk_does_not_stop_what_is_deployed,
@@ -356,6 +376,12 @@ FIRST = [
 
 
 # The boots after that.
+
+
+def the_stop_before_was_orderly():
+    """What the unit's ExecStopPost wrote down of the shutdown of the machine."""
+    said = open("/var/lib/tinyfaas-last-stop").read().split()
+    check(said == ["success", "exited", "0"], said)
 
 
 def twenty_functions_came_back():
@@ -433,14 +459,15 @@ def attempt(test):
 def main(stage):
     stages = {
         "first": FIRST,
-        "escape": [the_host_is_like_the_users, the_escape_tests],
-        "reboot": [twenty_functions_came_back],
+        "reboot": [the_stop_before_was_orderly, twenty_functions_came_back, the_escape_tests],
         "cut": [acknowledged_deployments_answer_rightly, twenty_functions_came_back],
+        "last": [acknowledged_deployments_answer_rightly, twenty_functions_came_back],
     }
     for test in stages[stage]:
         attempt(test)
     report("end", stage)
     if stage in ("reboot", "cut"):
+        started("tinyfaas.service")
         deploy_until_the_power_is_cut()
 
 

@@ -327,7 +327,7 @@ fn bootstrap(root: &Path, packages: &str) -> Result<()> {
 }
 
 /// This machine's Go, in `/usr/local/go` below `root`.
-fn copy_go(root: &Path) -> Result<()> {
+pub(crate) fn copy_go(root: &Path) -> Result<()> {
     let go = command::output(Command::new("go").args(["env", "GOROOT"]))?;
     let target = root.join("usr/local/go");
     // Debian's has links to its other half.

@@ -26,6 +26,7 @@ use std::process::ExitCode;
 const USAGE: &str = "\
 usage: cargo xtask test [--long] [FILTER...]   install what the tests need, then run every test
        cargo xtask test --vm                   the checks on an emulated Debian 12, power cuts too
+       cargo xtask test --with-vm [FILTER...]  both; without the second where it can't be emulated
        cargo xtask tools                       only install what the tests need
        cargo xtask dist                        the program as one static file, and a Docker image
        cargo xtask dist FOLDER                 what the image holds

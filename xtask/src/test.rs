@@ -14,10 +14,19 @@ use std::process::Command;
 pub(crate) struct Selection {
     /// Those that take minutes too.
     has_long: bool,
-    /// Those on an emulated machine, and no others.
-    is_vm: bool,
+    /// Where they run.
+    machines: Machines,
     /// Only tests whose name has one of these; every test where there are none.
     filters: Vec<String>,
+}
+
+/// The machines that tests run on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Machines {
+    This,
+    Emulated,
+    /// The emulated one only where it can be made.
+    Both,
 }
 
 impl Selection {
@@ -28,13 +37,14 @@ impl Selection {
     pub(crate) fn parse(words: &[&str]) -> Result<Self> {
         let mut selection = Self {
             has_long: false,
-            is_vm: false,
+            machines: Machines::This,
             filters: Vec::new(),
         };
         for word in words {
             match *word {
                 "--long" => selection.has_long = true,
-                "--vm" => selection.is_vm = true,
+                "--vm" => selection.machines = Machines::Emulated,
+                "--with-vm" => selection.machines = Machines::Both,
                 flag if flag.starts_with('-') => bail!("{flag} is not known; see cargo xtask help"),
                 filter => selection.filters.push(filter.to_owned()),
             }
@@ -48,10 +58,13 @@ impl Selection {
 /// # Errors
 /// If something can't be installed or built, a test fails, or none ran.
 pub(crate) fn run(selection: &Selection) -> Result<()> {
-    let total = if selection.is_vm {
-        vm::test()?
-    } else {
-        on_this_machine(selection)?
+    let total = match selection.machines {
+        Machines::This => on_this_machine(selection)?,
+        Machines::Emulated => {
+            vm::get_ready()?;
+            vm::test()?
+        }
+        Machines::Both => on_both_machines(selection)?,
     };
     println!("tests: {} passed, {} failed", total.passed, total.failed);
     match (total.passed, total.failed) {
@@ -59,6 +72,15 @@ pub(crate) fn run(selection: &Selection) -> Result<()> {
         (_, 0) => Ok(()),
         (_, failed) => bail!("{failed} tests failed"),
     }
+}
+
+fn on_both_machines(selection: &Selection) -> Result<Count> {
+    let mut total = on_this_machine(selection)?;
+    match vm::get_ready() {
+        Ok(()) => total += vm::test()?,
+        Err(reason) => println!("the checks on an emulated machine do not run here: {reason:#}"),
+    }
+    Ok(total)
 }
 
 fn on_this_machine(selection: &Selection) -> Result<Count> {

@@ -90,9 +90,11 @@ pub(crate) fn install_for_docker() -> Result<()> {
 }
 
 /// What a machine is made with and emulated by.
-const VM_PROGRAMS: [(&str, &str); 4] = [
+const VM_PROGRAMS: [(&str, &str); 6] = [
     ("debootstrap", "debootstrap"),
+    ("go", "golang-go"),
     ("mke2fs", "e2fsprogs"),
+    ("npm", "npm"),
     ("strip", "binutils"),
     ("qemu-system-x86_64", "qemu-system-x86"),
 ];
