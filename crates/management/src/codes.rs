@@ -1,7 +1,7 @@
 //! The folders of code: each named by its digest, kept as long as someone refers to it.
 
 use crate::archive::{self, Unpacked};
-use crate::store;
+use crate::space;
 use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io;
@@ -44,7 +44,7 @@ impl Codes {
             let mut builder = fs::DirBuilder::new();
             match builder.recursive(true).mode(0o700).create(path) {
                 // What is served now lies elsewhere, or nothing is.
-                Err(error) if store::lacks_space(&error) => {}
+                Err(error) if space::lacks_space(&error) => {}
                 made => made?,
             }
         }

@@ -38,7 +38,7 @@ pub fn claim(path: &Path) -> Result<File, OpenError> {
     tighten(path)?;
     let lock = match open_private(&path.join(LOCK)) {
         // The directory itself can be locked where nothing can be written.
-        Err(error) if crate::store::lacks_space(&error) => File::open(path),
+        Err(error) if crate::space::lacks_space(&error) => File::open(path),
         opened => opened,
     };
     let lock = lock.map_err(failed)?;

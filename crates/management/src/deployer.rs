@@ -4,7 +4,6 @@ mod durable;
 mod kept;
 mod restore;
 
-use crate::api::body;
 use crate::archive::{self, ArchiveError, Unpacked};
 use crate::codes::{Code, Codes};
 use crate::functions::{Function, Functions};
@@ -14,6 +13,7 @@ use crate::probe::Probe;
 use crate::starts::Starts;
 use crate::store::{Manifests, Record, Store};
 use crate::turns::{Turn, Turns};
+use crate::upload;
 use faas::Package;
 use faas::{Deployment, Entry, FunctionLog, FunctionName, FunctionSpec, Handler, Network};
 use futures_util::future::join_all;
@@ -87,7 +87,7 @@ impl Deployer {
             functions: Functions::default(),
             started: SystemTime::now(),
             downloads: Semaphore::new(at_once),
-            bodies: body::budget(&options.limits),
+            bodies: upload::budget(&options.limits),
             addr: OnceLock::new(),
             is_token_always: AtomicBool::new(options.is_token_always),
             store: disk.store,

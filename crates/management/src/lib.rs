@@ -19,9 +19,11 @@ mod probe;
 mod problem;
 mod reconcile;
 mod server;
+mod space;
 mod starts;
 mod store;
 mod turns;
+mod upload;
 mod wire;
 
 pub use archive::{ArchiveError, SourceFile};
@@ -177,7 +179,7 @@ fn open_disk(data_dir: &Path, limits: &faas::Limits) -> Result<Opened, OpenError
         .write_all(reconciled.for_manifests.iter())
         .and_then(|()| File::open(data_dir)?.sync_all());
     match synced {
-        Err(error) if store::lacks_space(&error) => {
+        Err(error) if space::lacks_space(&error) => {
             tracing::warn!(%error, "manifests can't be written; they are at the next start");
         }
         synced => synced.map_err(failed)?,

@@ -1,6 +1,6 @@
 //! Whether the disk of the data directory takes writes.
 
-use crate::store::lacks_space;
+use crate::space::lacks_space;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};

@@ -105,16 +105,6 @@ impl StoreError {
     }
 }
 
-/// Whether a disk is full, over its quota or read-only.
-pub(crate) fn lacks_space(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::StorageFull
-            | io::ErrorKind::QuotaExceeded
-            | io::ErrorKind::ReadOnlyFilesystem
-    )
-}
-
 /// What a store had when it was opened.
 #[derive(Debug, Default)]
 pub(crate) struct Found {

@@ -2,38 +2,19 @@
 
 use crate::deployer::Deployer;
 use crate::problem::Problem;
+use crate::upload::bytes_max;
 use axum::body::Body;
 use axum::http::{HeaderMap, StatusCode, header};
 use bytes::{Bytes, BytesMut};
 use faas::Limits;
 use http_body_util::BodyExt;
-use net::{Budget, Held, Peer, Share};
+use net::Held;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// What a request may have besides its archive: settings and the frame around both.
-const SLACK_BYTES: u64 = 1 << 20;
-
 /// How many of the largest bodies are read of one that is too large.
 const DISCARDED_MAX: u64 = 2;
-
-/// The largest body: an archive in base64, and settings.
-fn bytes_max(limits: &Limits) -> u64 {
-    let base64 = limits
-        .archive_packed_bytes_max
-        .div_ceil(3)
-        .saturating_mul(4);
-    base64.saturating_add(SLACK_BYTES)
-}
-
-/// The memory that bodies may take together. It is the management service's own: what clients of
-/// the endpoints take leaves it alone.
-pub(crate) fn budget(limits: &Limits) -> Share {
-    let bytes = bytes_max(limits).saturating_mul(limits.uploads_at_once_max);
-    let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
-    Budget::new(bytes, bytes).share(Peer::Local)
-}
 
 /// A body and the memory that it takes.
 #[derive(Debug)]

@@ -4,7 +4,7 @@
 //! that leaves the folder and comes back by the name of its place would be right in one of them
 //! only, so no step of any link may leave it.
 
-use super::tree::Kind;
+use super::kind::Kind;
 use std::collections::BTreeMap;
 
 /// How many links one path may lead through; Linux has the same bound.

@@ -7,6 +7,7 @@
 
 mod digest;
 mod error;
+mod kind;
 mod link;
 mod path;
 mod tarball;

@@ -2,6 +2,7 @@
 
 use super::ArchiveError;
 use super::digest;
+use super::kind::Kind;
 use super::link::{self, Astray};
 use super::path::{self, Named};
 use faas::Limits;
@@ -45,14 +46,6 @@ pub(crate) struct Tree<'a> {
     entries_counted: usize,
     entries: BTreeMap<String, Kind>,
     keeps_top_folder: bool,
-}
-
-/// What an entry is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Kind {
-    Folder,
-    File { is_executable: bool },
-    Link { target: String },
 }
 
 impl<'a> Tree<'a> {

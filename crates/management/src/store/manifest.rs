@@ -56,7 +56,7 @@ impl Manifests {
         if !folder.is_dir() {
             let mut builder = DirBuilder::new();
             match builder.mode(0o700).create(&folder) {
-                Err(error) if super::lacks_space(&error) => {}
+                Err(error) if crate::space::lacks_space(&error) => {}
                 made => made?,
             }
         }
