@@ -6,6 +6,7 @@
 mod backend;
 mod cache;
 mod dependencies;
+mod entry;
 mod handler;
 mod interpreter;
 mod node;
@@ -20,6 +21,6 @@ mod tree;
 mod users;
 
 pub use backend::{Options, ProcessBackend, StartError};
+pub use entry::launcher_main;
 pub use interpreter::Interpreters;
 pub use sandbox::SandboxMode;
-pub use sandbox::launcher::launcher_main;

@@ -15,11 +15,11 @@ pub(crate) mod spawner;
 mod step;
 mod sys;
 pub(crate) mod syscalls;
-mod warden;
+pub(crate) mod warden;
 
 pub(crate) use confine::{LANDLOCK_STEP, Walls};
 pub(crate) use network::Reach;
-pub(crate) use sys::watch;
+pub(crate) use sys::{LAUNCHER_ARG0, WARDEN_ARG0, watch};
 
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;

@@ -1,10 +1,8 @@
 //! The launcher: a fresh process of one thread that turns itself into a sandboxed program.
 
 use super::step::{Failure, Step};
-use super::sys::{
-    CONTROL_FD, LAUNCHER_ARG0, PROTOCOL_FD, WARDEN_ARG0, take_inherited, unshare_cgroup,
-};
-use super::{Handover, INNER_ID, Program, SandboxMode, confine, network, root, syscalls, warden};
+use super::sys::{CONTROL_FD, PROTOCOL_FD, take_inherited, unshare_cgroup};
+use super::{Handover, INNER_ID, Program, SandboxMode, confine, network, root, syscalls};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::Timespec;
 use rustix::io::FdFlags;
@@ -17,36 +15,19 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, ExitCode};
 
-/// Runs the launcher, the warden or a sandbox's relay where this process was started as one, and
-/// does not return then unless it fails, the binary shim has ended, or the warden has nothing to
-/// wait for any more.
-///
-/// It must be called first thing in `main`: the process may have only one thread.
-#[must_use]
-pub fn launcher_main() -> Option<ExitCode> {
-    if let Some(code) = crate::relay::relay_main() {
-        return Some(code);
-    }
-    let mut args = std::env::args_os();
-    let arg0 = args.next()?;
-    if arg0.as_encoded_bytes() == WARDEN_ARG0.to_bytes() {
-        let ended = warden::run(args.map(Into::into));
-        return Some(ended.map_or(ExitCode::FAILURE, |()| ExitCode::SUCCESS));
-    }
-    if arg0.as_encoded_bytes() != LAUNCHER_ARG0.to_bytes() {
-        return None;
-    }
+/// Runs the launcher in this process; returns only if it fails or the binary shim has ended.
+pub(crate) fn run() -> ExitCode {
     let mut control = File::from(take_inherited(CONTROL_FD));
     match launch(&mut control) {
         Ok(shim) => {
             // Closing the channel tells the parent that the program has started.
             drop(control);
-            Some(run_shim(shim))
+            run_shim(shim)
         }
         Err(failure) => {
             // Without a reader there is nobody left to tell.
             drop(control.write_all(failure.to_string().as_bytes()));
-            Some(ExitCode::FAILURE)
+            ExitCode::FAILURE
         }
     }
 }

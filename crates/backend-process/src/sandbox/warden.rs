@@ -92,7 +92,7 @@ fn send(socket: &UnixStream, handler: BorrowedFd<'_>) -> rustix::io::Result<()> 
 }
 
 /// Holds handlers until tinyFaaS is gone, then ends them.
-pub(super) fn run(cgroups: impl Iterator<Item = PathBuf>) -> Result<(), Failure> {
+pub(crate) fn run(cgroups: impl Iterator<Item = PathBuf>) -> Result<(), Failure> {
     // Whoever stops a unit or a session signals all of it; tinyFaaS stops in order, then we end.
     ignore_stop_signals();
     let socket = UnixStream::from(take_inherited(0));
