@@ -1,10 +1,11 @@
 //! The backend: from a package to handlers in containers.
 
-use crate::clean::{self, Leftovers};
+use crate::clean;
+use crate::deployment_network::Network;
 use crate::engine::{Engine, EngineError};
 use crate::handler::Template;
 use crate::image::{self, Images};
-use crate::network::Network;
+use crate::leftovers::Leftovers;
 use crate::reverse_proxy::ReverseProxy;
 use crate::stock::Stock;
 use faas::{

@@ -2,9 +2,9 @@
 //! image, in the volume with its code.
 
 use crate::container::{Container, Plan, Target};
+use crate::deployment_network::Network;
 use crate::engine::Engine;
 use crate::image::Image;
-use crate::network::Network;
 use crate::shim;
 use crate::volume::{Entry, Filling, Source};
 use builds::{Npm, Recipe, Toolchain};

@@ -1,7 +1,6 @@
 //! Removing what carries our label.
 
 use crate::engine::{Engine, EngineError, FUNCTION_LABEL, ROLE_LABEL, explain, is_gone};
-use crate::reverse_proxy::ReverseProxy;
 use bollard::Docker;
 use bollard::errors::Error;
 use bollard::query_parameters::{
@@ -9,10 +8,9 @@ use bollard::query_parameters::{
     ListVolumesOptionsBuilder, RemoveContainerOptionsBuilder, RemoveImageOptionsBuilder,
     RemoveVolumeOptionsBuilder,
 };
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::fmt;
 use std::path::Path;
-use std::sync::Arc;
 
 /// How many of each were removed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -89,23 +87,23 @@ pub(crate) async fn leftovers(
 
 /// Something that an earlier run left.
 #[derive(Debug)]
-struct Left {
+pub(crate) struct Left {
     id: String,
     /// A network's.
-    name: String,
+    pub(crate) name: String,
     /// What it belongs to, where that is a function.
-    function: Option<String>,
+    pub(crate) function: Option<String>,
     /// Whether it is made to outlive a run.
-    has_role: bool,
+    pub(crate) has_role: bool,
 }
 
 #[derive(Debug, Default)]
-struct Found {
-    containers: Vec<Left>,
-    networks: Vec<Left>,
+pub(crate) struct Found {
+    pub(crate) containers: Vec<Left>,
+    pub(crate) networks: Vec<Left>,
 }
 
-async fn list(docker: &Docker, instance: Option<&str>) -> Result<Found, EngineError> {
+pub(crate) async fn list(docker: &Docker, instance: Option<&str>) -> Result<Found, EngineError> {
     let left = |id: Option<String>, name: Option<String>, labels: Option<_>| {
         let mut labels: HashMap<String, String> = labels.unwrap_or_default();
         Left {
@@ -130,7 +128,7 @@ async fn list(docker: &Docker, instance: Option<&str>) -> Result<Found, EngineEr
     })
 }
 
-async fn remove(docker: &Docker, found: Found) -> Result<Cleaned, EngineError> {
+pub(crate) async fn remove(docker: &Docker, found: Found) -> Result<Cleaned, EngineError> {
     let mut cleaned = Cleaned::default();
     for container in found.containers {
         let options = RemoveContainerOptionsBuilder::default().force(true).v(true);
@@ -141,79 +139,6 @@ async fn remove(docker: &Docker, found: Found) -> Result<Cleaned, EngineError> {
         cleaned.networks += count(docker.remove_network(&network.id).await)?;
     }
     Ok(cleaned)
-}
-
-/// What an earlier run left of functions that the reverse proxy may still be calling.
-#[derive(Debug)]
-pub struct Leftovers {
-    engine: Arc<Engine>,
-    proxy: Arc<ReverseProxy>,
-    found: Found,
-}
-
-impl Leftovers {
-    /// Finds what the earlier run left, and removes at once what nobody calls: all of it where the
-    /// reverse proxy is new.
-    pub(crate) async fn find(
-        engine: &Arc<Engine>,
-        proxy: &Arc<ReverseProxy>,
-    ) -> Result<Self, EngineError> {
-        let mut found = list(&engine.docker, Some(&engine.instance)).await?;
-        for list in [&mut found.containers, &mut found.networks] {
-            list.retain(|left| !left.has_role);
-        }
-        let mut leftovers = Self {
-            engine: Arc::clone(engine),
-            proxy: Arc::clone(proxy),
-            found,
-        };
-        let is_called = |left: &Left| proxy.is_found() && left.function.is_some();
-        leftovers.remove_unless(is_called).await?;
-        Ok(leftovers)
-    }
-
-    /// The functions that something is left of.
-    pub fn functions(&self) -> impl Iterator<Item = String> {
-        let left = self.found.containers.iter().chain(&self.found.networks);
-        left.filter_map(|left| left.function.clone())
-    }
-
-    /// Removes what belongs to these functions.
-    ///
-    /// # Errors
-    /// If the engine refuses.
-    pub async fn remove(&mut self, functions: &HashSet<String>) -> Result<(), EngineError> {
-        let is_called = |left: &Left| {
-            let function = left.function.as_ref();
-            function.is_some_and(|function| !functions.contains(function))
-        };
-        self.remove_unless(is_called).await
-    }
-
-    /// Whether nothing is left.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.found.containers.is_empty() && self.found.networks.is_empty()
-    }
-
-    async fn remove_unless(
-        &mut self,
-        is_called: impl Fn(&Left) -> bool,
-    ) -> Result<(), EngineError> {
-        let going = |list: &mut Vec<Left>| list.extract_if(.., |left| !is_called(left)).collect();
-        let found = Found {
-            containers: going(&mut self.found.containers),
-            networks: going(&mut self.found.networks),
-        };
-        for network in &found.networks {
-            self.proxy.leave(&network.name).await;
-        }
-        let cleaned = remove(&self.engine.docker, found).await?;
-        if !cleaned.is_empty() {
-            tracing::info!(left = %cleaned, "removed what an earlier run left");
-        }
-        Ok(())
-    }
 }
 
 fn count(removed: Result<(), Error>) -> Result<usize, EngineError> {

@@ -1,6 +1,6 @@
 //! The connection to the engine, what our things are called there, and what its errors mean.
 
-use crate::network::first_block;
+use crate::subnet::first_block;
 use bollard::errors::Error;
 use bollard::{API_DEFAULT_VERSION, ClientVersion, Docker};
 use std::collections::HashMap;

@@ -2,9 +2,9 @@
 
 use crate::build::BUILT;
 use crate::container::{self, Container, NOBODY, Plan, Target};
+use crate::deployment_network::Network;
 use crate::engine::{Engine, explain};
 use crate::image::Image;
-use crate::network::Network;
 use crate::shim;
 use crate::stock::{Stock, Volumes};
 use faas::{BoxFuture, Entry, Package, PrepareError, Runtime};
