@@ -12,11 +12,15 @@ use bollard::query_parameters::{InspectContainerOptions, InspectNetworkOptions};
 use std::net::Ipv4Addr;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Where the management service and the reverse proxy are on the control network, counted from
 /// its first address, which is the engine's.
 const MANAGEMENT_HOST: u32 = 2;
 const PROXY_HOST: u32 = 3;
+
+/// How long an engine lets a container stop where nothing else is said.
+const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The container that this program runs in.
 #[derive(Debug)]
@@ -25,6 +29,7 @@ pub struct Site {
     pub(crate) name: String,
     pub(crate) image: String,
     pub(crate) control: String,
+    stop_timeout: Duration,
 }
 
 impl Site {
@@ -52,12 +57,22 @@ impl Site {
         check(&found, name, hostname)?;
         let control = engine.name("control");
         let image = found.image.unwrap_or_default();
+        let stop_timeout = found.config.and_then(|config| config.stop_timeout);
+        let stop_timeout = stop_timeout.and_then(|seconds| u64::try_from(seconds).ok());
         Ok(Self {
             engine,
             name: name.to_owned(),
             image,
             control,
+            stop_timeout: stop_timeout.map_or(STOP_TIMEOUT, Duration::from_secs),
         })
+    }
+
+    /// How long the engine lets this container stop before it kills it, unless `docker stop` names
+    /// another time.
+    #[must_use]
+    pub fn stop_timeout(&self) -> Duration {
+        self.stop_timeout
     }
 
     /// The container's name.

@@ -7,6 +7,7 @@
 //! back, so that no route is ever stale. While there is no management service the proxy goes on
 //! serving what it has. See `docs/decisions/0009-control-channel.md`.
 
+mod admission;
 mod instance;
 mod line;
 mod link;
@@ -19,5 +20,6 @@ mod remote_handler;
 mod revision;
 mod table;
 
+pub use admission::Admission;
 pub use management_end::{ManagementEnd, Options};
 pub use proxy_end::{Followed, follow};

@@ -55,6 +55,16 @@ impl<Message> Link<Message> {
         }
     }
 
+    /// Waits for what the other side brings about, as long as it is here; whether it has.
+    pub(crate) async fn while_linked(&self, what: impl Future<Output = ()>) -> bool {
+        let mut link = self.0.subscribe();
+        tokio::select! {
+            () = what => true,
+            // The sender lives as long as `self`.
+            _ = link.wait_for(Option::is_none) => false,
+        }
+    }
+
     /// Returns when the other side has been away for a while.
     pub(crate) async fn unlinked(&self) {
         let mut link = self.0.subscribe();

@@ -61,6 +61,21 @@ impl ManagementEnd {
         self.registry.link.linked().await;
     }
 
+    /// Has the proxy take no more calls, and waits until those that it took have finished. Returns
+    /// whether they have within `patience`; at once where there is no proxy.
+    pub async fn close(&self, patience: Duration) -> bool {
+        let closing = async {
+            self.registry.link.tell(ToProxy::Close).await
+                && self
+                    .registry
+                    .link
+                    .while_linked(self.registry.closed.cancelled())
+                    .await
+        };
+        let closed = tokio::time::timeout(patience, closing).await;
+        closed.is_ok_and(|is_closed| is_closed)
+    }
+
     /// Tells when another table is in force at the proxy.
     #[must_use]
     pub fn applied(&self) -> watch::Receiver<u64> {
@@ -183,6 +198,7 @@ async fn hear(registry: &Arc<Registry>, reader: &mut Reader) -> Result<(), LineE
                 progress(revision, Progress::Refused(failure));
             }
             ToManagement::Retired { revision } => progress(revision, Progress::Retired),
+            ToManagement::Closed => registry.closed.cancel(),
             ToManagement::Applied { table } => {
                 registry.applied.send_replace(table);
             }

@@ -33,6 +33,8 @@ pub(crate) enum ToManagement {
     Retired { revision: u64 },
     /// The table of that number is in force.
     Applied { table: u64 },
+    /// Answers `Close`: every call that was taken has finished.
+    Closed,
     /// How handlers and functions do; comes now and then.
     Report {
         handlers: Vec<HandlerRow>,
@@ -71,6 +73,8 @@ pub(crate) enum ToProxy {
     NotLaunched { call: u64, failure: Failure },
     /// Nothing of an instance is left.
     Ended { instance: u64, how: String },
+    /// Asks to take no more calls and to finish those that were taken, asynchronous ones too.
+    Close,
     /// Comes now and then, so that silence tells.
     Alive,
 }

@@ -1,5 +1,6 @@
 //! The reverse proxy's end: calls what the management service starts, and goes on while it is away.
 
+use crate::admission::Admission;
 use crate::instance::{Instances, RemoteLaunch};
 use crate::line::{self, LineError, OUTBOX_MAX, Reader, SPEAK_INTERVAL};
 use crate::link::Link;
@@ -33,10 +34,13 @@ pub struct Followed {
     pub limits: Arc<Limits>,
     /// Where its tasks run.
     pub tracker: TaskTracker,
+    /// What the management service closes.
+    pub admission: Admission,
 }
 
 #[derive(Debug)]
 struct Shared {
+    admission: Admission,
     instances: Arc<Instances>,
     /// The way to the management service.
     link: Arc<Link<ToManagement>>,
@@ -62,10 +66,12 @@ struct Entry {
 }
 
 /// Follows a management service until `shutdown`: its table is the router's, and what it starts is
-/// called from here. While it is away, everything goes on as it is.
+/// called from here. While it is away, everything goes on as it is; one that has closed the
+/// admission and goes is not waited for.
 pub async fn follow(followed: Followed, shutdown: CancellationToken) {
     let link = Arc::new(Link::new());
     let shared = Arc::new(Shared {
+        admission: followed.admission,
         instances: Arc::new(Instances::new(Arc::clone(&link))),
         link,
         router: followed.router,
@@ -86,6 +92,9 @@ pub async fn follow(followed: Followed, shutdown: CancellationToken) {
                     Err(error) => error,
                 };
                 shared.link.close();
+                if shared.admission.is_closing() {
+                    return;
+                }
                 tracing::warn!(%error, "the management service is away; what is deployed goes on");
             }
             tokio::time::sleep(DIAL_PAUSE).await;
@@ -119,10 +128,16 @@ async fn converse(shared: &Arc<Shared>, stream: TcpStream, secret: &str) -> Resu
             }
         }
     };
+    let closing = async {
+        shared.admission.closed().await;
+        shared.link.tell(ToManagement::Closed).await;
+        std::future::pending().await
+    };
     tokio::select! {
         ended = hear(shared, &mut reader) => ended,
         ended = line::write(writer, waiting) => ended,
         () = reporting => Ok(()),
+        () = closing => Ok(()),
     }
 }
 
@@ -130,6 +145,7 @@ async fn hear(shared: &Arc<Shared>, reader: &mut Reader) -> Result<(), LineError
     loop {
         match line::receive(reader).await? {
             ToProxy::Welcome { .. } | ToProxy::Alive => {}
+            ToProxy::Close => shared.admission.close(),
             ToProxy::Start {
                 revision,
                 function,

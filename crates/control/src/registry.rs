@@ -25,6 +25,8 @@ pub(crate) struct Registry {
     pub(crate) link: Link<ToProxy>,
     /// The number of the last table that is in force there.
     pub(crate) applied: watch::Sender<u64>,
+    /// Set once the proxy takes no more calls and has none.
+    pub(crate) closed: CancellationToken,
     known: Mutex<Known>,
     /// Numbers that no earlier run has given, to revisions and to instances.
     next_number: AtomicU64,
@@ -49,6 +51,7 @@ impl Registry {
             tracker,
             link: Link::new(),
             applied: watch::Sender::new(0),
+            closed: CancellationToken::new(),
             known: Mutex::default(),
             next_number: AtomicU64::new(u64::try_from(first).unwrap_or(1)),
         }

@@ -1,12 +1,13 @@
 //! Both ends in one process, over a socket.
 #![expect(clippy::unwrap_used, reason = "a test fails by it")]
 
-use control::{Followed, ManagementEnd, Options, follow};
+use control::{Admission, Followed, ManagementEnd, Options, follow};
 use faas::{Entry, FunctionLimits, FunctionSpec, Limits, Router, Runtime};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -71,6 +72,15 @@ impl Management {
 
 /// A reverse proxy that shows this secret.
 fn proxy(addr: SocketAddr, secret: &str, shutdown: &CancellationToken) -> Arc<Router> {
+    let (router, _) = proxy_with(addr, secret, (shutdown, Admission::default()));
+    router
+}
+
+fn proxy_with(
+    addr: SocketAddr,
+    secret: &str,
+    (shutdown, admission): (&CancellationToken, Admission),
+) -> (Arc<Router>, JoinHandle<()>) {
     let (router, tracker) = (Arc::new(Router::default()), TaskTracker::new());
     let followed = Followed {
         addr,
@@ -78,9 +88,10 @@ fn proxy(addr: SocketAddr, secret: &str, shutdown: &CancellationToken) -> Arc<Ro
         router: Arc::clone(&router),
         limits: Arc::new(Limits::default()),
         tracker: tracker.clone(),
+        admission,
     };
-    tracker.spawn(follow(followed, shutdown.clone()));
-    router
+    let following = tracker.spawn(follow(followed, shutdown.clone()));
+    (router, following)
 }
 
 fn names(router: &Router) -> Vec<String> {
@@ -158,5 +169,37 @@ async fn only_who_knows_the_secret_gets_the_table() {
     assert_eq!(names(&friend), ["a"]);
     assert_eq!(names(&stranger), [""; 0]);
     shutdown.cancel();
+    management.stop().await;
+}
+
+#[tokio::test]
+async fn a_management_service_waits_until_the_proxy_has_finished_its_calls() {
+    let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
+    let (shutdown, admission) = (CancellationToken::new(), Admission::default());
+    let (management, addr) = Management::start(any, &["a"]).await;
+    let with = (&shutdown, admission.clone());
+    let (_router, following) = proxy_with(addr, "secret", with);
+    in_time(management.end.connected()).await;
+    let end = management.end.clone();
+    let closing = management
+        .tracker
+        .spawn(async move { end.close(PATIENCE).await });
+    in_time(admission.closing()).await;
+    // Its calls are not finished.
+    assert!(!closing.is_finished() && !following.is_finished());
+    assert!(!management.end.close(Duration::ZERO).await);
+    admission.set_closed();
+    assert!(in_time(closing).await.unwrap());
+    // It has nothing to wait for once the management service is gone, and no other is followed.
+    assert!(!following.is_finished());
+    management.stop().await;
+    in_time(following).await.unwrap();
+}
+
+#[tokio::test]
+async fn closing_where_there_is_no_proxy_ends_at_once() {
+    let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
+    let (management, _) = Management::start(any, &["a"]).await;
+    assert!(!in_time(management.end.close(PATIENCE * 2)).await);
     management.stop().await;
 }

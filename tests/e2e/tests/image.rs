@@ -11,11 +11,12 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use e2e::{Engine, Function, agent, request_with, until};
 use serde_json::json;
+use std::net::UdpSocket;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
@@ -370,6 +371,62 @@ fn a_start_that_is_broken_off_leaves_nothing_of_the_run_before() {
     shell.answers(5000);
     serves_again();
     shell.run("docker stop tinyfaas-mgmt");
+    shell.leaves_nothing();
+}
+
+/// Tells whoever is named in its input, by way of the machine's address on its network, what it was
+/// called with, once it has worked for a while.
+const TELLS: &str = "
+import ipaddress, socket, time
+own = socket.gethostbyname(socket.gethostname())
+machine = str(ipaddress.ip_network(own + '/23', strict=False)[1])
+def fn(input):
+    time.sleep(0.1)
+    port = int(input.split()[0])
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as teller:
+        teller.sendto(input.encode(), (machine, port))
+";
+
+#[test]
+fn docker_stop_loses_no_call_that_was_accepted() {
+    let shell = Shell::start();
+    shell.run(RUN);
+    shell.answers(5000);
+    let zip = STANDARD.encode(Function::python("tells", TELLS).zip());
+    let body = json!({ "name": "tells", "env": "python3", "threads": 2, "zip": zip }).to_string();
+    let url = "http://localhost:5000/upload";
+    let deployed = request_with(&agent(), "POST", url, &[], body.as_bytes());
+    deployed.unwrap().expect_success();
+    let told = UdpSocket::bind("0.0.0.0:0").unwrap();
+    told.set_nonblocking(true).unwrap();
+    let port = told.local_addr().unwrap().port();
+    let (is_stopped, accepted) = (AtomicBool::new(false), AtomicU32::new(0));
+    let call = |number: u32| {
+        let body = format!("{port} {number}");
+        let (url, header) = ("http://localhost:8000/tells", [("X-tinyFaaS-Async", "yes")]);
+        let answer = request_with(&agent(), "POST", url, &header, body.as_bytes());
+        let is_accepted = answer.is_ok_and(|answer| answer.status == 202);
+        accepted.fetch_add(u32::from(is_accepted), Ordering::SeqCst);
+    };
+    // More than two handlers have done when it stops.
+    (0..20).for_each(call);
+    assert_eq!(accepted.load(Ordering::SeqCst), 20, "the control");
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            for number in 20.. {
+                if is_stopped.load(Ordering::SeqCst) {
+                    return;
+                }
+                call(number);
+                thread::park_timeout(Duration::from_millis(50));
+            }
+        });
+        shell.run("docker stop tinyfaas-mgmt");
+        is_stopped.store(true, Ordering::SeqCst);
+    });
+    let mut buffer = [0; 64];
+    let done = std::iter::from_fn(|| told.recv(&mut buffer).ok()).count();
+    assert_eq!(done, accepted.load(Ordering::SeqCst) as usize);
     shell.leaves_nothing();
 }
 

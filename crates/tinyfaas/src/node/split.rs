@@ -14,7 +14,7 @@ use backend_docker::{
     CONTROL_VARIABLE, DockerBackend, Elsewhere, Leftovers, Plan, Published, ReverseProxy,
     SECRET_VARIABLE, Site,
 };
-use control::ManagementEnd;
+use control::{Admission, ManagementEnd};
 use faas::{Limits, Reserve, Router};
 use std::collections::HashSet;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
@@ -41,6 +41,9 @@ const PROXY_START: Duration = Duration::from_secs(30);
 
 /// How long calls may finish when the set-up is stopped: `docker stop` gives 10 s for everything.
 const DRAIN: Duration = Duration::from_secs(4);
+
+/// How long everything else may take then.
+const REMOVAL: Duration = Duration::from_secs(4);
 
 /// An address that is nowhere (RFC 5737): the way to it is the way to everywhere.
 const ELSEWHERE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)), 9);
@@ -105,23 +108,41 @@ async fn proxy(
     reserve: Arc<Reserve>,
 ) -> Result<()> {
     let mut signals = Signals::catch().context("catch signals")?;
-    let limits = Arc::new(files::limits());
+    let limits = Arc::new(Limits {
+        drain: DRAIN,
+        ..files::limits()
+    });
     let router = Arc::new(Router::default());
     let listeners = Listeners::bind(config).await?;
     let front = Front::open(listeners, config, (&router, &limits), &reserve);
     let (tracker, shutdown) = (TaskTracker::new(), CancellationToken::new());
+    let admission = Admission::default();
     let followed = control::Followed {
         addr,
         secret,
         router,
         limits,
         tracker: tracker.clone(),
+        admission: admission.clone(),
     };
-    tracker.spawn(control::follow(followed, shutdown.clone()));
-    signals.next().await;
+    let mut following = tracker.spawn(control::follow(followed, shutdown.clone()));
+    let is_closed_by_management = tokio::select! {
+        () = signals.next() => false,
+        () = admission.closing() => true,
+    };
+    let closing = async {
+        front.stop().await;
+        admission.set_closed();
+        // Its calls went on as long as it has handlers; the management service ends it.
+        if !is_closed_by_management {
+            return;
+        }
+        std::future::pending().await
+    };
     tokio::select! {
-        () = front.stop() => {}
+        () = closing => {}
         () = signals.next() => {}
+        _ = &mut following => {}
     }
     // The handlers' connections end with this process, and so do they.
     shutdown.cancel();
@@ -152,6 +173,8 @@ async fn manage(config: &Config, name: &str, reserve: Arc<Reserve>) -> Result<()
     banner::addresses(config, &node.addresses);
     signals.next().await;
     let stopping = async {
+        // Before its handlers go, so that what was accepted is done.
+        split.close(site.stop_timeout()).await;
         node.stop().await;
         split.stop().await;
         clear(&site).await;
@@ -284,6 +307,8 @@ impl Split {
             grpc: at(&config.grpc),
             ..listeners.addresses()?
         };
+        // Before a token or the bundled functions are written there.
+        drop(management::claim_data_dir(&config.data_dir)?);
         let backend = backends::elsewhere(Arc::clone(&self.backend));
         Node::assemble(&own, limits, (listeners, addresses), (backend, reserve)).await
     }
@@ -298,6 +323,18 @@ impl Split {
         self.tracker.spawn(async move {
             shutdown.run_until_cancelled(removing).await;
         });
+    }
+
+    /// Has the reverse proxy finish the calls that it took, as far as the time until the engine kills
+    /// this container allows.
+    async fn close(&self, timeout: Duration) {
+        let patience = timeout.saturating_sub(REMOVAL).max(DRAIN);
+        if !self.end.close(patience).await {
+            tracing::warn!(
+                seconds = patience.as_secs(),
+                "not every call was finished; give docker stop longer (docker run --stop-timeout)"
+            );
+        }
     }
 
     async fn stop(&self) {
