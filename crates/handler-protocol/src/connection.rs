@@ -2,6 +2,7 @@
 
 use crate::frame::{self, FromHandler, Outcome};
 pub use crate::stream::Stream;
+use crate::stream::Unread;
 use bytes::BytesMut;
 use faas::{FunctionName, Invocation, InvocationId, InvokeError, Reply};
 use slab::Slab;
@@ -51,6 +52,8 @@ pub enum End {
     Stuck,
     /// The handler did not answer a ping in time.
     Silent,
+    /// The handler did not read its only call in time, so that nothing of it was run.
+    Deaf,
     /// The handler takes no more invocations and finishes those that it has.
     Leaving,
 }
@@ -94,6 +97,8 @@ pub struct Connection {
 struct State {
     calls: Slab<Call>,
     out: BytesMut,
+    /// The call whose request is the last frame of all, while no other frame follows it.
+    last: Option<usize>,
     /// The start of `out` that was written already.
     written: usize,
     is_open: bool,
@@ -143,6 +148,7 @@ impl Connection {
         let state = State {
             calls: Slab::new(),
             out: BytesMut::new(),
+            last: None,
             written: 0,
             is_open: true,
             is_leaving: false,
@@ -234,6 +240,7 @@ impl Connection {
                 bytes_max,
             });
         }
+        state.last = Some(key);
         let (invocation, reply) = (invocation.id, sender);
         state.calls.insert(Call::Waiting { invocation, reply });
         self.busy.store(state.calls.len(), Ordering::Relaxed);
@@ -279,7 +286,7 @@ impl Connection {
             end = self.read() => end,
             end = self.write() => end,
             () = self.stuck(timing.cancel_grace) => End::Stuck,
-            () = self.silent(timing) => End::Silent,
+            end = self.silent(timing) => end,
         }
     }
 
@@ -380,16 +387,28 @@ impl Connection {
         }
     }
 
-    /// Returns when the handler, having nothing to do, did not answer a ping.
-    async fn silent(&self, timing: Timing) {
+    /// Returns when the handler, having nothing to do, did not answer a ping, or did not even read
+    /// the first call that it was given.
+    async fn silent(&self, timing: Timing) -> End {
         loop {
             tokio::time::sleep(timing.health_interval).await;
             if self.busy() > 0 {
+                let untouched = self.untouched();
+                if untouched.is_none() {
+                    continue;
+                }
+                self.is_silent.store(true, Ordering::Relaxed);
+                tokio::time::sleep(timing.health_timeout).await;
+                if self.untouched() == untouched {
+                    return End::Deaf;
+                }
+                self.is_silent.store(false, Ordering::Relaxed);
                 continue;
             }
             let pings = {
                 let mut state = self.lock();
                 frame::encode_ping(&mut state.out, b"");
+                state.last = None;
                 state.pings += 1;
                 state.pings
             };
@@ -402,10 +421,21 @@ impl Connection {
                 // will come from now on.
                 tokio::time::sleep(timing.health_timeout).await;
                 if is_silent() {
-                    return;
+                    return End::Silent;
                 }
                 self.is_silent.store(false, Ordering::Relaxed);
             }
+        }
+    }
+
+    /// The only call, where the handler has not read all of it: what ends its request is the end of
+    /// what was written.
+    fn untouched(&self) -> Option<InvocationId> {
+        let state = self.lock();
+        let only = state.last.filter(|_| state.calls.len() == 1)?;
+        match state.calls.get(only)? {
+            Call::Waiting { invocation, .. } if self.stream.has_unread() => Some(*invocation),
+            Call::Waiting { .. } | Call::Cancelled { .. } => None,
         }
     }
 
@@ -488,6 +518,7 @@ impl Connection {
         state.cancelled += 1;
         self.cancelled.store(state.cancelled, Ordering::Relaxed);
         frame::encode_cancel(&mut state.out, id_of(key));
+        state.last = None;
         drop(state);
         self.write_wanted.notify_one();
         self.calls_changed.notify_waiters();
@@ -511,26 +542,6 @@ impl Drop for CancelOnDrop<'_> {
         if self.is_armed {
             self.connection.cancel(self.key, self.invocation);
         }
-    }
-}
-
-/// What was read and is not a whole frame yet; given back when the reader is dropped.
-struct Unread<'a> {
-    home: &'a Mutex<BytesMut>,
-    buffer: BytesMut,
-}
-
-impl<'a> Unread<'a> {
-    fn take(home: &'a Mutex<BytesMut>) -> Self {
-        let buffer = std::mem::take(&mut *home.lock().unwrap_or_else(PoisonError::into_inner));
-        Self { home, buffer }
-    }
-}
-
-impl Drop for Unread<'_> {
-    fn drop(&mut self) {
-        let mut home = self.home.lock().unwrap_or_else(PoisonError::into_inner);
-        *home = std::mem::take(&mut self.buffer);
     }
 }
 

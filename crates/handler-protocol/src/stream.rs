@@ -2,6 +2,7 @@
 
 use bytes::BytesMut;
 use std::io;
+use std::sync::{Mutex, PoisonError};
 use tokio::net::{TcpStream, UnixStream};
 
 /// How much is read from a handler at once.
@@ -55,6 +56,15 @@ impl Stream {
         }
     }
 
+    /// Whether the other side has yet to read the end of what was written. Of TCP that is not told:
+    /// the other kernel takes bytes before their reader does.
+    pub(crate) fn has_unread(&self) -> bool {
+        match self {
+            Self::Unix(stream) => unread_by_peer(stream).is_ok_and(|bytes| bytes > 0),
+            Self::Tcp(_) => false,
+        }
+    }
+
     /// Waits for bytes and reads what has come; 0 where the other side closed.
     pub(crate) async fn read_some(&self, buffer: &mut BytesMut) -> io::Result<usize> {
         loop {
@@ -65,5 +75,37 @@ impl Stream {
                 result => return result,
             }
         }
+    }
+}
+
+/// What was read and is not a whole frame yet; given back when the reader is dropped.
+pub(crate) struct Unread<'a> {
+    home: &'a Mutex<BytesMut>,
+    pub(crate) buffer: BytesMut,
+}
+
+impl<'a> Unread<'a> {
+    pub(crate) fn take(home: &'a Mutex<BytesMut>) -> Self {
+        let buffer = std::mem::take(&mut *home.lock().unwrap_or_else(PoisonError::into_inner));
+        Self { home, buffer }
+    }
+}
+
+impl Drop for Unread<'_> {
+    fn drop(&mut self) {
+        let mut home = self.home.lock().unwrap_or_else(PoisonError::into_inner);
+        *home = std::mem::take(&mut self.buffer);
+    }
+}
+
+/// What a Unix socket's other side has not read yet, in bytes that include the kernel's own.
+#[expect(unsafe_code, reason = "rustix has no safe SIOCOUTQ")]
+fn unread_by_peer(stream: &UnixStream) -> rustix::io::Result<rustix::ffi::c_int> {
+    /// As `TIOCOUTQ`, by which name the kernel's headers know it too.
+    const SIOCOUTQ: rustix::ioctl::Opcode = 0x5411;
+    // SAFETY: the call writes one `int` and does nothing else to a socket.
+    unsafe {
+        let query = rustix::ioctl::Getter::<SIOCOUTQ, rustix::ffi::c_int>::new();
+        rustix::ioctl::ioctl(stream, query)
     }
 }

@@ -419,6 +419,13 @@ async fn serve(shared: &Arc<Shared>, mut live: Live, stop: &CancellationToken) -
             relieve(shared, live, timing, stop.clone()).await;
             "it asked to be replaced".into()
         }
+        End::Deaf => {
+            live.process.kill();
+            live.process.wait().await;
+            // Another handler runs what this one has not seen.
+            live.connection.close(&InvokeError::NotTaken);
+            "it did not answer any more".into()
+        }
         End::Silent => {
             live.process.kill();
             live.process.wait().await;

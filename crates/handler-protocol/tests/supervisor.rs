@@ -446,6 +446,28 @@ async fn a_hung_idle_handler_is_found_before_a_call_is_given_to_it() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_call_that_a_hung_handler_did_not_read_is_given_back() {
+    let world = World::start(9).await.unwrap();
+    assert!(world.call("deafen").await.is_ok());
+    assert_eq!(world.call("echo").await, Err(InvokeError::NotTaken));
+    assert_eq!(world.call_next().await, "1");
+    assert_eq!(world.handler.status().restarts, 1);
+    world.end().await;
+}
+
+/// The control of the one above: it was read, so that it may have been run.
+#[tokio::test(start_paused = true)]
+async fn a_call_that_was_read_stays_with_its_handler() {
+    let world = World::start(9).await.unwrap();
+    let limits = Limits::default();
+    let waited = 5 * (limits.health_interval + limits.health_timeout);
+    let held = tokio::time::timeout(waited, world.call("hold"));
+    assert!(held.await.is_err());
+    assert_eq!(world.handler.status().restarts, 0);
+    world.end().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_handler_that_does_not_let_go_of_a_call_gets_no_more() {
     let world = World::start(9).await.unwrap();
     let given_up = tokio::time::timeout(Duration::from_millis(1), world.call("hang"));
