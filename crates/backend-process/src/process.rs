@@ -1,7 +1,7 @@
 //! A process in a sandbox, from its start to the moment when nothing of it is left.
 
 use crate::output::{self, Target};
-use crate::relay::{Relay, Terms};
+use crate::relay::{Bound, Relay, Terms};
 use crate::sandbox::cgroup::{Cgroup, Cgroups};
 use crate::sandbox::spawner::{Launch, Launched, Spawner};
 use crate::sandbox::{HostUser, Plan, Reach, SandboxMode, watch};
@@ -24,6 +24,9 @@ use tokio_util::task::TaskTracker;
 /// How long reading the last output may take after its process has ended, on a slow machine too.
 /// Nothing but a process in reduced isolation without a cgroup can leave children that hold it open.
 const LAST_OUTPUT: Duration = Duration::from_secs(5);
+
+/// How a process ends that is killed.
+const KILLED: &str = "signal 9";
 
 /// What starts sandboxed processes.
 #[derive(Debug)]
@@ -114,6 +117,10 @@ impl Sandbox {
             self.tracker.spawn(pump(stdout, LogStream::Stdout)),
             self.tracker.spawn(pump(stderr, LogStream::Stderr)),
         ];
+        let relay = match relay {
+            Some(relay) => Some(relay.bind(pidfd.try_clone()?, &self.tracker)),
+            None => None,
+        };
         let live = Live {
             pidfd: watch(pidfd)?,
             pumps,
@@ -191,7 +198,7 @@ struct Live {
     pumps: Vec<JoinHandle<()>>,
     cgroup: Option<Cgroup>,
     /// The way out, where it has a network of its own.
-    relay: Option<Relay>,
+    relay: Option<Bound>,
     /// The process group to end with it, where no pid namespace does that.
     group: Option<Pid>,
     scratch: Option<PathBuf>,
@@ -255,8 +262,11 @@ impl Live {
         let mut exit = self.exited().await;
         self.end_what_is_left();
         self.read_last_output().await;
-        if let Some(relay) = self.relay.take() {
-            relay.stop().await;
+        if let Some(relay) = self.relay.take()
+            && relay.stop().await
+            && exit.text == KILLED
+        {
+            exit.text = "its way to the network ended".into();
         }
         if let Some(cgroup) = &self.cgroup {
             if cgroup.out_of_memory_kills() > 0 {

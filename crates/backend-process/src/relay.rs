@@ -15,6 +15,7 @@ use crate::sandbox::netlink::Netlink;
 use crate::sandbox::{SandboxMode, Walls, syscalls};
 use policy::Policy;
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
+use rustix::process::{Signal, pidfd_send_signal};
 use serde::{Deserialize, Serialize};
 use stack::Stack;
 use std::io::{self, IoSliceMut};
@@ -26,6 +27,9 @@ use std::os::unix::process::CommandExt;
 use std::process::{ExitCode, Stdio};
 use std::rc::Rc;
 use std::time::Duration;
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+use tokio_util::task::TaskTracker;
 
 /// `argv[0]` of a relay.
 const RELAY_ARG0: &str = "tinyfaas-relay";
@@ -43,7 +47,7 @@ pub(crate) struct Terms {
     pub(crate) datagrams_idle: Duration,
 }
 
-/// A relay. Dropping it ends it.
+/// A relay that was started. Dropping it ends it.
 #[derive(Debug)]
 pub(crate) struct Relay {
     process: tokio::process::Child,
@@ -82,10 +86,43 @@ impl Relay {
         self.process.id()
     }
 
-    /// Ends it and waits until it has.
-    pub(crate) async fn stop(mut self) {
-        // It fails only where it has ended by itself.
-        let _ended = self.process.kill().await;
+    /// Has the sandboxed process ended when the relay ends before it: it would go on without its
+    /// network.
+    pub(crate) fn bind(self, sandboxed: OwnedFd, tracker: &TaskTracker) -> Bound {
+        let (stop, stopped) = oneshot::channel();
+        let task = tracker.spawn(self.guard(sandboxed, stopped));
+        Bound { stop, task }
+    }
+
+    async fn guard(mut self, sandboxed: OwnedFd, stopped: oneshot::Receiver<()>) -> bool {
+        tokio::select! {
+            biased;
+            _stop_or_dropped = stopped => {
+                // It fails only where it has ended by itself.
+                let _ended = self.process.kill().await;
+                false
+            }
+            _status = self.process.wait() => {
+                // It fails only where the process has ended too.
+                let _ended = pidfd_send_signal(&sandboxed, Signal::KILL);
+                true
+            }
+        }
+    }
+}
+
+/// A relay that a sandboxed process does not outlive. Dropping it ends the relay.
+#[derive(Debug)]
+pub(crate) struct Bound {
+    stop: oneshot::Sender<()>,
+    task: JoinHandle<bool>,
+}
+
+impl Bound {
+    /// Ends the relay and waits until it has; whether it had ended before.
+    pub(crate) async fn stop(self) -> bool {
+        drop(self.stop);
+        self.task.await.unwrap_or(true)
     }
 }
 

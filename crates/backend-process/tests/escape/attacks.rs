@@ -1,5 +1,7 @@
 //! The attacks, as data.
 
+mod kernel;
+
 /// Code that tries to get out: what it says outside, and what it may say inside.
 pub(crate) struct Attack {
     pub(crate) name: &'static str,
@@ -13,7 +15,12 @@ const NOT_PERMITTED: &[&str] = &["PermissionError(1,"];
 const NOT_IMPLEMENTED: &[&str] = &["OSError(38,"];
 const READ_ONLY: &[&str] = &["OSError(30,", "PermissionError(13,"];
 
-pub(crate) const ALL: &[Attack] = &[
+/// All of them.
+pub(crate) fn all() -> impl Iterator<Item = &'static Attack> {
+    LISTED.iter().chain(kernel::LISTED)
+}
+
+const LISTED: &[Attack] = &[
     Attack {
         name: "etc_shadow_is_not_there",
         code: "result = 'read %d' % len(open('/etc/shadow').read(1))",

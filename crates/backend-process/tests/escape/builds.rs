@@ -18,6 +18,7 @@ pub(crate) const ALL: &[(&str, Test)] = &[
     ("npm_leaves_links_that_nothing_follows", npm_leaves_links),
     ("pip_cannot_replace_its_result", pip_replaces_its_result),
     ("go_builds_write_through_no_link", go_follows_links),
+    ("go_builds_use_no_other_functions_code", go_replaces),
 ];
 
 /// What a build has where a handler has not: a copy of the code that it may write to, and the pipes
@@ -141,9 +142,7 @@ fn manifest(postinstall: &str) -> String {
 
 /// The attacks that builds must withstand, aimed at this node.
 fn codes(node: &Node) -> BTreeMap<&'static str, String> {
-    let attacks = attacks::ALL
-        .iter()
-        .filter(|attack| !NOT_IN_BUILDS.contains(&attack.name));
+    let attacks = attacks::all().filter(|attack| !NOT_IN_BUILDS.contains(&attack.name));
     attacks
         .map(|attack| (attack.name, node.aim(attack.code)))
         .collect()
@@ -153,7 +152,7 @@ fn codes(node: &Node) -> BTreeMap<&'static str, String> {
 fn all_are_refused(codes: &BTreeMap<&str, String>, answers: &str) -> Result<()> {
     let answers: BTreeMap<String, String> =
         serde_json::from_str(answers).with_context(|| format!("the answers: {answers}"))?;
-    for attack in attacks::ALL {
+    for attack in attacks::all() {
         let Some(code) = codes.get(attack.name) else {
             continue;
         };
@@ -304,4 +303,40 @@ fn go_follows_links() -> Result<()> {
         "a file was overwritten through a link"
     );
     home.ensure_untouched()
+}
+
+fn go_replaces() -> Result<()> {
+    let node = Node::start()?;
+    let other = node.folder().join("other");
+    fs::write(other.join("go.mod"), "module other\n\ngo 1.18\n")?;
+    fs::write(
+        other.join("other.go"),
+        "package other\n\nconst KEY = \"kept\"\n",
+    )?;
+    let module = format!(
+        "module fn\n\ngo 1.18\n\nrequire other v0.0.0\n\nreplace other => {}\n",
+        other.display()
+    );
+    let code = "package main\nimport \"other\"\n\
+                func fn(data string, headers map[string]string) (string, error) { return other.KEY, nil }\n";
+    // The control: outside, Go finds the package there.
+    let control = tempfile::tempdir()?;
+    fs::write(control.path().join("go.mod"), &module)?;
+    let listed = Command::new("go")
+        .args(["list", "other"])
+        .env("GOFLAGS", "-mod=mod")
+        .env("GOPROXY", "off")
+        .current_dir(&control)
+        .output()
+        .context("go (Debian: apt install golang-go) is needed")?;
+    ensure!(listed.stdout == b"other\n", "the control said {listed:?}");
+    let files = [("fn.go", code.to_owned()), ("go.mod", module)];
+    let error = node.prepare(Runtime::Go, node.code(&files)?).err();
+    let error = error.context("it was built with another function's code")?;
+    ensure!(
+        error.output().contains("does not exist"),
+        "{error}: {}",
+        error.output()
+    );
+    Ok(())
 }

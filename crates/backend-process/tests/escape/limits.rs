@@ -84,7 +84,7 @@ fn reduced_isolation_refuses_what_it_can() -> Result<()> {
         let mut refused = REDUCED.iter();
         refused.any(|&(name, since)| name == attack.name && since <= landlock)
     };
-    for attack in attacks::ALL.iter().filter(is_refused) {
+    for attack in attacks::all().filter(is_refused) {
         let code = node.aim(attack.code);
         let control = outside(&code)?;
         ensure!(

@@ -21,9 +21,7 @@ fn main() -> ExitCode {
     if let Some(ended) = outlive::node_main() {
         return ended.map_or(ExitCode::FAILURE, |()| ExitCode::SUCCESS);
     }
-    let attacks = attacks::ALL
-        .iter()
-        .map(|attack| trial(attack.name, || attempt(attack)));
+    let attacks = attacks::all().map(|attack| trial(attack.name, || attempt(attack)));
     let limits = limits::ALL.iter().map(|(name, test)| trial(name, test));
     let networks = network::ALL.iter().map(|(name, test)| trial(name, test));
     let builds = builds::ALL.iter().map(|(name, test)| trial(name, test));

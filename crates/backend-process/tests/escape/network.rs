@@ -3,11 +3,13 @@
 
 use crate::builds::PROJECT;
 use crate::host::{Node, failed_build, outside};
+use crate::outlive::until;
 use anyhow::{Context, Result, ensure};
 use faas::{Network, Runtime};
-use std::fs::File;
+use rustix::process::{Pid, Signal, kill_process};
+use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
-use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
 use std::process::{Child, Command, Stdio};
 
 type Test = fn() -> Result<()>;
@@ -29,6 +31,11 @@ pub(crate) const ALL: &[(&str, Test)] = &[
         "a_named_port_of_this_machine_is_reached_and_no_other",
         a_named_port,
     ),
+    (
+        "datagrams_reach_a_named_port_and_no_other",
+        datagrams_to_a_named_port,
+    ),
+    ("a_handler_does_not_outlive_its_relay", the_relay_dies),
     (
         "a_function_with_the_hosts_network_reaches_this_machine",
         the_hosts_network,
@@ -270,6 +277,86 @@ fn a_named_port() -> Result<()> {
         format!("socket.create_connection(('host.internal', {port}), 5); result = 'connected'");
     let answer = node.call(&node.aim(&by_name))?;
     ensure!(answer == "connected", "{answer:?}");
+    Ok(())
+}
+
+const BACK: &str = "back b'there'";
+
+/// Sends a datagram and waits for it to come back.
+fn exchange(to: SocketAddr) -> String {
+    let (ip, port) = (to.ip(), to.port());
+    let family = if to.is_ipv4() { "AF_INET" } else { "AF_INET6" };
+    format!(
+        "s = socket.socket(socket.{family}, socket.SOCK_DGRAM); s.settimeout(2)\n\
+         s.connect(('{ip}', {port})); s.send(b'there'); result = 'back %r' % s.recv(99)"
+    )
+}
+
+/// Sends datagrams back, on every address of this machine.
+fn echo_everywhere() -> Result<u16> {
+    let socket = UdpSocket::bind("[::]:0")?;
+    let port = socket.local_addr()?.port();
+    std::thread::spawn(move || {
+        let mut buffer = [0; 99];
+        while let Ok((len, from)) = socket.recv_from(&mut buffer) {
+            drop(socket.send_to(&buffer[..len], from));
+        }
+    });
+    Ok(port)
+}
+
+fn datagrams_to_a_named_port() -> Result<()> {
+    let (named, other) = (echo_everywhere()?, echo_everywhere()?);
+    let host_ports = vec![named];
+    let node = Node::connected(Network::Own { host_ports })?;
+    let answered = |ip: &IpAddr| {
+        let control = outside(&node.aim(&exchange(SocketAddr::new(*ip, other))));
+        control.is_ok_and(|said| said == BACK)
+    };
+    // Of an interface that is down, an echo does not come back outside either.
+    let own: Vec<_> = own_addresses()?.into_iter().filter(answered).collect();
+    ensure!(own.len() > 2, "{own:?} has no address but loopback");
+    // Loopback in the sandbox is its own.
+    let reached = own.iter().filter(|ip| !ip.is_loopback()).copied();
+    for ip in reached.chain(["192.0.0.1".parse()?]) {
+        let answer = node.call(&node.aim(&exchange(SocketAddr::new(ip, named))))?;
+        ensure!(answer == BACK, "{ip} answered {answer:?}");
+    }
+    for ip in own.into_iter().chain(["192.0.0.1".parse()?]) {
+        let answer = node.call(&node.aim(&exchange(SocketAddr::new(ip, other))))?;
+        ensure!(answer.contains("denied"), "{ip} answered {answer:?}");
+    }
+    Ok(())
+}
+
+/// The relays that this process has started.
+fn relays() -> Result<Vec<Pid>> {
+    let mut found = Vec::new();
+    for thread in fs::read_dir("/proc/self/task")? {
+        let children = fs::read_to_string(thread?.path().join("children")).unwrap_or_default();
+        for pid in children.split_whitespace() {
+            let words = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            if words.starts_with(b"tinyfaas-relay\0") {
+                found.extend(Pid::from_raw(pid.parse()?));
+            }
+        }
+    }
+    Ok(found)
+}
+
+fn the_relay_dies() -> Result<()> {
+    let _machine = Machine::start()?;
+    let node = Node::connected(Network::own())?;
+    let to = SocketAddr::new(Machine::ADDRESS.parse()?, 7000);
+    check_reached(&node, to)?;
+    let found = relays()?;
+    ensure!(found.len() == 1, "{found:?}");
+    kill_process(found[0], Signal::KILL)?;
+    let is_restarted = || (node.handlers[0].status().restarts > 0).then_some(());
+    until(is_restarted).context("the handler goes on without network")?;
+    check_reached(&node, to)?;
+    let log = node.log.last_text(&node.handlers[0].status().id, 50);
+    ensure!(log.contains("its way to the network ended"), "{log}");
     Ok(())
 }
 

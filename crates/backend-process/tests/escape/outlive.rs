@@ -131,7 +131,8 @@ fn pids() -> impl Iterator<Item = Pid> {
     processes.filter_map(|entry| Pid::from_raw(entry.file_name().to_str()?.parse().ok()?))
 }
 
-fn until<T>(mut condition: impl FnMut() -> Option<T>) -> Option<T> {
+/// What the condition finds, within [`BOUND`].
+pub(crate) fn until<T>(mut condition: impl FnMut() -> Option<T>) -> Option<T> {
     let end = Instant::now() + BOUND;
     while Instant::now() < end {
         if let Some(found) = condition() {
