@@ -21,6 +21,10 @@ pub const SOCKET: &str = "management.sock";
 /// The rights of anybody but the owner.
 const OF_OTHERS: u32 = 0o077;
 
+/// Those that tinyFaaS itself gives the group of functions where handlers have no root of their own: to
+/// enter without listing. A run that was killed leaves them.
+const OF_FUNCTIONS: u32 = 0o010;
+
 /// Makes the directory where it is missing, takes every right on it from others, and locks it. The
 /// lock is given up with the file.
 ///
@@ -66,11 +70,17 @@ fn tighten(path: &Path) -> Result<(), OpenError> {
         return Err(OpenError::Shared(path.to_owned()));
     }
     fs::set_permissions(path, Permissions::from_mode(0o700)).map_err(failed)?;
-    tracing::warn!(
-        path = %path.display(),
-        "other users could enter the data directory; now only its owner can"
-    );
+    if is_opened_by_others(mode) {
+        tracing::warn!(
+            path = %path.display(),
+            "other users could enter the data directory; now only its owner can"
+        );
+    }
     Ok(())
+}
+
+fn is_opened_by_others(mode: u32) -> bool {
+    ![0, OF_FUNCTIONS].contains(&(mode & OF_OTHERS))
 }
 
 /// Listens on the socket in the directory, which this process has claimed.
@@ -122,6 +132,17 @@ mod tests {
         assert!(message.contains("--data-dir"), "{message}");
         drop(lock);
         assert!(claim(&dir).is_ok());
+    }
+
+    #[test]
+    fn what_a_killed_run_left_to_functions_is_no_reason_to_warn() {
+        let check = |mode, expected| assert_eq!(is_opened_by_others(mode), expected, "{mode:o}");
+        for mode in [0o700, 0o710, 0o40710] {
+            check(mode, false);
+        }
+        for mode in [0o701, 0o711, 0o720, 0o740, 0o750, 0o755] {
+            check(mode, true);
+        }
     }
 
     #[test]
