@@ -5,10 +5,11 @@ mod kept;
 mod restore;
 
 use crate::archive::{self, ArchiveError, Unpacked};
+use crate::bad_field::BadField;
 use crate::codes::{Code, Codes};
 use crate::functions::{Function, Functions};
 use crate::options::Options;
-use crate::order::{self, BadField, DeployError, Deployed, Order, Source};
+use crate::order::{self, DeployError, Deployed, Order, Source};
 use crate::probe::Probe;
 use crate::starts::Starts;
 use crate::store::{Manifests, Record, Store};

@@ -7,6 +7,7 @@
 mod api;
 mod archive;
 mod backup;
+mod bad_field;
 mod codes;
 mod data_dir;
 mod deployer;
@@ -23,15 +24,17 @@ mod space;
 mod starts;
 mod store;
 mod turns;
+mod undecided;
 mod upload;
 mod wire;
 
 pub use archive::{ArchiveError, SourceFile};
 pub use backup::{RestoreError, restore};
+pub use bad_field::BadField;
 pub use data_dir::{SOCKET, claim as claim_data_dir};
 pub use download::DownloadError;
 pub use options::{EndpointUrl, Options};
-pub use order::{BadField, DeployError, DeployRequest, Deployed, Source};
+pub use order::{DeployError, DeployRequest, Deployed, Source};
 pub use probe::Unwritable;
 pub use store::StoreError;
 
@@ -39,7 +42,7 @@ use api::Door;
 use codes::{Code, Codes};
 use deployer::{Deployer, Disk};
 use named::Named;
-use order::{Order, Undecided};
+use order::Order;
 use server::Listener;
 use std::fs::File;
 use std::io;
@@ -49,6 +52,7 @@ use std::time::Duration;
 use store::{Extent, Manifests, Record, Store};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use undecided::Undecided;
 
 /// The management service. A clone is another handle of the same.
 #[derive(Debug, Clone)]

@@ -1,6 +1,6 @@
 //! What a redeployment keeps: every setting that it does not name.
 
-use crate::order::Undecided;
+use crate::undecided::Undecided;
 use faas::{FunctionSpec, Limits};
 
 /// The settings that a client named.

@@ -2,8 +2,9 @@
 //! calls one line of text.
 
 use crate::archive::ArchiveError;
+use crate::bad_field::BadField;
 use crate::download::DownloadError;
-use crate::order::{BadField, DeployError};
+use crate::order::DeployError;
 use crate::probe::Unwritable;
 use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};

@@ -1,6 +1,6 @@
 //! The fields of a JSON object, each checked on its own, so that an error can name it.
 
-use crate::order::BadField;
+use crate::bad_field::BadField;
 use serde_json::Value;
 use serde_json::value::RawValue;
 use std::borrow::Cow;

@@ -3,9 +3,9 @@
 use super::Deployers;
 use super::quantity;
 use super::v1::{Pairs, find};
+use crate::bad_field::BadField;
 use crate::deployer::Deployer;
 use crate::functions::Function;
-use crate::order::BadField;
 use crate::problem::Problem;
 use crate::wire::{LineShape, parse_rfc3339, rfc3339};
 use axum::body::Body;

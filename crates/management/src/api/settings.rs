@@ -2,8 +2,9 @@
 
 use super::fields::{self, Fields};
 use super::quantity;
+use crate::bad_field::BadField;
 use crate::named::Named;
-use crate::order::{BadField, Undecided};
+use crate::undecided::Undecided;
 use faas::{Entry, FunctionLimits, FunctionName, FunctionSpec, HostPattern, Network, Runtime};
 
 /// The smallest memory that a handler can live in.

@@ -1,10 +1,12 @@
 //! What a redeployment takes over from the function that is known: settings, or the code.
 
 use super::{Deployer, now_ms};
+use crate::bad_field::BadField;
 use crate::codes::Code;
 use crate::functions::Function;
-use crate::order::{self, BadField, DeployError, Order, Source, Undecided};
+use crate::order::{self, DeployError, Order, Source};
 use crate::store::Record;
+use crate::undecided::Undecided;
 use faas::FunctionSpec;
 use std::sync::Arc;
 
