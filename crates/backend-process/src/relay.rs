@@ -10,6 +10,7 @@ mod channel;
 mod datagrams;
 mod policy;
 mod stack;
+mod tcp;
 
 use crate::sandbox::netlink::Netlink;
 use crate::sandbox::{SandboxMode, Walls, syscalls};

@@ -1,6 +1,6 @@
 //! A connection of the sandbox as a stream of bytes.
 
-use super::stack::Stack;
+use super::tcp::Sockets;
 use smoltcp::iface::SocketHandle;
 use smoltcp::socket::tcp::{RecvError, Socket, State};
 use std::io;
@@ -11,17 +11,17 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// The stream.
 pub(super) struct Channel {
-    stack: Rc<Stack>,
+    sockets: Rc<Sockets>,
     handle: SocketHandle,
 }
 
 impl Channel {
-    pub(super) fn new(stack: Rc<Stack>, handle: SocketHandle) -> Self {
-        Self { stack, handle }
+    pub(super) fn new(sockets: Rc<Sockets>, handle: SocketHandle) -> Self {
+        Self { sockets, handle }
     }
 
     fn with<R>(&self, work: impl FnOnce(&mut Socket<'static>) -> R) -> R {
-        let mut tcp = self.stack.tcp.borrow_mut();
+        let mut tcp = self.sockets.tcp.borrow_mut();
         work(tcp.sockets.get_mut(self.handle))
     }
 }
@@ -49,7 +49,7 @@ impl AsyncRead for Channel {
         outcome.map_ok(|len| {
             buffer.advance(len);
             // The sandbox is told of the room.
-            self.stack.changed.notify_one();
+            self.sockets.changed.notify_one();
         })
     }
 }
@@ -72,7 +72,7 @@ impl AsyncWrite for Channel {
             Poll::Pending
         });
         outcome.map_ok(|len| {
-            self.stack.changed.notify_one();
+            self.sockets.changed.notify_one();
             len
         })
     }
@@ -83,7 +83,7 @@ impl AsyncWrite for Channel {
 
     fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.with(Socket::close);
-        self.stack.changed.notify_one();
+        self.sockets.changed.notify_one();
         Poll::Ready(Ok(()))
     }
 }
