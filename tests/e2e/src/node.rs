@@ -325,6 +325,13 @@ impl Node {
         pid
     }
 
+    /// Kills it and waits for nothing; [`Node::kill`] does that.
+    pub fn kill_now(&self) {
+        if let Some(child) = &self.child {
+            send(child, Signal::KILL);
+        }
+    }
+
     fn end(&mut self, signal: Signal) {
         let Some(mut child) = self.child.take() else {
             return;
