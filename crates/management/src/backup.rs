@@ -7,6 +7,7 @@ use crate::deployer::Deployer;
 use crate::functions::Function;
 use crate::store::Manifests;
 use bytes::Bytes;
+use faas::FunctionName;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use std::fs::{self, DirBuilder, File};
@@ -38,20 +39,44 @@ pub enum RestoreError {
     Io(#[from] io::Error),
 }
 
-/// Writes every function as it is now into a gzipped tar, piece by piece. One that is deleted
-/// meanwhile is in it whole: its code is held.
-pub(crate) fn stream(deployer: &Arc<Deployer>) -> mpsc::Receiver<io::Result<Bytes>> {
-    let (sender, receiver) = mpsc::channel(PIECES);
-    let mut functions = deployer.functions.all();
-    // One that is damaged does not keep the others from being copied.
-    functions.retain(|function| {
-        let is_whole = function.record.fault.is_none() && function.code.path().is_dir();
-        if !is_whole {
-            let name = &function.record.spec.name;
-            tracing::warn!(function = %name, "left out of the backup: its record or code is damaged");
-        }
-        is_whole
+/// A backup that is being written.
+#[derive(Debug)]
+pub(crate) struct Backup {
+    /// A gzipped tar, piece by piece.
+    pub(crate) pieces: mpsc::Receiver<io::Result<Bytes>>,
+    /// Functions that are not in it, as their records or code are damaged.
+    pub(crate) left_out: Vec<FunctionName>,
+}
+
+/// Writes every function as it is now. One that is deleted meanwhile is in it whole: its code is
+/// held. One that is damaged does not keep the others from being copied.
+pub(crate) async fn write(deployer: &Arc<Deployer>) -> Backup {
+    let functions = deployer.functions.all();
+    let looking = move || {
+        functions
+            .into_iter()
+            .partition(|function| is_whole(function))
+    };
+    let looked = tokio::task::spawn_blocking(looking).await;
+    let (whole, damaged): (Vec<_>, Vec<Arc<Function>>) = looked.unwrap_or_default();
+    let left_out = damaged.iter().map(|function| {
+        let name = &function.record.spec.name;
+        tracing::warn!(function = %name, "left out of the backup: its record or code is damaged");
+        name.clone()
     });
+    Backup {
+        left_out: left_out.collect(),
+        pieces: stream(whole),
+    }
+}
+
+/// Whether what a node that starts from the backup would check is right. Reads all of the code.
+fn is_whole(function: &Function) -> bool {
+    function.record.fault.is_none() && function.code.is_unharmed()
+}
+
+fn stream(functions: Vec<Arc<Function>>) -> mpsc::Receiver<io::Result<Bytes>> {
+    let (sender, receiver) = mpsc::channel(PIECES);
     let packing = tokio::task::spawn_blocking(move || {
         if let Err(error) = pack(&functions, &sender) {
             // The client sees that its file ends too early; one that has gone needs no word.

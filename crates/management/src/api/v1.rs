@@ -14,7 +14,7 @@ use crate::wire::{FunctionShape, ListShape, StatusShape};
 use axum::Json;
 use axum::body::Body;
 use axum::extract::{Path, Query, State};
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use faas::FunctionName;
@@ -25,6 +25,12 @@ use std::sync::Arc;
 
 /// A query, in its order.
 pub(crate) type Pairs = Query<Vec<(String, String)>>;
+
+/// The field of a backup's response that names a function which is not in it.
+const LEFT_OUT: HeaderName = HeaderName::from_static("x-tinyfaas-left-out");
+
+/// How many such functions are named, as a response's fields have a bound.
+const LEFT_OUT_SHOWN: usize = 32;
 
 /// Parts of a multipart body that are looked at.
 const PARTS_MAX: usize = 8;
@@ -143,13 +149,21 @@ pub(crate) async fn status(State(deployer): Deployers) -> Json<StatusShape> {
 }
 
 /// `GET /v1/backup`: everything that is deployed, as a gzipped tar.
+/// What is damaged is left out, and named in a field.
 pub(crate) async fn backup(State(deployer): Deployers) -> Response {
-    let pieces = stream::unfold(backup::stream(&deployer), |mut pieces| async {
+    let made = backup::write(&deployer).await;
+    let pieces = stream::unfold(made.pieces, |mut pieces| async {
         let piece = pieces.recv().await?;
         Some((piece, pieces))
     });
     let media = [(header::CONTENT_TYPE, "application/gzip")];
-    (media, Body::from_stream(pieces)).into_response()
+    let mut response = (media, Body::from_stream(pieces)).into_response();
+    for name in made.left_out.iter().take(LEFT_OUT_SHOWN) {
+        if let Ok(value) = HeaderValue::from_str(name.as_str()) {
+            response.headers_mut().append(LEFT_OUT, value);
+        }
+    }
+    response
 }
 
 /// `GET /v1/openapi.json`.

@@ -80,9 +80,10 @@ impl Deployer {
         if !is_current || route.deployment().is_some() || self.stopping.is_cancelled() {
             return Outcome::Settled;
         }
-        if let Err(reason) = check_code(function).await {
-            tracing::error!(function = %spec.name, "{reason}");
-            route.set_failure(Failure::plain(reason));
+        if let Err(failure) = check_code(function).await {
+            let reason = failure.text();
+            tracing::error!(function = %spec.name, reason, "can't be brought back");
+            route.set_failure(failure);
             return Outcome::Settled;
         }
         let preparing = self.options.backend.prepare(package(function));
@@ -109,9 +110,13 @@ impl Deployer {
 }
 
 /// Sees that the code is what was deployed: disks and power cuts may have changed it meanwhile.
-async fn check_code(function: &Arc<Function>) -> Result<(), String> {
+async fn check_code(function: &Arc<Function>) -> Result<(), Failure> {
     if let Some(fault) = &function.record.fault {
-        return Err(fault.to_string());
+        // What it tells in full may quote what is stored, such as a variable.
+        return Err(Failure {
+            reason: "what this node has stored of it can't be used".to_owned(),
+            detail: fault.to_string(),
+        });
     }
     let reading = Arc::clone(function);
     let is_unharmed = tokio::task::spawn_blocking(move || reading.code.is_unharmed());
@@ -119,9 +124,11 @@ async fn check_code(function: &Arc<Function>) -> Result<(), String> {
         return Ok(());
     }
     if function.code.path().is_dir() {
-        return Err("its code is damaged on the disk; deploy it again".to_owned());
+        return Err(Failure::plain(
+            "its code is damaged on the disk; deploy it again",
+        ));
     }
-    Err("its code is gone; deploy it again".to_owned())
+    Err(Failure::plain("its code is gone; deploy it again"))
 }
 
 fn package(function: &Function) -> Package {

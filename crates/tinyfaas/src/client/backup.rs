@@ -20,6 +20,12 @@ pub(crate) fn backup(args: &Backup) -> Result<()> {
     let mut staged = staged.with_context(|| format!("write to {}", folder.display()))?;
     output::progress("the node packs its functions");
     let response = api.open("GET", "/v1/backup", None, SendBody::none())?;
+    let left_out: Vec<String> = response
+        .headers()
+        .get_all("x-tinyfaas-left-out")
+        .iter()
+        .map(|name| String::from_utf8_lossy(name.as_bytes()).into_owned())
+        .collect();
     let body = response.into_body().into_with_config().limit(u64::MAX);
     let bytes = std::io::copy(&mut body.reader(), &mut staged)
         .context("the backup broke off; try again")?;
@@ -29,11 +35,20 @@ pub(crate) fn backup(args: &Backup) -> Result<()> {
         .with_context(|| format!("write {}", args.file.display()))?;
     File::open(folder)?.sync_all()?;
     output::progress_done();
+    let (file, kib) = (args.file.display(), bytes.div_ceil(1024));
+    if left_out.is_empty() {
+        return output::line(format_args!(
+            "{file} has everything that is deployed ({kib} KiB)"
+        ));
+    }
     output::line(format_args!(
-        "{} has everything that is deployed ({} KiB)",
-        args.file.display(),
-        bytes.div_ceil(1024)
-    ))
+        "{file} has every function but the damaged ones ({kib} KiB)"
+    ))?;
+    anyhow::bail!(
+        "these functions are damaged on the node's disk and not in the backup: {}; deploy them \
+         again, and make another backup",
+        left_out.join(", ")
+    )
 }
 
 /// Brings a backup back where no node runs.
