@@ -13,7 +13,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
 /// What earlier versions kept, with less care: what is in there may have been changed by a build.
 const OF_EARLIER_VERSIONS: [&str; 2] = ["results", "go-build"];
@@ -51,10 +51,13 @@ pub(crate) struct Cache {
     limits: Arc<Limits>,
     state: Arc<Mutex<State>>,
     next: AtomicU64,
+    opened: Instant,
 }
 
 #[derive(Debug, Default)]
 struct State {
+    /// Results that were there at the start, and that nothing has asked for since.
+    unclaimed: HashSet<String>,
     in_use: HashMap<String, Weak<Kept>>,
     /// Results that were looked at since the start and are whole.
     checked: HashSet<String>,
@@ -109,6 +112,7 @@ impl Cache {
             limits: Arc::clone(limits),
             state: Arc::default(),
             next: AtomicU64::new(1),
+            opened: Instant::now(),
         };
         for earlier in OF_EARLIER_VERSIONS {
             clear(&folder.join(earlier));
@@ -124,6 +128,8 @@ impl Cache {
             let path = entry?.path();
             if !is_folder(&path.join(TREE)) || !is_folder(&path) {
                 clear(&path);
+            } else if let Some(key) = path.file_name().and_then(|name| name.to_str()) {
+                lock(&cache.state).unclaimed.insert(key.to_owned());
             }
         }
         Ok(cache)
@@ -131,6 +137,7 @@ impl Cache {
 
     /// A kept result that is whole. One that is not is removed.
     pub(crate) fn get(&self, key: &str) -> Option<Arc<Kept>> {
+        lock(&self.state).unclaimed.remove(key);
         if let Some(kept) = lock(&self.state).in_use.get(key).and_then(Weak::upgrade) {
             return Some(kept);
         }
@@ -262,6 +269,15 @@ impl Cache {
         kept
     }
 
+    /// Whether something has the result, or a function may ask for it that is not yet back.
+    fn is_held(&self, key: &str) -> bool {
+        let state = lock(&self.state);
+        let is_new = self.opened.elapsed() < self.limits.builds.spared_after_start;
+        let held = state.in_use.get(key);
+        held.is_some_and(|kept| kept.strong_count() > 0)
+            || (is_new && state.unclaimed.contains(key))
+    }
+
     /// Removes what ended builds left, then the least recently used results that nothing holds
     /// until the bounds of size and of free space are kept, and at last what the Go compiler
     /// keeps. Tells whether there is room for a build.
@@ -274,12 +290,7 @@ impl Cache {
             if !is_over && self.has_room()? {
                 break;
             }
-            let is_held = {
-                let state = lock(&self.state);
-                let held = state.in_use.get(&key);
-                held.is_some_and(|kept| kept.strong_count() > 0)
-            };
-            if !is_held {
+            if !self.is_held(&key) {
                 self.discard(&key);
                 total = total.saturating_sub(bytes);
             }

@@ -267,6 +267,9 @@ pub struct BuildLimits {
     pub free_bytes_min: u64,
     /// How often the disk's free space is looked at.
     pub disk_interval: Duration,
+    /// How long after a start kept results stay that no function has asked for yet: until then it
+    /// may be brought back.
+    pub spared_after_start: Duration,
     /// Builds at once: they are heavy.
     pub at_once_max: usize,
     /// Memory of a build.
@@ -291,6 +294,7 @@ impl Default for BuildLimits {
             go_cache_bytes_max: 512 * MIB,
             free_bytes_min: 256 * MIB,
             disk_interval: Duration::from_secs(30),
+            spared_after_start: Duration::from_secs(300),
             at_once_max: 2,
             memory_bytes_max: 1024 * MIB,
             pids_max: 1024,

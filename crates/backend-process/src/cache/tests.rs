@@ -2,6 +2,7 @@
 
 use super::*;
 use std::os::unix::fs::symlink;
+use std::time::Duration;
 
 fn limits(change: impl FnOnce(&mut Limits)) -> Arc<Limits> {
     let mut limits = Limits::default();
@@ -133,12 +134,31 @@ fn everything_that_nothing_holds_goes_when_the_disk_is_full() {
     // The control: with room, all stays.
     assert!(open(folder.path()).make_room().unwrap());
     assert!(open(folder.path()).get("key").is_some() && go.exists());
-    let full = limits(|limits| limits.builds.free_bytes_min = u64::MAX);
+    let full = limits(|limits| {
+        limits.builds.free_bytes_min = u64::MAX;
+        limits.builds.spared_after_start = Duration::ZERO;
+    });
     let cache = Cache::open(folder.path(), &full).unwrap();
     let held = keep(&cache, "held", 10);
     assert!(!cache.make_room().unwrap());
     assert!(cache.get("key").is_none() && !go.exists());
     assert!(held.folder.exists());
+}
+
+#[test]
+fn a_full_disk_does_not_take_what_functions_need_that_are_not_yet_back() {
+    let folder = tempfile::tempdir().unwrap();
+    drop(keep(&open(folder.path()), "key", 10));
+    let full = limits(|limits| limits.builds.free_bytes_min = u64::MAX);
+    let cache = Cache::open(folder.path(), &full).unwrap();
+    assert!(!cache.make_room().unwrap());
+    let kept = cache.get("key").unwrap();
+    assert!(!cache.make_room().unwrap());
+    assert!(kept.folder.exists());
+    // The control: what its function has let go of.
+    drop(kept);
+    assert!(!cache.make_room().unwrap());
+    assert!(cache.get("key").is_none());
 }
 
 #[test]
