@@ -196,9 +196,9 @@ pub(crate) async fn free_disk(node: &Arc<Node>) {
 
 fn full(node: &Node, package: &Package) -> PrepareError {
     let mib = node.limits.builds.free_bytes_min >> 20;
-    PrepareError::Host(format!(
+    PrepareError::NoRoom(format!(
         "function \"{}\": the disk of the data directory is nearly full, and a build needs {mib} \
-         MiB free; delete functions or other files",
+         MiB free; delete functions that are not needed, or free space on it",
         package.spec.name
     ))
 }

@@ -106,8 +106,13 @@ impl Artifacts {
         file: &Path,
         memory_bytes_max: u64,
     ) -> Result<Code, PrepareError> {
-        let host = |error: io::Error| {
-            PrepareError::Host(format!("the module could not be read or kept: {error}"))
+        let host = |error: io::Error| match error.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => PrepareError::NoRoom(
+                "the disk of the data directory has no room for the compiled module; delete \
+                 functions that are not needed, or free space on it"
+                    .to_owned(),
+            ),
+            _ => PrepareError::Host(format!("the module could not be read or kept: {error}")),
         };
         let bytes = fs::metadata(file).map_err(host)?.len();
         if bytes > self.module_bytes_max {

@@ -283,6 +283,7 @@ fn named(name: &str, error: PrepareError) -> PrepareError {
         PrepareError::Runtime(text) => PrepareError::Runtime(with(text)),
         PrepareError::Code(text) => PrepareError::Code(with(text)),
         PrepareError::Host(text) => PrepareError::Host(with(text)),
+        PrepareError::NoRoom(text) => PrepareError::NoRoom(with(text)),
         PrepareError::Build { message, output } => PrepareError::Build {
             message: with(message),
             output,

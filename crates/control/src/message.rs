@@ -113,6 +113,7 @@ enum FailureKind {
     Build,
     Load,
     Host,
+    NoRoom,
 }
 
 /// A [`HandlerStatus`].
@@ -186,6 +187,7 @@ impl From<&PrepareError> for Failure {
             PrepareError::Build { .. } => FailureKind::Build,
             PrepareError::Load { .. } => FailureKind::Load,
             PrepareError::Host(_) => FailureKind::Host,
+            PrepareError::NoRoom(_) => FailureKind::NoRoom,
         };
         Self {
             kind,
@@ -204,6 +206,7 @@ impl From<Failure> for PrepareError {
             FailureKind::Build => Self::Build { message, output },
             FailureKind::Load => Self::Load { message, output },
             FailureKind::Host => Self::Host(message),
+            FailureKind::NoRoom => Self::NoRoom(message),
         }
     }
 }

@@ -38,6 +38,7 @@ impl From<&PrepareError> for Failure {
             PrepareError::Build { .. } => "its dependencies or code could not be built",
             PrepareError::Load { .. } => "it could not be loaded",
             PrepareError::Host(_) => "this node can't start it",
+            PrepareError::NoRoom(_) => "this node's disk has no room for it",
         };
         let detail = match error.output().trim_end() {
             "" => error.to_string(),
@@ -76,9 +77,12 @@ pub enum PrepareError {
         /// What it printed: the function's own traceback.
         output: String,
     },
-    /// This host can't run the handler: no isolation, no memory, no disk.
+    /// This host can't run the handler: no isolation, no memory.
     #[error("{0}")]
     Host(String),
+    /// The disk has too little room for what must be kept of it.
+    #[error("{0}")]
+    NoRoom(String),
 }
 
 impl PrepareError {
@@ -87,7 +91,7 @@ impl PrepareError {
     pub fn output(&self) -> &str {
         match self {
             Self::Build { output, .. } | Self::Load { output, .. } => output,
-            Self::Runtime(_) | Self::Code(_) | Self::Host(_) => "",
+            Self::Runtime(_) | Self::Code(_) | Self::Host(_) | Self::NoRoom(_) => "",
         }
     }
 }

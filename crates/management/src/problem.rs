@@ -227,9 +227,19 @@ impl From<PrepareError> for Problem {
                 "host",
                 "the host can't do it",
             ),
+            PrepareError::NoRoom(_) => (
+                StatusCode::INSUFFICIENT_STORAGE,
+                "no-room",
+                "the disk has too little room",
+            ),
         };
         let output = Some(error.output().to_owned()).filter(|output| !output.is_empty());
         let mut problem = Self::new(status, kind, title, error.to_string());
+        if let PrepareError::NoRoom(message) = &error {
+            let (detail, fix) = split_fix(message);
+            problem.0.detail = detail;
+            problem = problem.fix(fix);
+        }
         problem.0.output = output;
         problem
     }

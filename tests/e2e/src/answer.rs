@@ -72,7 +72,7 @@ pub fn agent() -> Agent {
     let config = Agent::config_builder()
         .http_status_as_error(false)
         .max_redirects(0)
-        .timeout_global(Some(Duration::from_secs(120)));
+        .timeout_global(Some(Duration::from_secs(300)));
     config.build().into()
 }
 

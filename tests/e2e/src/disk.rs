@@ -32,7 +32,9 @@ impl Disk {
     pub fn new(medium: &Path, mounted: &Path) -> Result<Self, String> {
         let file = std::fs::File::create(medium).expect("a file for the disk");
         file.set_len(BYTES).expect("a file may be sparse");
-        run(Command::new("mkfs.ext4").args(["-q", "-F"]).arg(medium))?;
+        // No blocks are reserved for root: a full disk is full for everybody.
+        let words = ["-q", "-F", "-m", "0"];
+        run(Command::new("mkfs.ext4").args(words).arg(medium))?;
         std::fs::create_dir_all(mounted).expect("a folder for the disk");
         let disk = Self {
             medium: medium.to_owned(),
@@ -52,20 +54,63 @@ impl Disk {
         cut.expect("ext4 can be shut down");
     }
 
-    /// Mounts the disk again as after a start of the machine, once nothing uses it any more.
+    /// Mounts the disk again as after a start of the machine.
+    ///
+    /// Sandboxes of other programs on this machine may hold the file system that was shut down for
+    /// as long as they live, and while one does, mounting its medium gives the same one. So it is
+    /// a copy of the medium that is mounted: what was shut down writes no more.
     ///
     /// # Panics
-    /// If it stays in use, or can't be mounted.
+    /// If it can't be mounted.
     pub fn start_again(&self) {
-        until("the disk is not used any more", || {
-            run(Command::new("umount").arg(&self.mounted)).ok()?;
-            self.mount().expect("it was mounted before");
-            // The sandboxes of other nodes on this machine hold every mount for a moment; while one
-            // does, this is the file system that was shut down.
-            let probe = self.mounted.join("probe");
-            let is_alive = std::fs::write(&probe, "").and_then(|()| std::fs::remove_file(&probe));
-            is_alive.ok()
+        let unmounted = run(Command::new("umount").arg("-l").arg(&self.mounted));
+        unmounted.expect("it is mounted");
+        let copy = self.medium.with_extension("copy");
+        let mut copying = Command::new("cp");
+        let copied = run(copying.arg("--sparse=always").arg(&self.medium).arg(&copy));
+        copied.expect("the medium can be copied");
+        std::fs::rename(&copy, &self.medium).expect("the copy takes its place");
+        self.mount().expect("it was mounted before");
+    }
+
+    /// Makes it read-only, as Linux does with a disk that fails, or writable again. Waits until
+    /// nothing has a file open for writing.
+    pub fn set_read_only(&self, is_read_only: bool) {
+        let option = if is_read_only {
+            "remount,ro"
+        } else {
+            "remount,rw"
+        };
+        until("the disk can be mounted otherwise", || {
+            let mut mount = Command::new("mount");
+            run(mount.args(["-o", option]).arg(&self.mounted)).ok()
         });
+    }
+
+    /// Takes all space but so much. Removing the file that is returned gives it back.
+    ///
+    /// # Panics
+    /// If the disk can't be looked at.
+    #[must_use]
+    pub fn fill_but(&self, left_bytes: u64) -> PathBuf {
+        let path = self.mounted.join("filler");
+        let file = std::fs::File::create(&path).expect("a file can be made");
+        let free = || {
+            let free = rustix::fs::statvfs(&self.mounted).expect("it is mounted");
+            free.f_bavail * free.f_frsize
+        };
+        let mut taken = 0;
+        for piece in [64 << 20, 1 << 20, 64 << 10, 4 << 10] {
+            // What the file system itself needs may end it before.
+            while free() >= left_bytes + piece {
+                let flags = rustix::fs::FallocateFlags::empty();
+                if rustix::fs::fallocate(&file, flags, taken, piece).is_err() {
+                    break;
+                }
+                taken += piece;
+            }
+        }
+        path
     }
 
     /// Without the file system's own rescue of files that are renamed before they are synced.
