@@ -16,7 +16,7 @@ use std::time::{Duration, Instant, SystemTime};
 use zip::write::SimpleFileOptions;
 
 /// How long functions may take to come back, where they are built again too.
-const BACK: Duration = Duration::from_secs(150);
+const BACK: Duration = Duration::from_secs(300);
 
 /// The cut comes within this time after the last function of a round was acknowledged.
 const SUSPENSE_MS: u32 = 1500;
