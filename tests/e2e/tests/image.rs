@@ -396,7 +396,7 @@ fn docker_stop_loses_no_call_that_was_accepted() {
     let body = json!({ "name": "tells", "env": "python3", "threads": 2, "zip": zip }).to_string();
     let url = "http://localhost:5000/upload";
     let deployed = request_with(&agent(), "POST", url, &[], body.as_bytes());
-    deployed.unwrap().expect_success();
+    drop(deployed.unwrap().expect_success());
     let told = UdpSocket::bind("0.0.0.0:0").unwrap();
     told.set_nonblocking(true).unwrap();
     let port = told.local_addr().unwrap().port();
