@@ -1,6 +1,7 @@
 //! What somebody gets who is not root.
 
 use e2e::{Function, Node, Place, until};
+use std::os::unix::fs::PermissionsExt;
 
 /// Says who it is, what processes it sees and what it can read.
 const LOOK: &str = "id -u; ls -d /proc/[0-9]* | wc -l; cat /etc/shadow 2>&1; touch /usr/x 2>&1";
@@ -28,6 +29,23 @@ fn reduced_isolation_is_asked_for_logged_and_shown() {
     assert!(seen.contains("touch: cannot touch"), "{seen}");
     assert!(!is_on(&node, "namespaces") && is_on(&node, "seccomp"));
     assert!(node.log().contains("REDUCED"), "{}", node.log());
+}
+
+#[test]
+fn a_network_of_its_own_works_without_root_or_is_refused_with_what_to_do() {
+    const TUN: &str = "/dev/net/tun";
+    let node = Node::start_at(&Place::unprivileged(), &[]);
+    let look = Function::script("look", "grep -c tinyfaas0 /proc/net/dev; id -u");
+    let answer = node.try_deploy(&look.set("network", "true"));
+    let mode = std::fs::metadata(TUN).map_or(0, |found| found.permissions().mode());
+    if mode & 0o006 == 0o006 {
+        assert_eq!(answer.status, 201, "{}", answer.text());
+        assert_eq!(node.post("look", b"").text(), "1\n1000\n");
+    } else {
+        let text = answer.text();
+        assert!(answer.status >= 400, "{text}");
+        assert!(text.contains(&format!("chmod 666 {TUN}")), "{text}");
+    }
 }
 
 fn is_on(node: &Node, wall: &str) -> bool {
