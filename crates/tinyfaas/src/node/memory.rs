@@ -5,19 +5,25 @@ use std::time::Duration;
 /// How often it is looked for memory to give back.
 const INTERVAL: Duration = Duration::from_secs(15);
 
-/// How much more than after the last time makes it worth the time that it takes.
+/// How much more than the least that was seen makes it worth the time that it takes.
 const GROWTH_BYTES_MIN: usize = 16 << 20;
+
+/// Where that much stays, the memory may be in use: from this round on, only one of three trims.
+const PROMPT_ROUNDS: u32 = 4;
 
 /// Gives back what the allocator keeps, again and again: glibc keeps what was freed below
 /// something that lives, up to all of a flood. Another C library gives it back by itself.
 pub(super) async fn give_back() {
-    let mut before = resident_bytes().unwrap_or(usize::MAX);
+    let mut growth = Growth {
+        least: resident_bytes().unwrap_or(usize::MAX),
+        rounds: 0,
+    };
     loop {
         tokio::time::sleep(INTERVAL).await;
         let Some(now) = resident_bytes() else {
             return;
         };
-        if now > before.saturating_add(GROWTH_BYTES_MIN) {
+        if growth.is_due(now) {
             // It takes milliseconds for each hundred megabytes.
             let trimmed = tokio::task::spawn_blocking(trim).await;
             tracing::debug!(
@@ -25,10 +31,27 @@ pub(super) async fn give_back() {
                 resident_bytes = now,
                 "trimmed the heap"
             );
-            before = resident_bytes().unwrap_or(now);
-        } else {
-            before = before.min(now);
         }
+    }
+}
+
+/// How resident memory compares with the least that was seen. What is still held while a flood
+/// lasts is no new least: it is given back when the flood is over.
+struct Growth {
+    least: usize,
+    rounds: u32,
+}
+
+impl Growth {
+    /// Whether this round trims.
+    fn is_due(&mut self, now: usize) -> bool {
+        self.least = self.least.min(now);
+        if now <= self.least.saturating_add(GROWTH_BYTES_MIN) {
+            self.rounds = 0;
+            return false;
+        }
+        self.rounds = self.rounds.saturating_add(1);
+        self.rounds <= PROMPT_ROUNDS || self.rounds.is_multiple_of(3)
     }
 }
 
@@ -54,6 +77,24 @@ fn trim() {}
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_flood_that_outlasts_a_trim_is_given_back_afterwards() {
+        const MIB: usize = 1 << 20;
+        let mut growth = Growth {
+            least: 30 * MIB,
+            rounds: 0,
+        };
+        assert!(!growth.is_due(40 * MIB));
+        assert!(growth.is_due(110 * MIB), "while the flood lasts");
+        assert!(growth.is_due(110 * MIB), "and when it is over");
+        assert!(!growth.is_due(31 * MIB));
+        let due = (0..100).filter(|_| growth.is_due(200 * MIB)).count();
+        assert!(
+            (30..40).contains(&due),
+            "what is in use is left alone: {due}"
+        );
+    }
 
     #[cfg(target_env = "gnu")]
     #[test]
