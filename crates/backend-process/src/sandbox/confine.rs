@@ -8,7 +8,7 @@ use landlock::{
     PathBeneath, PathFd, Ruleset, RulesetAttr, RulesetCreatedAttr, RulesetError, RulesetStatus,
     Scope,
 };
-use rustix::process::{Resource, Rlimit, setrlimit};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde::{Deserialize, Serialize};
 use std::io;
 use std::path::Path;
@@ -61,6 +61,9 @@ pub(crate) fn prefer_for_out_of_memory() {
 /// Sets the limits of the process itself, which children inherit.
 pub(crate) fn limit_resources(plan: &Plan) -> Result<(), Failure> {
     let limit = |resource, max: u64| {
+        // A sandbox can't raise what tinyFaaS itself was started with.
+        let granted = getrlimit(resource).maximum;
+        let max = granted.map_or(max, |granted| max.min(granted));
         setrlimit(
             resource,
             Rlimit {
