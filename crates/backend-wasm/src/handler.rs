@@ -184,6 +184,7 @@ impl WasmHandler {
         slot.permit = Some(permit.ok_or_else(|| InvokeError::Overloaded {
             name: self.name.clone(),
             retry_after: Duration::from_secs(1),
+            time_left: Duration::MAX,
         })?);
         Ok(slot)
     }

@@ -37,8 +37,9 @@ impl Handler for RemoteHandler {
         Box::pin(async {
             Err(InvokeError::Unavailable {
                 name,
-                reason: "it is called through the reverse proxy".to_owned(),
+                reason: "it is called through the reverse proxy".into(),
                 retry_after: Duration::from_secs(1),
+                time_left: Duration::MAX,
             })
         })
     }

@@ -25,15 +25,15 @@ impl Refusals {
         }
     }
 
-    /// Returns at once while refusals are rare, and after [`Limits::hold_back`] where they are not;
-    /// at once again where too many are held back already.
-    pub(crate) async fn hold_back(&self, limits: &Limits) {
+    /// Returns at once while refusals are rare, and after [`Limits::hold_back`] where they are not,
+    /// or when the caller's time is up; at once again where too many are held back already.
+    pub(crate) async fn hold_back(&self, limits: &Limits, time_left: Duration) {
         if self.is_free(limits.refusals_free_per_second) {
             return;
         }
         let held = Held::begin(&self.held);
         if held.before < limits.held_back_max {
-            tokio::time::sleep(limits.hold_back).await;
+            tokio::time::sleep(limits.hold_back.min(time_left)).await;
         }
     }
 

@@ -171,6 +171,10 @@ pub enum InvokeError {
         name: FunctionName,
         /// When another try makes sense.
         retry_after: Duration,
+        /// What the caller has left of its deadline. [`Proxy`] sets it.
+        ///
+        /// [`Proxy`]: crate::Proxy
+        time_left: Duration,
     },
     /// The call was cut short because its function was replaced or deleted, or the node stopped.
     #[error(
@@ -186,9 +190,11 @@ pub enum InvokeError {
         /// The function.
         name: FunctionName,
         /// What is wrong with it, without anything that it printed.
-        reason: String,
+        reason: Box<str>,
         /// When another try makes sense.
         retry_after: Duration,
+        /// As in [`InvokeError::Overloaded`].
+        time_left: Duration,
     },
     /// The request's body or fields are over their bound.
     #[error("the request's {what} is larger than {bytes_max} bytes")]
@@ -227,10 +233,31 @@ impl InvokeError {
         }
     }
 
-    /// Whether it was refused for want of means, so that asking again at once is of no use.
+    /// What the caller has left of its deadline where it was refused for want of means, so that
+    /// asking again at once is of no use.
     #[must_use]
-    pub fn is_refusal(&self) -> bool {
-        matches!(self, Self::Overloaded { .. } | Self::Unavailable { .. })
+    pub fn refused_with_left(&self) -> Option<Duration> {
+        match self {
+            Self::Overloaded { time_left, .. } | Self::Unavailable { time_left, .. } => {
+                Some(*time_left)
+            }
+            Self::NotFound(_)
+            | Self::Function(_)
+            | Self::HandlerDied { .. }
+            | Self::Protocol { .. }
+            | Self::Deadline { .. }
+            | Self::Cut { .. }
+            | Self::TooLarge { .. }
+            | Self::Stopping
+            | Self::NotTaken => None,
+        }
+    }
+
+    /// Notes until when the caller waits, where it was refused.
+    pub(crate) fn refused_before(&mut self, expires: tokio::time::Instant) {
+        if let Self::Overloaded { time_left, .. } | Self::Unavailable { time_left, .. } = self {
+            *time_left = expires.saturating_duration_since(tokio::time::Instant::now());
+        }
     }
 
     /// When another try makes sense, for `Retry-After` and Max-Age; at least a second.

@@ -116,11 +116,12 @@ impl Proxy {
         Ok(())
     }
 
-    /// Holds the answer to a refused caller back where refusals are many, for endpoints to await
-    /// before they tell it. Nothing of the request should be in memory any more.
+    /// Holds the answer to a refused caller back where refusals are many, but not beyond the
+    /// caller's deadline, for endpoints to await before they tell it. Nothing of the request should
+    /// be in memory any more.
     pub async fn hold_back(&self, error: &InvokeError) {
-        if error.is_refusal() {
-            self.refusals.hold_back(&self.limits).await;
+        if let Some(time_left) = error.refused_with_left() {
+            self.refusals.hold_back(&self.limits, time_left).await;
         }
     }
 
@@ -141,13 +142,16 @@ impl Proxy {
             is_accepted: place.is_some(),
         };
         let mut handled = Duration::ZERO;
-        let result = call.run(place, &mut handled).await;
-        match &result {
+        let mut result = call.run(place, &mut handled).await;
+        match &mut result {
             Ok(_) => {
                 let overhead = begin.elapsed().saturating_sub(handled);
                 route.counters.overhead.record(overhead);
             }
-            Err(error) => count(route, error),
+            Err(error) => {
+                error.refused_before(call.expires);
+                count(route, error);
+            }
         }
         tracing::debug!(
             function = %route.name(),
@@ -390,8 +394,9 @@ impl Call<'_> {
     fn unavailable(&self, reason: String, retry_after: Duration) -> InvokeError {
         InvokeError::Unavailable {
             name: self.route.name().clone(),
-            reason,
+            reason: reason.into(),
             retry_after,
+            time_left: self.deadline,
         }
     }
 }
@@ -421,6 +426,7 @@ fn overloaded(name: &FunctionName) -> InvokeError {
     InvokeError::Overloaded {
         name: name.clone(),
         retry_after: Duration::from_secs(1),
+        time_left: Duration::MAX,
     }
 }
 

@@ -15,6 +15,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
@@ -133,7 +134,11 @@ struct Counted {
 async fn call(proxy: Arc<Proxy>, counted: Arc<Counted>, deadline: Duration) {
     let begin = Instant::now();
     let invocation = Invocation::new("POST", "/f".into(), Bytes::new());
-    let counter = match proxy.invoke("f", invocation).await {
+    let result = proxy.invoke("f", invocation).await;
+    if let Err(error) = &result {
+        proxy.hold_back(error).await;
+    }
+    let counter = match result {
         Ok(_) => &counted.served,
         Err(InvokeError::Overloaded { .. }) => &counted.refused,
         Err(InvokeError::Deadline { .. }) => &counted.late,
@@ -143,15 +148,24 @@ async fn call(proxy: Arc<Proxy>, counted: Arc<Counted>, deadline: Duration) {
     assert!(begin.elapsed() <= deadline + Duration::from_millis(5));
 }
 
-/// Calls at `load` times the capacity; says which share of it was served in time, after two
-/// deadlines: what came in before anything was learnt is gone by then.
+/// A panic of a task is one of the test.
+async fn all_ended_well(mut tasks: JoinSet<()>) {
+    while let Some(ended) = tasks.join_next().await {
+        ended.unwrap();
+    }
+}
+
+/// Calls at `load` times the capacity; says which share of it was served in time, from the first
+/// call on. A handler that takes far more than it works on is overrun once: there, what came in
+/// before anything was learnt is gone after two deadlines.
 async fn goodput(shape: Shape, load: f64) -> f64 {
     let (proxy, _worker) = world(shape);
     let counted = Arc::new(Counted::default());
-    let tasks = TaskTracker::new();
+    let mut tasks = JoinSet::new();
     let time = (shape.deadline * 3).max(shape.service * 100);
     let step = shape.service.div_f64(load * shape.cores as f64);
-    let warm = Instant::now() + 2 * shape.deadline;
+    let is_overrun = shape.at_once > 16 * shape.cores;
+    let warm = Instant::now() + shape.deadline * if is_overrun { 2 } else { 0 };
     let mut due = Instant::now();
     let mut served_before = None;
     while due < warm + time {
@@ -165,8 +179,7 @@ async fn goodput(shape: Shape, load: f64) -> f64 {
     }
     let capacity = time.as_secs_f64() / shape.service.as_secs_f64() * shape.cores as f64;
     let served = counted.served.load(Ordering::SeqCst) - served_before.unwrap();
-    tasks.close();
-    tasks.wait().await;
+    all_ended_well(tasks).await;
     served as f64 / capacity
 }
 
@@ -259,6 +272,7 @@ async fn a_few_refusals_are_told_at_once() {
     let refusal = InvokeError::Overloaded {
         name: "f".parse().unwrap(),
         retry_after: Duration::from_secs(1),
+        time_left: Duration::MAX,
     };
     let begin = Instant::now();
     for _ in 0..limits.refusals_free_per_second {
@@ -271,4 +285,45 @@ async fn a_few_refusals_are_told_at_once() {
     let begin = Instant::now();
     proxy.hold_back(&InvokeError::Stopping).await;
     assert_eq!(begin.elapsed(), Duration::ZERO);
+}
+
+/// Two thousand callers who ask again as soon as they are answered; says which share of the capacity
+/// was served from the first call on.
+async fn crowd(shape: Shape) -> f64 {
+    let (proxy, _worker) = world(shape);
+    let counted = Arc::new(Counted::default());
+    let mut tasks = JoinSet::new();
+    let time = (4 * shape.deadline).min(Duration::from_secs(12));
+    let end = Instant::now() + time;
+    for _ in 0..2000 {
+        let (proxy, counted) = (Arc::clone(&proxy), Arc::clone(&counted));
+        tasks.spawn(async move {
+            while Instant::now() < end {
+                call(Arc::clone(&proxy), Arc::clone(&counted), shape.deadline).await;
+            }
+        });
+    }
+    tokio::time::sleep_until(end).await;
+    let served = counted.served.load(Ordering::SeqCst);
+    all_ended_well(tasks).await;
+    let capacity = time.as_secs_f64() / shape.service.as_secs_f64() * shape.cores as f64;
+    served as f64 / capacity
+}
+
+#[tokio::test(start_paused = true)]
+async fn two_thousand_who_ask_again_at_once_are_served_from_the_first_second_on() {
+    for (at_once, cores) in [(16, 1), (256, 16)] {
+        for service_ms in [10, 100] {
+            for deadline_s in [2, 3, 60] {
+                let shape = Shape {
+                    at_once,
+                    cores,
+                    service: Duration::from_millis(service_ms),
+                    deadline: Duration::from_secs(deadline_s),
+                };
+                let share = crowd(shape).await;
+                assert!(share >= 0.8, "{shape:?}: {share:.3}");
+            }
+        }
+    }
 }

@@ -81,6 +81,7 @@ impl FakeHandler {
             b"/full" => Err(InvokeError::Overloaded {
                 name: "full".parse().unwrap(),
                 retry_after: Duration::from_millis(1500),
+                time_left: Duration::MAX,
             }),
             b"/teapot" => reply(
                 418,
