@@ -1,6 +1,7 @@
 //! Load: how many calls, how long each took, what was lost or wrong.
 
 pub mod coap;
+pub mod crowd;
 pub mod frames;
 pub mod grpc;
 pub mod http;
@@ -24,6 +25,8 @@ pub struct Outcome {
     pub wrong: u64,
     /// Calls that had no reply in time.
     pub lost: u64,
+    /// The longest that a reply took, or that a call has waited for one in vain.
+    pub longest: Duration,
     /// How long it took.
     pub time: Duration,
 }
@@ -35,6 +38,7 @@ impl Default for Outcome {
             latencies: latencies.expect("the bounds are in order"),
             wrong: 0,
             lost: 0,
+            longest: Duration::ZERO,
             time: Duration::ZERO,
         }
     }
@@ -81,6 +85,7 @@ pub struct Numbers {
 impl Outcome {
     /// Notes a reply and whether it was right.
     pub fn reply(&mut self, latency: Duration, is_right: bool) {
+        self.longest = self.longest.max(latency);
         if is_right {
             let latency = u64::try_from(latency.as_micros()).unwrap_or(LATENCY_US_MAX);
             self.latencies.saturating_record(latency.max(1));
@@ -94,6 +99,7 @@ impl Outcome {
         self.latencies += &other.latencies;
         self.wrong += other.wrong;
         self.lost += other.lost;
+        self.longest = self.longest.max(other.longest);
         self.time = self.time.max(other.time);
     }
 

@@ -1,6 +1,7 @@
 //! What processes take: CPU time and memory, as the kernel counts them.
 
 use anyhow::{Context, Result};
+use rustix::process::{Resource, getrlimit, setrlimit};
 use std::collections::HashMap;
 use std::fs;
 
@@ -33,6 +34,16 @@ pub fn cpu_seconds_of_tree(pid: u32) -> Result<f64> {
         seconds += cpu_seconds(child).unwrap_or_default();
     }
     Ok(seconds)
+}
+
+/// Allows this process, and those that it starts, as many open files as the system grants.
+///
+/// # Errors
+/// Where it does not.
+pub fn raise_open_files() -> Result<()> {
+    let mut open_files = getrlimit(Resource::Nofile);
+    open_files.current = open_files.maximum;
+    Ok(setrlimit(Resource::Nofile, open_files)?)
 }
 
 /// Resident memory in kB.

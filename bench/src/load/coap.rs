@@ -123,6 +123,9 @@ impl Run<'_> {
             }
         }
         self.outcome.time = begin.elapsed();
+        if let Some(oldest) = self.under_way.values().min() {
+            self.outcome.longest = self.outcome.longest.max(oldest.elapsed());
+        }
         Ok(self.outcome)
     }
 

@@ -7,6 +7,7 @@ use endpoints::grpc::proto::tiny_faa_s_client::TinyFaaSClient;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 use tokio::task::JoinSet;
+use tonic::Status;
 use tonic::transport::{Channel, Endpoint};
 
 /// Connections that the calls share.
@@ -67,11 +68,20 @@ impl Client {
 
     /// Calls; whether what was sent came back.
     pub async fn call(&mut self, function: &str, payload: &str) -> bool {
+        let asked = self.ask(function, payload).await;
+        asked.is_ok_and(|response| response == payload)
+    }
+
+    /// Calls, for the response.
+    ///
+    /// # Errors
+    /// What the server said instead, or what broke.
+    pub async fn ask(&mut self, function: &str, payload: &str) -> Result<String, Status> {
         let data = Data {
             function_identifier: function.to_owned(),
             data: payload.to_owned(),
         };
-        let replied = self.0.request(data).await;
-        replied.is_ok_and(|reply| reply.get_ref().response == payload)
+        let replied = self.0.request(data).await?;
+        Ok(replied.into_inner().response)
     }
 }

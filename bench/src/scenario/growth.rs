@@ -3,10 +3,9 @@
 use super::Setting;
 use crate::load::http::OneByOne;
 use crate::node::Node;
-use crate::process::resident_kb;
+use crate::process::{raise_open_files, resident_kb};
 use crate::row::{Row, Target};
 use anyhow::{Context, Result, ensure};
-use rustix::process::{Resource, getrlimit, setrlimit};
 
 const FUNCTIONS: usize = 10_000;
 /// One endpoint takes 10,000 connections.
@@ -64,9 +63,7 @@ fn functions(setting: &Setting) -> Result<Row> {
 }
 
 fn connections(setting: &Setting) -> Result<Row> {
-    let mut open_files = getrlimit(Resource::Nofile);
-    open_files.current = open_files.maximum;
-    setrlimit(Resource::Nofile, open_files)?;
+    raise_open_files()?;
     let node = Node::start(&setting.tinyfaas)?;
     let example = crate::folder().join("../examples/echo-python3");
     node.deploy(&example, "bench", &[])?;

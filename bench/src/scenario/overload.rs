@@ -1,215 +1,277 @@
-//! Goodput under overload: what is served in time out of what the function can do, while an open loop
-//! asks for more than that, and how a quiet function fares beside it.
+//! Goodput under overload: what is served in time out of what the function can serve, while more is
+//! asked for, how long callers wait, and how a quiet function fares meanwhile.
 
 use super::Setting;
-use crate::load::coap::{Coap, Pace};
+use crate::load::coap::Pace;
+use crate::load::crowd::{Counts, Crowd};
 use crate::load::http::Paced;
 use crate::load::open::{self, Called};
-use crate::load::{Outcome, grpc};
 use crate::node::Node;
+use crate::process::{raise_open_files, resident_kb};
 use crate::row::{Row, Target};
-use anyhow::{Result, ensure};
+use anyhow::Result;
 use bytes::Bytes;
+use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
 use tokio_util::task::TaskTracker;
 
-const PAYLOAD: &[u8; 64] = &[b'x'; 64];
-/// What a call takes; with one handler that runs one after the other, its inverse is the capacity.
-const BUSY: &str = "import time\n\ndef fn(input):\n    time.sleep(0.005)\n    return input\n";
+/// Waits, so that what it can serve does not depend on what else the machine does.
+const BUSY: &str = "import time\n\ndef fn(input):\n    time.sleep(0.1)\n    return input\n";
+const HANDLERS: &str = "16";
+/// Calls in a second that sixteen handlers can serve which take a tenth of a second each.
+const CAPACITY: f64 = 160.0;
 const QUIET: &str = "def fn(input):\n    return input\n";
 /// Deadlines of the busy function in seconds.
 const DEADLINES: [u64; 3] = [2, 3, 60];
 /// What is asked for, in capacities.
 const LOADS: [f64; 3] = [1.2, 2.0, 10.0];
+/// Callers that ask again as soon as they are answered.
+const CROWD: usize = 2000;
 /// The least share of the capacity that is to be served.
 const GOODPUT_MIN: f64 = 0.8;
-/// The most that a quiet function may be slower beside it.
+/// The longest wait over the deadline; what is more than one is the way there and back.
+const WAIT_MAX: f64 = 1.1;
+/// How many times slower the quiet function may be.
 const QUIET_MAX: f64 = 5.0;
 /// Calls of the quiet function in a second.
-const QUIET_RATE: f64 = 50.0;
-/// Connections that ask again as soon as they are answered.
-const CROWD: usize = 2000;
+const QUIET_RATE: f64 = 200.0;
+const QUIET_PAYLOAD: &[u8; 64] = &[b'x'; 64];
+/// A load takes so many deadlines, with the burst at its begin, and no longer than that.
+const DEADLINES_LONG: u64 = 4;
+const LOAD_MAX: Duration = Duration::from_secs(12);
+/// What is inside and waits when a load ends is served or given up after this, or the deadline.
+const REST_MAX: Duration = Duration::from_secs(9);
+/// After this the memory is to be back.
+const AFTER: Duration = Duration::from_secs(60);
+/// How often the memory is looked at.
+const LOOK: Duration = Duration::from_millis(100);
 
 pub(super) fn run(setting: &Setting) -> Result<Vec<Row>> {
+    raise_open_files()?;
     let node = Node::start(&setting.tinyfaas)?;
     let folder = tempfile::tempdir()?;
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
-    deploy(&node, folder.path(), "quiet", QUIET, 60)?;
+    deploy(&node, folder.path(), "quiet", QUIET, &[])?;
     let http = node.addr("http")?;
-    let alone = runtime.block_on(at_rate(http, "quiet", QUIET_RATE, setting.time))?;
-    let alone = alone.numbers().p99_us;
-    let mut rows = Vec::new();
-    let mut slowest = 1.0_f64;
+    let alone = quiet_p99(http, setting.time.max(LOAD_MAX))?;
+    let watched = Watched::begin(node.pid())?;
+    let (mut rows, mut all) = (Vec::new(), Vec::new());
     for deadline in DEADLINES {
-        deploy(&node, folder.path(), "busy", BUSY, deadline)?;
-        let capacity = runtime.block_on(closed(http, 4, setting.time))?;
-        for load in LOADS {
-            for endpoint in ["http", "coap", "grpc"] {
-                let to = node.addr(endpoint)?;
-                let asked = Asked {
+        let flags = ["--threads", HANDLERS, "--deadline", &format!("{deadline}s")];
+        deploy(&node, folder.path(), "busy", BUSY, &flags)?;
+        let deadline = Duration::from_secs(deadline);
+        for endpoint in ["http", "coap", "grpc"] {
+            let mut beside = Vec::new();
+            for (name, pace) in paces() {
+                let crowd = Crowd {
                     endpoint,
-                    to,
-                    rate: capacity * load,
-                    // As long as it takes until the first are given up, and as long again.
-                    time: setting.time.max(Duration::from_secs(2 * deadline.min(4))),
+                    to: node.addr(endpoint)?,
+                    function: "busy",
+                    pace,
+                    time: setting.time.max(length(deadline)),
+                    patience: deadline.mul_f64(WAIT_MAX),
                 };
-                let (busy, quiet) = beside_quiet(&asked, http)?;
-                let quiet = quiet.numbers().p99_us / alone;
-                slowest = slowest.max(quiet);
-                let name = format!("overload-{endpoint}-{deadline}s-{load}x");
-                let what = format!(
-                    "{endpoint} at {load} times the capacity, deadline {deadline} s: served in time"
-                );
-                let share = busy.numbers().rate / capacity;
-                let target = Target::AtLeast(GOODPUT_MIN);
-                let row = Row::new(&name, &what, "of it", &[share], target);
-                rows.push(row.seen(format!(
-                    "{capacity:.0} a second, {} refused, {} lost, quiet p99 {quiet:.1} times",
-                    busy.wrong, busy.lost
-                )));
+                beside.push(Load::run(name, crowd, http, deadline)?);
+                if endpoint == "coap" {
+                    // Nobody tells the node that these callers are gone.
+                    pause(deadline.min(REST_MAX));
+                }
             }
+            rows.push(goodput(endpoint, deadline, alone, &beside));
+            all.extend(beside);
         }
-        let crowd = runtime.block_on(closed(http, CROWD, setting.time))?;
-        let name = format!("overload-crowd-{deadline}s");
-        let what = format!("{CROWD} connections that ask again at once, deadline {deadline} s");
-        let target = Target::AtLeast(GOODPUT_MIN);
-        rows.push(Row::new(&name, &what, "of it", &[crowd / capacity], target));
     }
-    let what = "p99 of a quiet function beside all of these";
-    let target = Target::AtMost(QUIET_MAX);
-    let row = Row::new("overload-quiet", what, "times", &[slowest], target);
-    rows.push(row.seen(format!("{alone:.0} µs alone")));
+    rows.push(longest_wait(&all));
+    rows.push(quiet(&all, alone));
+    rows.push(watched.row(node.pid())?);
     Ok(rows)
 }
 
-/// A load of one endpoint.
-#[derive(Debug, Clone, Copy)]
-struct Asked {
-    endpoint: &'static str,
-    to: SocketAddr,
-    rate: f64,
-    time: Duration,
+fn paces() -> impl Iterator<Item = (String, Pace)> {
+    let open = LOADS.map(|load| (format!("{load} times"), Pace::Open(CAPACITY * load)));
+    open.into_iter()
+        .chain([(format!("{CROWD} callers"), Pace::Closed(CROWD))])
 }
 
-fn deploy(node: &Node, folder: &Path, name: &str, code: &str, deadline: u64) -> Result<()> {
+fn length(deadline: Duration) -> Duration {
+    let deadlines = u32::try_from(DEADLINES_LONG).unwrap_or(1);
+    (deadline * deadlines).min(LOAD_MAX)
+}
+
+fn deploy(node: &Node, folder: &Path, name: &str, code: &str, flags: &[&str]) -> Result<()> {
     let code_folder = folder.join(name);
     std::fs::create_dir_all(&code_folder)?;
     std::fs::write(code_folder.join("fn.py"), code)?;
-    let deadline = format!("{deadline}s");
-    node.deploy(&code_folder, name, &["--deadline", &deadline])?;
+    node.deploy(&code_folder, name, flags)?;
     Ok(())
 }
 
-/// The load, and what the quiet function did meanwhile.
-fn beside_quiet(asked: &Asked, http: SocketAddr) -> Result<(Outcome, Outcome)> {
-    let asked = *asked;
-    let loading = std::thread::spawn(move || load(&asked));
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
-    let quiet = runtime.block_on(at_rate(http, "quiet", QUIET_RATE, asked.time))?;
-    match loading.join() {
-        Ok(busy) => Ok((busy?, quiet)),
-        Err(panic) => std::panic::resume_unwind(panic),
+/// A load of the busy function, and what was seen of both meanwhile.
+#[derive(Debug)]
+struct Load {
+    name: String,
+    deadline: Duration,
+    counts: Counts,
+    goodput: f64,
+    quiet_p99_us: f64,
+}
+
+impl Load {
+    fn run(name: String, crowd: Crowd, http: SocketAddr, deadline: Duration) -> Result<Self> {
+        let loading = thread::spawn(move || crowd.run());
+        let quiet_p99_us = quiet_p99(http, crowd.time)?;
+        let counts = match loading.join() {
+            Ok(counts) => counts?,
+            Err(panic) => std::panic::resume_unwind(panic),
+        };
+        #[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
+        let goodput = counts.served as f64 / crowd.time.as_secs_f64() / CAPACITY;
+        Ok(Self {
+            name,
+            deadline,
+            counts,
+            goodput,
+            quiet_p99_us,
+        })
+    }
+
+    /// The longest wait over the deadline.
+    fn wait(&self) -> f64 {
+        self.counts.longest.as_secs_f64() / self.deadline.as_secs_f64()
     }
 }
 
-fn load(asked: &Asked) -> Result<Outcome> {
+/// The 99th percentile of a function that has hardly anything to do.
+fn quiet_p99(to: SocketAddr, time: Duration) -> Result<f64> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    match asked.endpoint {
-        "http" => runtime.block_on(at_rate(asked.to, "busy", asked.rate, asked.time)),
-        "grpc" => runtime.block_on(over_grpc(asked)),
-        _ => {
-            let load = Coap {
-                to: asked.to,
-                path: "busy".to_owned(),
-                payload: PAYLOAD.to_vec(),
-                ports: 500,
-                pace: Pace::Open(asked.rate),
-                time: asked.time,
-                patience: Duration::from_secs(60),
-            };
-            load.run()
-        }
-    }
-}
-
-async fn at_rate(
-    to: SocketAddr,
-    function: &'static str,
-    rate: f64,
-    time: Duration,
-) -> Result<Outcome> {
-    let paced = Arc::new(Paced::new(to));
-    let connections = TaskTracker::new();
-    open::run(open::evenly(rate, time), |()| {
+    let (paced, connections) = (Arc::new(Paced::new(to)), TaskTracker::new());
+    let outcome = runtime.block_on(open::run(open::evenly(QUIET_RATE, time), |()| {
         let (paced, connections) = (Arc::clone(&paced), connections.clone());
         async move {
+            let payload = Bytes::from_static(QUIET_PAYLOAD);
+            let called = paced.call(&connections, "quiet", payload).await;
             Called {
-                is_right: is_echoed(&paced, &connections, function).await,
+                is_right: called
+                    .is_ok_and(|(status, body)| status == 200 && *body == QUIET_PAYLOAD[..]),
                 own: Duration::ZERO,
             }
         }
-    })
-    .await
+    }))?;
+    anyhow::ensure!(
+        outcome.wrong == 0,
+        "the quiet function failed {}",
+        outcome.wrong
+    );
+    Ok(outcome.numbers().p99_us)
 }
 
-async fn is_echoed(paced: &Paced, connections: &TaskTracker, function: &str) -> bool {
-    let payload = Bytes::from_static(PAYLOAD);
-    let called = paced.call(connections, function, payload).await;
-    called.is_ok_and(|(status, body)| status == 200 && *body == PAYLOAD[..])
-}
-
-async fn over_grpc(asked: &Asked) -> Result<Outcome> {
-    // An HTTP/2 connection has so many streams at most, and a client holds back the rest.
-    let mut clients = Vec::new();
-    for _ in 0..16 {
-        clients.push(grpc::Client::connect(asked.to).await?);
+/// The least share of the capacity that was served, whatever was asked for.
+fn goodput(endpoint: &str, deadline: Duration, alone: f64, loads: &[Load]) -> Row {
+    let seconds = deadline.as_secs();
+    let name = format!("overload-{endpoint}-{seconds}s");
+    let protocol = match endpoint {
+        "http" => "HTTP",
+        "coap" => "CoAP",
+        _ => "gRPC",
+    };
+    let what = format!("overload over {protocol}, deadline {seconds} s: the least goodput");
+    let shares: Vec<f64> = loads.iter().map(|load| load.goodput).collect();
+    let target = Target::AtLeast(GOODPUT_MIN);
+    let mut row = Row::new(&name, &what, "of the capacity", &shares, target);
+    row.value = row.low;
+    let mut seen = String::new();
+    for load in loads {
+        // Writing to a string does not fail.
+        let _infallible = write!(
+            seen,
+            "{}{}: {:.2} ({} refused, {} broken, longest {:.2} s, quiet p99 {:.1} times)",
+            if seen.is_empty() { "" } else { "; " },
+            load.name,
+            load.goodput,
+            load.counts.refused,
+            load.counts.broken,
+            load.counts.longest.as_secs_f64(),
+            load.quiet_p99_us / alone,
+        );
     }
-    let next = std::sync::atomic::AtomicUsize::new(0);
-    open::run(open::evenly(asked.rate, asked.time), |()| {
-        let turn = next.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        let mut client = clients[turn % clients.len()].clone();
-        async move {
-            let payload = String::from_utf8_lossy(PAYLOAD);
-            Called {
-                is_right: client.call("busy", &payload).await,
-                own: Duration::ZERO,
-            }
-        }
-    })
-    .await
+    row.seen(seen)
 }
 
-/// Right replies in a second over so many connections, each of which asks again at once.
-async fn closed(to: SocketAddr, connections: usize, time: Duration) -> Result<f64> {
-    let tasks = TaskTracker::new();
-    let served = Arc::new(std::sync::atomic::AtomicU64::new(0));
-    let begin = Instant::now();
-    let callers = TaskTracker::new();
-    for _ in 0..connections {
-        let (tasks, served) = (tasks.clone(), Arc::clone(&served));
-        callers.spawn(async move {
-            let paced = Paced::new(to);
-            while begin.elapsed() < time {
-                if is_echoed(&paced, &tasks, "busy").await && begin.elapsed() < time {
-                    served.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-                }
+fn longest_wait(loads: &[Load]) -> Row {
+    let waits: Vec<f64> = loads.iter().map(Load::wait).collect();
+    let what = "the longest that any of these callers waited, over its deadline";
+    let target = Target::AtMost(WAIT_MAX);
+    let mut row = Row::new("overload-wait", what, "times", &waits, target);
+    row.value = row.high;
+    row
+}
+
+fn quiet(loads: &[Load], alone: f64) -> Row {
+    let ratios: Vec<f64> = loads.iter().map(|load| load.quiet_p99_us / alone).collect();
+    let what = "p99 of a quiet function during each of these loads, over the same without them";
+    let target = Target::AtMost(QUIET_MAX);
+    let mut row = Row::new("overload-quiet", what, "times", &ratios, target);
+    row.value = row.high;
+    row.seen(format!("{alone:.0} µs without"))
+}
+
+/// The memory of the node while it is flooded.
+#[derive(Debug)]
+struct Watched {
+    before_kb: f64,
+    is_over: Arc<AtomicBool>,
+    most_kb: thread::JoinHandle<f64>,
+}
+
+impl Watched {
+    fn begin(pid: u32) -> Result<Self> {
+        let before_kb = resident_kb(pid)?;
+        let is_over = Arc::new(AtomicBool::new(false));
+        let over = Arc::clone(&is_over);
+        let most_kb = thread::spawn(move || {
+            let mut most = before_kb;
+            while !over.load(Ordering::Relaxed) {
+                most = resident_kb(pid).map_or(most, |now| most.max(now));
+                pause(LOOK);
             }
+            most
         });
+        Ok(Self {
+            before_kb,
+            is_over,
+            most_kb,
+        })
     }
-    callers.close();
-    callers.wait().await;
-    let served = served.load(std::sync::atomic::Ordering::Relaxed);
-    ensure!(served > 0, "nothing was served");
-    #[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
-    let rate = served as f64 / time.as_secs_f64();
-    Ok(rate)
+
+    /// Waits, and says what is left of it.
+    fn row(self, pid: u32) -> Result<Row> {
+        self.is_over.store(true, Ordering::Relaxed);
+        let most_kb = self.most_kb.join().unwrap_or(f64::NAN);
+        pause(AFTER);
+        let after_kb = resident_kb(pid)?;
+        let what = "memory of the node a minute after all of these, over that before";
+        let times = after_kb / self.before_kb;
+        let row = Row::new("overload-memory", what, "times", &[times], Target::None);
+        let megabytes = |kb: f64| kb / 1000.0;
+        Ok(row.seen(format!(
+            "{:.1} MB before, {:.1} MB at most, {:.1} MB after",
+            megabytes(self.before_kb),
+            megabytes(most_kb),
+            megabytes(after_kb)
+        )))
+    }
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "it is the time that is waited for"
+)]
+fn pause(time: Duration) {
+    thread::sleep(time);
 }
