@@ -13,10 +13,14 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::thread;
 use std::time::{Instant, SystemTime};
 
 /// What earlier versions kept, with less care: what is in there may have been changed by a build.
 const OF_EARLIER_VERSIONS: [&str; 2] = ["results", "go-build"];
+
+/// How the names of what an earlier run's builds left begin, until it is removed.
+const LEFT: &str = "left-";
 
 /// The name of a result's folder within its entry.
 const TREE: &str = "tree";
@@ -102,8 +106,8 @@ pub(crate) struct Finished<'a> {
 }
 
 impl Cache {
-    /// Opens the cache below `folder`; what an unfinished build left, what an earlier version kept
-    /// and what is no kept result is removed.
+    /// Opens the cache below `folder`; what an earlier version kept and what is not a kept result is
+    /// removed, and what unfinished builds left is removed in the background.
     pub(crate) fn open(folder: &Path, limits: &Arc<Limits>) -> io::Result<Self> {
         let cache = Self {
             kept: folder.join("kept"),
@@ -117,7 +121,7 @@ impl Cache {
         for earlier in OF_EARLIER_VERSIONS {
             clear(&folder.join(earlier));
         }
-        clear(&cache.staging);
+        set_aside(&cache.staging, folder);
         for path in [&cache.kept, &cache.staging, &cache.go] {
             if !is_folder(path) {
                 clear(path);
@@ -336,6 +340,39 @@ impl Cache {
         }
         entries.sort();
         Ok(entries)
+    }
+}
+
+/// Gives what an earlier run's builds left another name, and removes it beside the start: it may be
+/// hundreds of thousands of files.
+fn set_aside(staging: &Path, folder: &Path) {
+    let mut numbers = 1_u64..;
+    let unused = numbers.find_map(|number| {
+        let path = folder.join(format!("{LEFT}{number}"));
+        fs::symlink_metadata(&path).is_err().then_some(path)
+    });
+    if let Some(unused) = unused
+        && let Err(error) = fs::rename(staging, unused)
+        && error.kind() != io::ErrorKind::NotFound
+    {
+        clear(staging);
+    }
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    let is_left = |entry: &fs::DirEntry| {
+        entry
+            .file_name()
+            .as_encoded_bytes()
+            .starts_with(LEFT.as_bytes())
+    };
+    let left: Vec<_> = entries.filter(is_left).map(|entry| entry.path()).collect();
+    if left.is_empty() {
+        return;
+    }
+    let started = thread::Builder::new()
+        .name("sweep-builds".to_owned())
+        .spawn(move || left.iter().for_each(|path| clear(path)));
+    if let Err(error) = started {
+        tracing::warn!(%error, "what builds left is removed at the next start");
     }
 }
 

@@ -149,7 +149,11 @@ async fn build(
     let layout = Layout::make(node, package, &recipe, library.as_deref())
         .await
         .map_err(|error| host(package, "lay out the build", &error))?;
-    run(node, package, interpreter, (&recipe, &layout)).await?;
+    if let Err(error) = run(node, package, interpreter, (&recipe, &layout)).await {
+        // It may be hundreds of thousands of files.
+        let _removed = blocking(move || Ok(drop(layout))).await;
+        return Err(error);
+    }
     recipe.notes.extend(unrun_scripts(package, &layout));
     for note in &recipe.notes {
         package

@@ -21,6 +21,9 @@ use std::path::Path;
 /// Folders within folders that are walked; a descriptor is open for each.
 const DEPTH_MAX: usize = 128;
 
+/// What an empty file counts, in bytes: it takes an inode and its place in a folder.
+const ENTRY_BYTES_MIN: u64 = 4096;
+
 const FOLDER: OFlags = OFlags::RDONLY
     .union(OFlags::DIRECTORY)
     .union(OFlags::NOFOLLOW)
@@ -138,8 +141,9 @@ fn size_below(folder: BorrowedFd<'_>, depth: usize) -> u64 {
     sizes.sum()
 }
 
+/// What an entry takes: a block at least, so that a bound of bytes is one of empty files too.
 fn size(stat: &Stat) -> u64 {
-    stat.st_blocks.cast_unsigned() * 512
+    (stat.st_blocks.cast_unsigned() * 512).max(ENTRY_BYTES_MIN)
 }
 
 /// Gives a folder, and all in it, to a user of the host; links themselves, not what they point to.

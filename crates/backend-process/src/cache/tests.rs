@@ -175,3 +175,23 @@ fn what_a_build_left_is_swept() {
     drop(staging);
     assert!(!path.exists());
 }
+
+#[test]
+fn what_an_earlier_run_left_is_out_of_the_way_at_once_and_goes() {
+    let folder = tempfile::tempdir().unwrap();
+    for left in ["staging/build-1/deep", "left-1"] {
+        fs::create_dir_all(folder.path().join(left)).unwrap();
+        fs::write(folder.path().join(left).join("file"), "x").unwrap();
+    }
+    let cache = open(folder.path());
+    // The first build of this run has the name that the earlier run's had.
+    let staging = cache.staging().unwrap();
+    assert_eq!(fs::read_dir(staging.path()).unwrap().count(), 0);
+    let is_left = |number: u8| folder.path().join(format!("left-{number}")).exists();
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
+    while is_left(1) || is_left(2) {
+        assert!(std::time::Instant::now() < deadline, "still there");
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    assert!(staging.path().exists());
+}

@@ -160,14 +160,33 @@ pub(crate) fn name_servers() -> Vec<IpAddr> {
     servers
 }
 
-/// The `hosts` of a sandbox: the host's, with a name for the host.
+/// The `hosts` of a sandbox: the host's but for its own name, with a name for the host.
 pub(crate) fn hosts(of_host: &str) -> String {
-    format!("{of_host}\n{} {HOST_NAME}\n", HOST_ADDRESSES[0])
+    let mut text = "127.0.0.1 localhost\n::1 localhost\n".to_owned();
+    for line in of_host.lines() {
+        let address = line.split_whitespace().next().unwrap_or_default();
+        // Systems name themselves on a line such as `127.0.1.1 my-box`.
+        if address.parse().is_ok_and(|ip: IpAddr| !ip.is_loopback()) {
+            text.push_str(line);
+            text.push('\n');
+        }
+    }
+    text.push_str(&format!("{} {HOST_NAME}\n", HOST_ADDRESSES[0]));
+    text
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_sandbox_does_not_learn_the_hosts_name() {
+        let of_host =
+            "# made by hand\n127.0.0.1 localhost box\n127.0.1.1 box.lan\n10.0.0.7 meter\n";
+        let expected =
+            "127.0.0.1 localhost\n::1 localhost\n10.0.0.7 meter\n192.0.0.1 host.internal\n";
+        assert_eq!(hosts(of_host), expected);
+    }
 
     #[test]
     fn a_sandbox_asks_the_relay_for_names() {

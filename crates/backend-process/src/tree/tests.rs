@@ -148,3 +148,16 @@ fn nothing_is_written_through_a_link() {
     assert_eq!(fs::read(host.home().join("private")).unwrap(), b"private");
     assert!(!host.home().join("missing").exists());
 }
+
+#[test]
+fn empty_files_count_against_a_bound_of_bytes() {
+    let host = Host::new();
+    for number in 0..50 {
+        fs::write(host.built().join(number.to_string()), "").unwrap();
+    }
+    assert!(size_of(&host.built()) >= 50 * ENTRY_BYTES_MIN);
+    let error = take_over(&host.built(), 40 * ENTRY_BYTES_MIN).unwrap_err();
+    assert!(error.to_string().contains("more than"), "{error}");
+    // The control: with room for them they are taken.
+    assert!(take_over(&host.built(), 60 * ENTRY_BYTES_MIN).is_ok());
+}

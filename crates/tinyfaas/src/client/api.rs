@@ -147,7 +147,9 @@ impl Api {
         let request = self
             .request(method, path)
             .header("content-type", media_type)
-            .header("content-length", len);
+            .header("content-length", len)
+            // A refusal is read before the body is sent: it would be lost with the connection.
+            .header("expect", "100-continue");
         let request = request.body(SendBody::from_reader(body))?;
         let mut response = self.checked(self.agent.run(request))?;
         let body = response.body_mut().with_config().limit(ANSWER_BYTES_MAX);

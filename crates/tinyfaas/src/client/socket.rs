@@ -1,6 +1,6 @@
 //! HTTP over the socket in a node's data directory.
 
-use std::io::{Read, Write};
+use std::io::{self, ErrorKind, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use ureq::Error;
@@ -41,16 +41,18 @@ impl Transport for SocketTransport {
     }
 
     fn transmit_output(&mut self, amount: usize, timeout: NextTimeout) -> Result<(), Error> {
-        let timeout = timeout.not_zero().map(|timeout| *timeout);
-        self.stream.set_write_timeout(timeout)?;
+        self.stream
+            .set_write_timeout(timeout.not_zero().map(|timeout| *timeout))?;
         let output = &self.buffers.output()[..amount];
-        Ok(self.stream.write_all(output)?)
+        let sent = self.stream.write_all(output);
+        sent.map_err(|error| explained(error, timeout))
     }
 
     fn await_input(&mut self, timeout: NextTimeout) -> Result<bool, Error> {
-        let timeout = timeout.not_zero().map(|timeout| *timeout);
-        self.stream.set_read_timeout(timeout)?;
-        let len = self.stream.read(self.buffers.input_append_buf())?;
+        self.stream
+            .set_read_timeout(timeout.not_zero().map(|timeout| *timeout))?;
+        let read = self.stream.read(self.buffers.input_append_buf());
+        let len = read.map_err(|error| explained(error, timeout))?;
         self.buffers.input_appended(len);
         Ok(len > 0)
     }
@@ -58,5 +60,13 @@ impl Transport for SocketTransport {
     fn is_open(&mut self) -> bool {
         // Each command makes a connection for each call.
         false
+    }
+}
+
+/// The error of a system call, told apart from a timeout: a socket reports that as "would block".
+fn explained(error: io::Error, timeout: NextTimeout) -> Error {
+    match error.kind() {
+        ErrorKind::WouldBlock | ErrorKind::TimedOut => Error::Timeout(timeout.reason),
+        _ => Error::Io(error),
     }
 }

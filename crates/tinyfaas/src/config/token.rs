@@ -1,7 +1,7 @@
 //! The token of the management service.
 
 use anyhow::{Context, Result, bail};
-use std::fs::OpenOptions;
+use std::fs::{File, OpenOptions};
 use std::io::{ErrorKind, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
@@ -12,13 +12,15 @@ const BYTES: usize = 32;
 /// The shortest token that is taken from a file which the user made.
 const CHARS_MIN: usize = 16;
 
-/// Reads the token, and makes it first where the file is missing: 64 hexadecimal digits that only
+/// Reads the token, and makes it first where the file is missing or empty: 64 hexadecimal digits that only
 /// this user can read.
 ///
 /// # Errors
 /// If the file can't be read or made, has no usable token, or can be read by others.
 pub(crate) fn obtain(path: &Path) -> Result<String> {
     match std::fs::read_to_string(path) {
+        // A power cut while it was made by an earlier version left an empty file.
+        Ok(text) if text.trim_matches(['\0', '\n', ' ']).is_empty() => make(path),
         Ok(text) => check(path, text.trim()),
         Err(error) if error.kind() == ErrorKind::NotFound => make(path),
         Err(error) => Err(error).with_context(|| format!("read the token {}", path.display())),
@@ -58,15 +60,26 @@ fn make(path: &Path) -> Result<String> {
         std::fs::create_dir_all(folder)
             .with_context(|| format!("make the folder {}", folder.display()))?;
     }
+    let made = path.with_extension("new");
     let write = || {
+        // It gets its name when all of it is on the disk, so that a power cut leaves all or nothing.
+        match std::fs::remove_file(&made) {
+            Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+            Ok(()) | Err(_) => {}
+        }
         let mut options = OpenOptions::new();
         let mut file = options
             .write(true)
             .create_new(true)
             .mode(0o600)
-            .open(path)?;
+            .open(&made)?;
         writeln!(file, "{token}")?;
-        file.sync_all()
+        file.sync_all()?;
+        std::fs::rename(&made, path)?;
+        match path.parent() {
+            Some(folder) if !folder.as_os_str().is_empty() => File::open(folder)?.sync_all(),
+            Some(_) | None => Ok(()),
+        }
     };
     write().with_context(|| format!("write the token {}", path.display()))?;
     Ok(token)
@@ -86,6 +99,15 @@ mod tests {
         assert!(token.bytes().all(|b| b.is_ascii_hexdigit()));
         assert_eq!(std::fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
         assert_eq!(obtain(&path).unwrap(), token);
+        // What a power cut may leave of a token is not one.
+        std::fs::write(&path, "").unwrap();
+        let again = obtain(&path).unwrap();
+        assert_ne!(again, token);
+        assert_eq!(obtain(&path).unwrap(), again);
+        assert_eq!(
+            std::fs::read_dir(path.parent().unwrap()).unwrap().count(),
+            1
+        );
     }
 
     #[test]
@@ -98,7 +120,6 @@ mod tests {
             let message = obtain(&path).unwrap_err().to_string();
             assert!(message.contains(expected), "{message}");
         };
-        check("", 0o600, "delete the file");
         check("short", 0o600, "delete the file");
         check("a token with spaces", 0o600, "delete the file");
         check("0123456789abcdef", 0o644, "chmod 600");
