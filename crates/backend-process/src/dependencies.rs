@@ -151,7 +151,13 @@ async fn build(
         .map_err(|error| host(package, "lay out the build", &error))?;
     if let Err(error) = run(node, package, interpreter, (&recipe, &layout)).await {
         // It may be hundreds of thousands of files.
-        let _removed = blocking(move || Ok(drop(layout))).await;
+        let removed = blocking(move || {
+            drop(layout);
+            Ok(())
+        });
+        removed
+            .await
+            .map_err(|error| host(package, "remove the build", &error))?;
         return Err(error);
     }
     recipe.notes.extend(unrun_scripts(package, &layout));
