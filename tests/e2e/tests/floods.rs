@@ -1,5 +1,9 @@
 //! What floods leave of the machine's memory.
-#![expect(clippy::unwrap_used, reason = "a test fails by it")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    reason = "a test fails by panicking, and shows what it measured"
+)]
 
 use e2e::{Function, Node, Place, until};
 use rustix::process::{Resource, getrlimit, setrlimit};
@@ -50,7 +54,7 @@ fn check(name: &str, times: usize, mut flood: impl FnMut(&Node) -> Open) {
     });
     assert_eq!(node.post("echo", b"hello").text(), "hello");
     let mib = |bytes: usize| bytes >> 20;
-    println!(
+    eprintln!(
         "{name}: {} MiB before, {} during, {} after",
         mib(before),
         mib(during),
