@@ -16,10 +16,9 @@ use db::{Change, Db, Migrations, Room};
 use faas::FunctionName;
 use reserve::Reserve;
 use rusqlite::{Connection, ErrorCode, Row, params};
+use std::fs::Metadata;
 use std::io;
 use std::path::Path;
-use time::OffsetDateTime;
-use time::macros::format_description;
 
 /// The functions' table.
 const MIGRATIONS: Migrations = &["CREATE TABLE functions (
@@ -136,8 +135,11 @@ impl Store {
     /// Opens or makes the file and reads every function. A damaged file is set aside; one that
     /// can't be written now is read and opened later. Blocks on the disk.
     pub(crate) fn open(path: &Path, reserve_bytes: u64) -> Result<(Self, Found), StoreError> {
+        let reserve = path.with_file_name("reserve");
+        files::clear_the_way_of_database(path);
+        files::clear_the_way(&reserve, Metadata::is_file);
         let (connection, found) = open_or_mend(path)?;
-        let reserve = Reserve::open(path.with_file_name("reserve"), reserve_bytes);
+        let reserve = Reserve::open(reserve, reserve_bytes);
         let db = Db::start(path, MIGRATIONS, connection, reserve)?;
         Ok((Self { db }, found))
     }
@@ -194,10 +196,7 @@ fn open_or_mend(path: &Path) -> Result<(Option<Connection>, Found), StoreError> 
             Ok((None, found))
         }
         Err(error) if error.is_damage() => {
-            let now = OffsetDateTime::now_utc();
-            let format = format_description!("[year][month][day]T[hour][minute][second]");
-            let stamp = now.format(format).unwrap_or_default();
-            let aside = files::set_aside(path, &stamp).map_err(StoreError::File)?;
+            let aside = files::set_aside(path).map_err(StoreError::File)?;
             let found = salvage(&aside);
             tracing::error!(
                 %error,

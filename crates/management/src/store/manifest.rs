@@ -5,13 +5,14 @@
 //! function goes there. So whatever a manifest says was acknowledged, and where store and manifest
 //! differ the manifest is right: the store has lost something, or power was cut between the two.
 
+use super::files;
 use super::record::{self, Fault, Record};
 use crate::data_dir;
 use faas::FunctionName;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::ffi::OsString;
-use std::fs::{self, DirBuilder, File};
+use std::fs::{self, DirBuilder, File, Metadata};
 use std::io::{self, Write};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
@@ -53,6 +54,7 @@ impl Manifests {
     /// Makes the folder, where the disk allows.
     pub(crate) fn open(data_dir: &Path) -> io::Result<Self> {
         let folder = data_dir.join("manifests");
+        files::clear_the_way(&folder, Metadata::is_dir);
         if !folder.is_dir() {
             let mut builder = DirBuilder::new();
             match builder.mode(0o700).create(&folder) {
@@ -71,6 +73,10 @@ impl Manifests {
         }
         for entry in fs::read_dir(&self.folder)? {
             let path = entry?.path();
+            files::clear_the_way(&path, Metadata::is_file);
+            if !path.is_file() {
+                continue;
+            }
             if path.to_string_lossy().ends_with(STAGED_ENDING) {
                 // On a read-only disk it stays, and does no harm.
                 drop(fs::remove_file(&path));

@@ -246,6 +246,38 @@ fn store_settings(dir: &TempDir, name: &str, settings: &str) {
 }
 
 #[test]
+fn folders_in_the_place_of_files_are_set_aside() {
+    let replace = |path: &Path| {
+        drop(fs::remove_file(path));
+        fs::create_dir_all(path.join("something")).unwrap();
+    };
+    let mut dir = killed(&["a"]);
+    for place in ["manifests", "reserve", "store"] {
+        let places = match place {
+            "manifests" => fs::read_dir(dir.path().join("data/manifests"))
+                .unwrap()
+                .map(|entry| entry.unwrap().path())
+                .collect(),
+            "store" => files_of_the_store(&dir),
+            file => vec![dir.path().join("data").join(file)],
+        };
+        places.iter().for_each(|path| replace(path));
+        let node = reopen(dir);
+        wait_until_ready(&node);
+        assert_eq!(node.invoke("a").unwrap(), "a", "{place}");
+        let redeployed = node.put("/v1/functions/a", &pack::function("a"));
+        assert_eq!(redeployed.status, 200, "{place}");
+        dir = node.kill();
+    }
+    // A file in the place of their folder is set aside too.
+    let manifests = dir.path().join("data/manifests");
+    fs::remove_dir_all(&manifests).unwrap();
+    fs::write(&manifests, "x").unwrap();
+    let node = reopen(dir);
+    assert_eq!(node.invoke("a").unwrap(), "a");
+}
+
+#[test]
 fn one_unreadable_record_stops_neither_the_node_nor_other_functions() {
     let dir = killed(&["broken", "newer", "whole"]);
     // What stands in an error's text of what is stored, as variables may be secrets.
