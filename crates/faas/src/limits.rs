@@ -125,6 +125,8 @@ pub struct Limits {
     pub log_bytes_max: usize,
     /// Longest line of a log; the rest becomes the next line.
     pub log_line_bytes_max: usize,
+    /// Clients of the management service that read or follow logs at once; more are refused.
+    pub log_readers_max: usize,
     /// Time of a core, in hundredths, that reading what one function prints may take.
     pub log_core_percent_max: u32,
     /// Time of a core, in hundredths, that reading what all functions print may take.
@@ -234,6 +236,7 @@ impl Default for Limits {
             store_reserve_bytes: MIB,
             log_bytes_max: 256 << 10,
             log_line_bytes_max: 4 << 10,
+            log_readers_max: 32,
             log_core_percent_max: 5,
             logs_core_percent_max: 20,
             http_head: Duration::from_secs(10),

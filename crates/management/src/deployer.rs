@@ -39,6 +39,8 @@ pub(crate) struct Deployer {
     pub(crate) started: SystemTime,
     /// Downloads that run at once.
     pub(crate) downloads: Semaphore,
+    /// Clients that read logs at once.
+    pub(crate) log_readers: Arc<Semaphore>,
     /// Memory for the bodies of requests.
     pub(crate) bodies: net::Share,
     /// Where the API listens.
@@ -88,6 +90,7 @@ impl Deployer {
             functions: Functions::default(),
             started: SystemTime::now(),
             downloads: Semaphore::new(at_once),
+            log_readers: Arc::new(Semaphore::new(options.limits.log_readers_max)),
             bodies: upload::budget(&options.limits),
             addr: OnceLock::new(),
             is_token_always: AtomicBool::new(options.is_token_always),

@@ -10,7 +10,7 @@ use crate::problem::Problem;
 use crate::wire::{LineShape, parse_rfc3339, rfc3339};
 use axum::body::Body;
 use axum::extract::{Path, Query, State};
-use axum::http::{HeaderMap, header};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use faas::{FunctionLog, LogLine};
@@ -20,7 +20,7 @@ use std::collections::HashMap;
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::SystemTime;
-use tokio::sync::watch;
+use tokio::sync::{OwnedSemaphorePermit, watch};
 
 /// `GET /v1/functions/{name}/logs`.
 pub(crate) async fn of_function(
@@ -31,7 +31,7 @@ pub(crate) async fn of_function(
 ) -> Result<Response, Problem> {
     find(&deployer, &name)?;
     let asked = Asked::parse(&pairs, &headers)?;
-    Ok(respond(deployer, Some(name), asked))
+    respond(deployer, Some(name), asked)
 }
 
 /// `GET /v1/logs`.
@@ -41,7 +41,7 @@ pub(crate) async fn of_all(
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let asked = Asked::parse(&pairs, &headers)?;
-    Ok(respond(deployer, None, asked))
+    respond(deployer, None, asked)
 }
 
 /// What lines are asked for, and how.
@@ -96,7 +96,13 @@ fn moment(text: &str) -> Option<SystemTime> {
     moment.or_else(|| SystemTime::now().checked_sub(quantity::time(text)?))
 }
 
-fn respond(deployer: Arc<Deployer>, name: Option<String>, asked: Asked) -> Response {
+fn respond(
+    deployer: Arc<Deployer>,
+    name: Option<String>,
+    asked: Asked,
+) -> Result<Response, Problem> {
+    let place = Arc::clone(&deployer.log_readers).try_acquire_owned();
+    let place = place.map_err(|_taken| too_many(&deployer))?;
     let media = if asked.is_text {
         "text/plain; charset=utf-8"
     } else {
@@ -109,16 +115,28 @@ fn respond(deployer: Arc<Deployer>, name: Option<String>, asked: Asked) -> Respo
         asked,
         seen: HashMap::new(),
         is_first: true,
+        _place: place,
     };
     let chunks = stream::unfold(reader, |mut reader| async {
         let chunk = reader.next().await?;
         Some((Ok::<_, Infallible>(chunk), reader))
     });
-    (
-        [(header::CONTENT_TYPE, media)],
-        Body::from_stream(chunks.boxed()),
+    let body = Body::from_stream(chunks.boxed());
+    Ok(([(header::CONTENT_TYPE, media)], body).into_response())
+}
+
+/// Each reader holds lines in memory, and whoever follows wakes with every line.
+fn too_many(deployer: &Deployer) -> Problem {
+    let readers_max = deployer.options.limits.log_readers_max;
+    let detail = format!("{readers_max} clients read logs already");
+    Problem::new(
+        StatusCode::SERVICE_UNAVAILABLE,
+        "log-readers",
+        "too many clients read logs",
+        detail,
     )
-        .into_response()
+    .fix("end one of them, or ask again later")
+    .retry_after(5)
 }
 
 /// Where a client has got to.
@@ -133,6 +151,7 @@ struct Reader {
     seen: HashMap<String, (u64, Arc<FunctionLog>)>,
     changes: watch::Receiver<u64>,
     is_first: bool,
+    _place: OwnedSemaphorePermit,
 }
 
 impl Reader {

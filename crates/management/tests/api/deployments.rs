@@ -219,6 +219,22 @@ fn logs_are_followed_as_they_come() {
 }
 
 #[test]
+fn readers_of_logs_are_bounded() {
+    let mut setup = Setup::default();
+    setup.limits.log_readers_max = 2;
+    let node = Node::with(setup);
+    node.put("/v1/functions/f", &pack::function("1"));
+    let url = format!("http://{}/v1/logs?follow", node.addr);
+    let followers: Vec<_> = (0..2).map(|_| ureq::get(&url).call().unwrap()).collect();
+    let refused = node.get("/v1/functions/f/logs");
+    assert_eq!(refused.status, 503);
+    assert!(refused.json()["fix"].is_string());
+    assert_eq!(node.get("/healthz").status, 200);
+    drop(followers);
+    wait_for("a place", || node.get("/v1/logs").status == 200);
+}
+
+#[test]
 fn stopping_ends_what_is_under_way_and_leaves_no_handler() {
     let node = Node::start();
     node.put("/v1/functions/f", &pack::function("1"));
