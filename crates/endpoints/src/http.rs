@@ -105,6 +105,7 @@ async fn call(
     let proxy = &door.proxy;
     let (head, body) = request.into_parts();
     request::check_host(&head).map_err(reply::bad_host)?;
+    request::check_is_understood(&head).map_err(reply::not_implemented)?;
     door.browsers
         .check(&head)
         .map_err(|refused| reply::foreign(&refused))?;

@@ -325,6 +325,26 @@ async fn a_request_names_its_host_once_and_well() {
 }
 
 #[tokio::test]
+async fn tunnels_and_foreign_transfer_codings_are_not_implemented() {
+    let endpoint = start(Limits::default(), Browsers::default()).await;
+    let check = async |line: &str, fields: &str, status: &str| {
+        let request = format!("{line} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n{fields}");
+        let answer = endpoint.raw(&request).await;
+        let begin = format!("HTTP/1.1 {status}");
+        assert!(answer.starts_with(&begin), "{line} {fields:?}: {answer}");
+    };
+    check("CONNECT a:80", "\r\n", "501").await;
+    let body = "\r\n1\r\nx\r\n0\r\n\r\n";
+    for coding in ["gzip, chunked", "x, chunked"] {
+        let fields = format!("Transfer-Encoding: {coding}\r\n{body}");
+        check("POST /echo", &fields, "501").await;
+    }
+    let fields = format!("Transfer-Encoding: chunked\r\n{body}");
+    check("POST /echo", &fields, "200").await;
+    endpoint.stopped().await;
+}
+
+#[tokio::test]
 async fn what_a_browser_sends_for_another_site_reaches_no_function() {
     let closed = Browsers::new(true, Vec::new(), Vec::new());
     let endpoint = start(Limits::default(), closed).await;

@@ -1,7 +1,7 @@
 //! From a reply or an error to a response.
 
 use super::browser::Refused;
-use super::request::{BadHost, BodyError, is_hop_by_hop};
+use super::request::{BadHost, BodyError, NotImplemented, is_hop_by_hop};
 use super::{ERROR_HEADER, is_ours};
 use faas::{Fault, HeaderError, InvokeError, Reply};
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER};
@@ -132,6 +132,15 @@ pub(crate) fn spent(error: Spent) -> Response<Full<Bytes>> {
 /// The response where the `Host` field is not as RFC 9112 wants it.
 pub(crate) fn bad_host(error: BadHost) -> Response<Full<Bytes>> {
     text(StatusCode::BAD_REQUEST, Fault::Caller, &error.to_string())
+}
+
+/// The response to what this endpoint does not do for anyone.
+pub(crate) fn not_implemented(error: NotImplemented) -> Response<Full<Bytes>> {
+    text(
+        StatusCode::NOT_IMPLEMENTED,
+        Fault::Caller,
+        &error.to_string(),
+    )
 }
 
 /// The response to what a browser sends for a page of another site.

@@ -4,7 +4,7 @@ use crate::connection::{Charge, Connection};
 use bytes::BytesMut;
 use faas::{FunctionName, HeaderError, Headers, InvokeError, Limits};
 use http::request::Parts;
-use http::{HeaderMap, Method, Version};
+use http::{HeaderMap, HeaderValue, Method, Version};
 use http_body::Body;
 use http_body_util::BodyExt;
 use hyper::body::{Bytes, Incoming};
@@ -134,6 +134,30 @@ pub(crate) fn check_host(head: &Parts) -> Result<(), BadHost> {
         Ok(())
     } else {
         Err(BadHost::Malformed)
+    }
+}
+
+/// What a request wants that functions can't be given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum NotImplemented {
+    #[error("this is not a proxy: CONNECT is not supported")]
+    Connect,
+    #[error("the only transfer coding that is supported is chunked; send Content-Encoding instead")]
+    Coding,
+}
+
+/// Refuses a tunnel, and bodies in codings that would reach the function undone and unnamed
+/// (RFC 9110 section 9.3.6, RFC 9112 section 6.1).
+pub(crate) fn check_is_understood(head: &Parts) -> Result<(), NotImplemented> {
+    if head.method == Method::CONNECT {
+        return Err(NotImplemented::Connect);
+    }
+    let codings = head.headers.get_all(http::header::TRANSFER_ENCODING);
+    let is_chunked = |coding: &HeaderValue| coding.as_bytes().eq_ignore_ascii_case(b"chunked");
+    if codings.iter().all(is_chunked) {
+        Ok(())
+    } else {
+        Err(NotImplemented::Coding)
     }
 }
 
