@@ -202,6 +202,8 @@ fn fields(request: &Request) -> Vec<(String, OsString)> {
             // The payload's length is what counts; and HTTP_PROXY would change what clients that
             // the function runs do, at the will of its caller.
             "content-length" | "proxy" => continue,
+            // It would pass for the field with a hyphen, which a proxy in front may vouch for.
+            name if name.contains('_') => continue,
             name => format!("HTTP_{}", name.to_ascii_uppercase().replace('-', "_")),
         };
         let known = variables.iter_mut().find(|(known, _)| *known == variable);

@@ -30,6 +30,7 @@ async fn variables_have_the_request_and_the_settings() {
         (&b"x-custom"[..], &b"one"[..]),
         (b"x-custom", b"two"),
         (b"proxy", b"evil"),
+        (b"x_custom", b"evil"),
         (b"content-type", b"text/plain"),
     ])
     .unwrap();
