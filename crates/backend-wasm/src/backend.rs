@@ -2,13 +2,13 @@
 
 use crate::artifact::Artifacts;
 use crate::compiler::Compiler;
-use crate::component::Shared;
 use crate::contract::Contract;
 use crate::engine::Engines;
 use crate::failure::{Failed, Lines};
 use crate::handler::WasmHandler;
 use crate::outbound::Outbound;
 use crate::pace::Pace;
+use crate::shared::Shared;
 use faas::{
     Backend, BackendReport, BoxFuture, Handler, Isolation, Limits, LogStream, Package,
     PrepareError, Runtime, RuntimeReport,

@@ -1,10 +1,10 @@
 //! Functions that are WASI preview 1 commands: payload on standard input, reply on standard
 //! output, the request in variables as CGI (RFC 3875) names them.
 
-use crate::component::Shared;
 use crate::engine::{self, Bounded, Bounds};
 use crate::failure::{Failed, Failure};
 use crate::output::{Output, Overflow};
+use crate::shared::Shared;
 use bytes::Bytes;
 use faas::{Headers, Invocation, LogStream, Reply};
 use std::borrow::Cow;
@@ -166,6 +166,8 @@ fn fields(headers: &Headers) -> Vec<(String, Cow<'_, str>)> {
             "content-type" => "CONTENT_TYPE".to_owned(),
             // The payload's length is what counts; and HTTP_PROXY is not for callers to set.
             "content-length" | "proxy" => continue,
+            // It would pass for the field with a hyphen, which a proxy in front may vouch for.
+            name if name.contains('_') => continue,
             name => format!("HTTP_{}", name.to_ascii_uppercase().replace('-', "_")),
         };
         let value = String::from_utf8_lossy(value);

@@ -2,11 +2,12 @@
 
 use crate::artifact::Code;
 use crate::command::{self, Command};
+use crate::component;
 use crate::component::command::CliCommand;
-use crate::component::http::{Http, Rest};
+use crate::component::http::{Called, Http};
 use crate::component::own::Own;
-use crate::component::{self, Shared};
-use crate::failure::{Failed, Failure};
+use crate::failure::Failed;
+use crate::shared::Shared;
 use faas::{Invocation, PrepareError, Reply};
 use wasmtime::component::types::ComponentItem;
 
@@ -16,19 +17,6 @@ pub(crate) enum Contract {
     CliCommand(CliCommand),
     Http(Http),
     Own(Own),
-}
-
-/// What came of a call.
-pub(crate) struct Called {
-    pub(crate) reply: Result<Reply, Failure>,
-    /// What the function still does after its reply.
-    pub(crate) rest: Option<Rest>,
-}
-
-impl From<Result<Reply, Failure>> for Called {
-    fn from(reply: Result<Reply, Failure>) -> Self {
-        Self { reply, rest: None }
-    }
 }
 
 impl Contract {

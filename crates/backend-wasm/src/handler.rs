@@ -1,7 +1,7 @@
 //! A function that is ready: its code, and the calls that run.
 
-use crate::component::http::Rest;
-use crate::contract::{Called, Contract};
+use crate::component::http::{Called, Rest};
+use crate::contract::Contract;
 use crate::engine::Engines;
 use crate::failure::{Failure, Lines};
 use crate::pace::Pace;

@@ -19,6 +19,7 @@ mod outbound;
 mod output;
 mod pace;
 mod resolver;
+mod shared;
 mod ticker;
 
 pub use backend::{Options, StartError, WasmBackend};

@@ -1,8 +1,9 @@
 //! Functions that are `wasi:cli/command` components of WASI 0.2: called as preview 1 commands are.
 
-use super::{Shared, State};
+use super::State;
 use crate::command::{Streams, exit_status, reply};
 use crate::failure::{Failed, Failure};
+use crate::shared::Shared;
 use faas::{Invocation, Reply};
 use wasmtime::Store;
 use wasmtime::component::{Component, Linker};

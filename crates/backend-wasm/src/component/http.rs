@@ -1,10 +1,10 @@
 //! Functions that are `wasi:http/proxy` components of WASI 0.2.
 
+use super::State;
 use super::own::{checked, too_large};
-use super::{Shared, State};
-use crate::contract::Called;
 use crate::failure::{Failed, Failure};
 use crate::outbound::{Outbound, Sent};
+use crate::shared::Shared;
 use bytes::Bytes;
 use faas::{Invocation, LogStream, Reply};
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
@@ -26,6 +26,19 @@ pub(crate) const EXPORT: &str = "wasi:http/incoming-handler@0.2.";
 pub(crate) const NAME: &str = "wasi:http proxy component";
 /// What a request is for that names no host.
 const HOST: &str = "localhost";
+
+/// What came of a call.
+pub(crate) struct Called {
+    pub(crate) reply: Result<Reply, Failure>,
+    /// What the function still does after its reply.
+    pub(crate) rest: Option<Rest>,
+}
+
+impl From<Result<Reply, Failure>> for Called {
+    fn from(reply: Result<Reply, Failure>) -> Self {
+        Self { reply, rest: None }
+    }
+}
 
 /// A linked proxy.
 pub(crate) struct Http(Arc<Linked>);

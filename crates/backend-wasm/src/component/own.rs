@@ -1,8 +1,9 @@
 //! Functions of our own world, `wit/tinyfaas.wit`: the cheapest way.
 
-use super::{Shared, State};
+use super::State;
 use crate::engine::{self, Bounded, Bounds};
 use crate::failure::{Failed, Failure};
+use crate::shared::Shared;
 use bytes::Bytes;
 use faas::{Headers, Invocation, Reply};
 use wasmtime::component::{
