@@ -506,7 +506,10 @@ class Function:
         # Coroutines and asynchronous generators.
         self.is_async = code is not None and bool(code.co_flags & 0x280)
         self.call = function
-        if takes_one(function, target, code):
+        taken = parameters(function, target, code)
+        if taken is not None:
+            check_parameters(function, taken)
+        if taken is not None and taken < 2:
             self.call = lambda text, headers: function(text)
         wanted = getattr(module, "CONCURRENT_CALLS", None)
         if wanted is not None and not is_within(wanted, CONCURRENT_CALLS_MAX):
@@ -547,13 +550,21 @@ def add_exit():
     builtins.exit = builtins.quit = exit
 
 
-def takes_one(function, target, code):
-    """Whether the function takes its input alone."""
-    if code is None:
-        return False
-    is_bound = target is not function
-    takes_any = code.co_flags & 0x04
-    return not takes_any and code.co_argcount - is_bound < 2
+def parameters(function, target, code):
+    """How many positional arguments the function can take; None where it takes any."""
+    if code is None or code.co_flags & 0x04:
+        return None
+    return code.co_argcount - (target is not function)
+
+
+def check_parameters(function, taken):
+    """Refuses a function that no call could run."""
+    needed = taken - len(getattr(function, "__defaults__", None) or ())
+    if hasattr(function, "__code__") and (taken < 1 or needed > 2):
+        raise TypeError(
+            "fn in fn.py must take the input, or the input and the headers, "
+            "got %d parameters: write def fn(input, headers)" % taken
+        )
 
 
 def main():

@@ -526,6 +526,15 @@ class Errors(PythonTest):
         reason = self.fails_to_load("def handler(event): pass\n")
         self.assertEqual(reason.strip(), "TypeError: fn.py has no function fn: write def fn(input, headers)")
 
+    def test_a_function_that_no_call_could_run_is_told_when_it_is_loaded(self):
+        for head, count in [("fn()", 0), ("fn(a, b, c)", 3)]:
+            reason = self.fails_to_load("def %s: return 1\n" % head)
+            self.assertIn("must take the input, or the input and the headers, got %d parameters" % count, reason)
+        takes_one = ["fn(a)", "fn(*a)", "fn(a, b=1)", "fn(a, b, c=1)", "fn(a=1)", "fn(a, *, b=1)"]
+        for head in takes_one:
+            handler = self.ready("def %s: return 'x'\n" % head)
+            self.assertEqual(handler.call()[3], b"x", head)
+
 
 if __name__ == "__main__":
     unittest.main()
