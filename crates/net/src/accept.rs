@@ -27,10 +27,14 @@ pub async fn serve<F>(
 where
     F: Future<Output = ()> + Send + 'static,
 {
+    let next = async || {
+        clients.settled().await;
+        listener.accept().await
+    };
     loop {
         let accepted = tokio::select! {
             () = shutdown.cancelled() => break,
-            accepted = listener.accept() => accepted,
+            accepted = next() => accepted,
         };
         let (stream, peer) = match accepted {
             Ok(accepted) => accepted,

@@ -14,6 +14,9 @@ const SILENT_BYTES: usize = 2 << 10;
 /// Connections that are closed in a row to make room for one.
 const EVICTIONS_MAX: usize = 8;
 
+/// Connections that were told to end and still have their files; no more are accepted meanwhile.
+const LEAVING_MAX: usize = 8;
+
 /// What clients may take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Bounds {
@@ -33,6 +36,7 @@ pub struct Clients {
     bounds: Bounds,
     budget: Arc<Budget>,
     ring: Mutex<Ring>,
+    left: Notify,
 }
 
 /// The open connections and a hand that goes around: where it finds one that did nothing since it
@@ -43,6 +47,8 @@ struct Ring {
     connections: Slab<(Arc<Client>, Option<u64>)>,
     peers: HashMap<Peer, usize>,
     hand: usize,
+    /// Those that gave way and have not ended yet.
+    leaving: usize,
 }
 
 /// A client's open connection: what it holds and whether it does anything.
@@ -74,6 +80,7 @@ impl Clients {
         Arc::new(Self {
             budget: Budget::new(bounds.bytes_max, bounds.peer_bytes_max),
             ring: Mutex::default(),
+            left: Notify::new(),
             bounds,
         })
     }
@@ -130,6 +137,18 @@ impl Clients {
         self.ring().evict(None)
     }
 
+    /// Returns when few connections that gave way still have their files: a crowd that comes faster
+    /// than others end would take more files than connections are allowed.
+    pub async fn settled(&self) {
+        loop {
+            let left = self.left.notified();
+            if self.ring().leaving < LEAVING_MAX {
+                return;
+            }
+            left.await;
+        }
+    }
+
     /// Closes all connections.
     pub fn cut(&self) {
         for (_, (client, _)) in &self.ring().connections {
@@ -163,8 +182,13 @@ impl Ring {
             .get(at)
             .is_some_and(|(client, _)| Arc::ptr_eq(client, leaving));
         if !is_in {
+            self.leaving -= 1;
             return;
         }
+        self.remove(at, leaving);
+    }
+
+    fn remove(&mut self, at: usize, leaving: &Client) {
         self.connections.remove(at);
         let peer = leaving.share.peer();
         if let Some(count) = self.peers.get_mut(&peer) {
@@ -191,7 +215,8 @@ impl Ring {
             }
             let client = Arc::clone(client);
             client.close();
-            self.leave(self.hand, &client);
+            self.remove(self.hand, &client);
+            self.leaving += 1;
             return true;
         }
         false
@@ -326,6 +351,8 @@ impl Place {
 impl Drop for Place {
     fn drop(&mut self) {
         self.clients.ring().leave(self.at, &self.client);
+        // Connections end all the time: nobody waits but in a crowd.
+        self.clients.left.notify_waiters();
     }
 }
 

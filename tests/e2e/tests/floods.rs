@@ -1,4 +1,4 @@
-//! What floods leave of the machine's memory.
+//! What floods leave of the machine's memory and files.
 #![expect(
     clippy::unwrap_used,
     clippy::print_stderr,
@@ -9,6 +9,7 @@ use e2e::{Function, Node, Place, until};
 use rustix::process::{Resource, getrlimit, setrlimit};
 use std::io::{Read, Write};
 use std::net::{TcpStream, UdpSocket};
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 /// How long an answer may take before a test fails.
@@ -190,6 +191,41 @@ fn unfinished_uploads_with_long_keys_stay_within_the_budget() {
         assert!(count >= 4, "{count}");
         Box::new(())
     });
+}
+
+/// As `ulimit -n 256`, a thousand clients that stay.
+#[test]
+fn a_crowd_leaves_files_for_the_management_service_and_handlers() {
+    raise_open_files();
+    let place = Place::new();
+    let serve = place.serve(&[]);
+    let mut limited = Command::new("prlimit");
+    limited
+        .arg("--nofile=256")
+        .arg("--")
+        .arg(serve.get_program());
+    limited.args(serve.get_args()).current_dir(place.folder());
+    limited.stdin(Stdio::null());
+    for (name, value) in serve.get_envs() {
+        match value {
+            Some(value) => limited.env(name, value),
+            None => limited.env_remove(name),
+        };
+    }
+    let node = Node::start_command(&place, &mut limited);
+    node.deploy(&Function::python("echo", "def fn(input): return input\n"));
+    let request = b"POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\nx";
+    let crowd: Vec<_> = (0..1000)
+        .map(|_| connection(&node, "http", request, false))
+        .collect();
+    node.deploy(&Function::python("other", "def fn(input): return input\n"));
+    assert_eq!(node.post("other", b"hello").text(), "hello");
+    assert_eq!(node.post("echo", b"hello").text(), "hello");
+    assert_eq!(node.describe("other")["name"], "other");
+    let open = std::fs::read_dir(format!("/proc/{}/fd", node.pid()));
+    let open = open.unwrap().count();
+    assert!(open < 256, "the control: {open} files");
+    drop(crowd);
 }
 
 /// The flood takes a file for each connection.
