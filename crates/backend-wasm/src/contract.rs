@@ -8,7 +8,7 @@ use crate::component::http::{Called, Http};
 use crate::component::own::Own;
 use crate::failure::Failed;
 use crate::shared::Shared;
-use faas::{Invocation, PrepareError, Reply};
+use faas::{Invocation, PrepareError};
 use wasmtime::component::types::ComponentItem;
 
 /// A function that is linked and can be called.

@@ -180,6 +180,7 @@ impl Limits {
 }
 
 impl Default for Limits {
+    #[expect(clippy::too_many_lines, reason = "it is a list, a line for each bound")]
     fn default() -> Self {
         const MIB: u64 = 1 << 20;
         Self {
