@@ -237,6 +237,8 @@ def a_user_unit_serves_every_runtime_with_limits():
 
 
 def a_privileged_container_serves_with_limits():
+    must("systemctl", "stop", "tinyfaas.service")
+    check(not handlers(), handlers())
     started("tinyfaas-container.service", port=8004)
     node = "unix:/var/lib/tinyfaas-container/management.sock"
     text = "def fn(input): return str(len(bytearray(int(input) << 20)))\n"
