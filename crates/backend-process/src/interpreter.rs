@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::process::Command;
 
 /// How long an interpreter may take to tell its version.
-const ASK: Duration = Duration::from_secs(20);
+const ASK: Duration = Duration::from_secs(60);
 
 /// Which interpreters to use; what is not given is looked for on `PATH`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

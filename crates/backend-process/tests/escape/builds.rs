@@ -326,6 +326,7 @@ fn go_replaces() -> Result<()> {
         .args(["list", "other"])
         .env("GOFLAGS", "-mod=mod")
         .env("GOPROXY", "off")
+        .env("GOCACHE", control.path().join("cache"))
         .current_dir(&control)
         .output()
         .context("go (Debian: apt install golang-go) is needed")?;
