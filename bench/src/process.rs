@@ -39,7 +39,7 @@ pub fn cpu_seconds_of_tree(pid: u32) -> Result<f64> {
 /// Allows this process, and those that it starts, as many open files as the system grants.
 ///
 /// # Errors
-/// Where it does not.
+/// If it does not.
 pub fn raise_open_files() -> Result<()> {
     let mut open_files = getrlimit(Resource::Nofile);
     open_files.current = open_files.maximum;

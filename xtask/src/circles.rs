@@ -178,7 +178,7 @@ mod tests {
 
     #[test]
     fn a_circle_of_two_is_found_and_an_arrow_is_not() {
-        let (a, b) = ("use crate::b::Bowl;", "fn f() -> super::a::Ash { todo!() }");
+        let (a, b) = ("use crate::b::Bowl;", "fn f(_ash: super::a::Ash) {}");
         check(
             &[ROOT, ("a.rs", a), ("b.rs", b), ("c.rs", EMPTY)],
             &["house::{a, b}"],
@@ -191,7 +191,7 @@ mod tests {
         let files = [
             ROOT,
             ("a.rs", "use crate::{b::{self as bowl, Bowl}, x::Y};"),
-            ("b.rs", "fn f() { dbg!(crate::c::cup()) }"),
+            ("b.rs", "fn f() { assert!(crate::c::cup()) }"),
             ("c.rs", "impl super::a::Ash for u8 {}"),
         ];
         check(&files, &["house::{a, b, c}"]);

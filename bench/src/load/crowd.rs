@@ -53,7 +53,7 @@ impl Crowd {
     /// Calls, and tells what came of it.
     ///
     /// # Errors
-    /// Where nobody listens.
+    /// If nobody listens.
     pub fn run(&self) -> Result<Counts> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()

@@ -130,7 +130,8 @@ impl Filling {
         Ok(filling)
     }
 
-    /// A file of it; nothing where it is missing. What is no file or longer is empty.
+    /// Reads a file of it: `None` if it is missing, empty if it is not a file or longer than
+    /// `bytes_max`.
     pub(crate) async fn read(
         &self,
         file: &str,

@@ -71,8 +71,8 @@ struct Host<P> {
 
 /// The messages of the last minutes that ran something, by peer and message id.
 ///
-/// Where they are too many, or what clients may hold is spent, a host that holds more than its share loses its own oldest; else the
-/// oldest of the least harmful class goes.
+/// Where they are too many, or what clients may hold is spent, a host that holds more than its
+/// share loses its own oldest; else the oldest of the least harmful class goes.
 #[derive(Debug)]
 pub(crate) struct Deduplicator<P: Peer> {
     entries: AHashMap<(P, u16), Entry>,
@@ -108,7 +108,7 @@ impl<P: Peer> Deduplicator<P> {
     /// Remembers a message whose request runs from now on.
     ///
     /// # Errors
-    /// Where what clients may hold is spent by others.
+    /// If what clients may hold is spent by others.
     pub(crate) fn remember(
         &mut self,
         now: Instant,

@@ -155,7 +155,7 @@ impl<P: Peer> Transfers<P> {
     /// Puts an upload in.
     ///
     /// # Errors
-    /// Where there is no room for it; it is dropped then.
+    /// If there is no room for it; it is dropped then.
     pub(crate) fn put_upload(
         &mut self,
         now: Instant,
@@ -168,7 +168,7 @@ impl<P: Peer> Transfers<P> {
     /// Keeps a response.
     ///
     /// # Errors
-    /// Where there is no room for it.
+    /// If there is no room for it.
     pub(crate) fn put_download(
         &mut self,
         now: Instant,

@@ -23,7 +23,7 @@ impl Account {
     /// An account of a peer, with nothing in it.
     ///
     /// # Errors
-    /// Where the budget has no room for the account itself.
+    /// If the budget has no room for the account itself.
     pub fn open(budget: &Arc<Budget>, peer: impl Into<Peer>) -> Result<Self, Spent> {
         Ok(Self {
             held: budget.share(peer).hold(ACCOUNT_BYTES)?,
@@ -40,7 +40,7 @@ impl Account {
     /// Takes so many bytes.
     ///
     /// # Errors
-    /// Where the peer's share or the whole budget has no room for them; nothing is taken then.
+    /// If the peer's share or the whole budget has no room for them; nothing is taken then.
     pub fn take(&mut self, bytes: usize) -> Result<(), Spent> {
         let sum = self.bytes.saturating_add(bytes);
         if ACCOUNT_BYTES.saturating_add(sum) > self.held.bytes() {
