@@ -155,9 +155,8 @@ async fn build(
             drop(layout);
             Ok(())
         });
-        removed
-            .await
-            .map_err(|error| host(package, "remove the build", &error))?;
+        // Why it failed is what counts.
+        let _removed = removed.await.is_ok();
         return Err(error);
     }
     recipe.notes.extend(unrun_scripts(package, &layout));
