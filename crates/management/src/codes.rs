@@ -22,6 +22,23 @@ pub(crate) struct Codes {
     removed: AtomicU64,
 }
 
+/// Removes what is in a folder; the folder stays, as a full disk has no room for another.
+fn empty(folder: &Path) -> io::Result<()> {
+    let is_folder = fs::symlink_metadata(folder).is_ok_and(|found| found.is_dir());
+    if !is_folder {
+        return Ok(());
+    }
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            fs::remove_dir_all(entry.path())?;
+        } else {
+            fs::remove_file(entry.path())?;
+        }
+    }
+    Ok(())
+}
+
 /// Refers to a folder of code. Dropping the last reference removes the folder, except where the
 /// store refers to it: that outlives this process.
 #[derive(Debug)]
@@ -35,9 +52,7 @@ impl Codes {
     /// Makes the folders and empties the one for temporary files. Removals run in `removals`.
     pub(crate) fn open(data_dir: &Path, removals: TaskTracker) -> io::Result<Arc<Self>> {
         let (folder, tmp) = (data_dir.join("code"), data_dir.join("tmp"));
-        if tmp.exists()
-            && let Err(error) = fs::remove_dir_all(&tmp)
-        {
+        if let Err(error) = empty(&tmp) {
             tracing::warn!(%error, "could not empty the folder for temporary files");
         }
         for path in [&folder, &tmp] {
@@ -237,4 +252,25 @@ fn replace(new: &Path, old: &Path) -> io::Result<()> {
     let aside = new.with_extension("damaged");
     fs::rename(old, aside)?;
     fs::rename(new, old)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::MetadataExt;
+
+    #[test]
+    fn the_folder_for_temporary_files_is_emptied_and_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let open = || Codes::open(dir.path(), TaskTracker::new()).unwrap();
+        let tmp = open().tmp().to_owned();
+        let inode = || fs::metadata(&tmp).unwrap().ino();
+        let before = inode();
+        fs::create_dir_all(tmp.join("removed-1/deep")).unwrap();
+        fs::write(tmp.join("probe"), "x").unwrap();
+        drop(open());
+        assert_eq!(fs::read_dir(&tmp).unwrap().count(), 0);
+        // On a full disk another could not be made.
+        assert_eq!(inode(), before);
+    }
 }
