@@ -19,9 +19,6 @@ use std::time::{Instant, SystemTime};
 /// What earlier versions kept, with less care: what is in there may have been changed by a build.
 const OF_EARLIER_VERSIONS: [&str; 2] = ["results", "go-build"];
 
-/// How the names of what an earlier run's builds left begin, until it is removed.
-const LEFT: &str = "left-";
-
 /// The name of a result's folder within its entry.
 const TREE: &str = "tree";
 /// What is known of a result.
@@ -121,13 +118,13 @@ impl Cache {
         for earlier in OF_EARLIER_VERSIONS {
             clear(&folder.join(earlier));
         }
-        set_aside(&cache.staging, folder);
         for path in [&cache.kept, &cache.staging, &cache.go] {
             if !is_folder(path) {
                 clear(path);
                 fs::create_dir_all(path)?;
             }
         }
+        cache.sweep_in_the_background()?;
         for entry in fs::read_dir(&cache.kept)? {
             let path = entry?.path();
             if !is_folder(&path.join(TREE)) || !is_folder(&path) {
@@ -195,10 +192,16 @@ impl Cache {
         Ok(staging)
     }
 
-    /// A path in the folder of builds that nothing has.
+    /// A path in the folder of builds that nothing has, nor anything of an earlier run.
     fn unused(&self, what: &str) -> PathBuf {
-        let number = self.next.fetch_add(1, Ordering::Relaxed);
-        self.staging.join(format!("{what}-{number}"))
+        loop {
+            let number = self.next.fetch_add(1, Ordering::Relaxed);
+            let path = self.staging.join(format!("{what}-{number}"));
+            let is_staged = lock(&self.state).staged.contains(&path);
+            if !is_staged && fs::symlink_metadata(&path).is_err() {
+                return path;
+            }
+        }
     }
 
     /// Where the compiled standard library of a Go compiler is kept, by what it depends on.
@@ -313,6 +316,29 @@ impl Cache {
         Ok(tree::free_bytes(&self.kept)? >= self.limits.builds.free_bytes_min)
     }
 
+    /// Removes what an earlier run's builds left beside the start: it may be hundreds of thousands
+    /// of files. Nothing is made for that, as the disk may be full.
+    fn sweep_in_the_background(&self) -> io::Result<()> {
+        let entries = fs::read_dir(&self.staging)?;
+        let left: Vec<PathBuf> = entries
+            .map(|entry| entry.map(|entry| entry.path()))
+            .collect::<io::Result<_>>()?;
+        if left.is_empty() {
+            return Ok(());
+        }
+        // Until then nobody else removes it.
+        lock(&self.state).staged.extend(left.iter().cloned());
+        let state = Arc::clone(&self.state);
+        let sweep = move || {
+            for path in left {
+                clear(&path);
+                lock(&state).staged.remove(&path);
+            }
+        };
+        let name = "sweep-builds".to_owned();
+        thread::Builder::new().name(name).spawn(sweep).map(drop)
+    }
+
     /// Removes what lies among the builds and belongs to none.
     fn sweep(&self) -> io::Result<()> {
         for entry in fs::read_dir(&self.staging)? {
@@ -340,39 +366,6 @@ impl Cache {
         }
         entries.sort();
         Ok(entries)
-    }
-}
-
-/// Gives what an earlier run's builds left another name, and removes it beside the start: it may be
-/// hundreds of thousands of files.
-fn set_aside(staging: &Path, folder: &Path) {
-    let mut numbers = 1_u64..;
-    let unused = numbers.find_map(|number| {
-        let path = folder.join(format!("{LEFT}{number}"));
-        fs::symlink_metadata(&path).is_err().then_some(path)
-    });
-    if let Some(unused) = unused
-        && let Err(error) = fs::rename(staging, unused)
-        && error.kind() != io::ErrorKind::NotFound
-    {
-        clear(staging);
-    }
-    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
-    let is_left = |entry: &fs::DirEntry| {
-        entry
-            .file_name()
-            .as_encoded_bytes()
-            .starts_with(LEFT.as_bytes())
-    };
-    let left: Vec<_> = entries.filter(is_left).map(|entry| entry.path()).collect();
-    if left.is_empty() {
-        return;
-    }
-    let started = thread::Builder::new()
-        .name("sweep-builds".to_owned())
-        .spawn(move || left.iter().for_each(|path| clear(path)));
-    if let Err(error) = started {
-        tracing::warn!(%error, "what builds left is removed at the next start");
     }
 }
 

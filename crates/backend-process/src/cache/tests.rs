@@ -1,7 +1,7 @@
 //! What is kept, what goes, and what is never believed.
 
 use super::*;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{MetadataExt, symlink};
 use std::time::Duration;
 
 fn limits(change: impl FnOnce(&mut Limits)) -> Arc<Limits> {
@@ -179,19 +179,25 @@ fn what_a_build_left_is_swept() {
 #[test]
 fn what_an_earlier_run_left_is_out_of_the_way_at_once_and_goes() {
     let folder = tempfile::tempdir().unwrap();
-    for left in ["staging/build-1/deep", "left-1"] {
-        fs::create_dir_all(folder.path().join(left)).unwrap();
-        fs::write(folder.path().join(left).join("file"), "x").unwrap();
+    let left = ["build-1", "old-2"].map(|name| folder.path().join("staging").join(name));
+    for path in &left {
+        fs::create_dir_all(path.join("deep")).unwrap();
+        fs::write(path.join("deep/file"), "x").unwrap();
     }
+    let inode = |path: &Path| fs::metadata(path).unwrap().ino();
+    let before = inode(&folder.path().join("staging"));
     let cache = open(folder.path());
-    // The first build of this run has the name that the earlier run's had.
     let staging = cache.staging().unwrap();
     assert_eq!(fs::read_dir(staging.path()).unwrap().count(), 0);
-    let is_left = |number: u8| folder.path().join(format!("left-{number}")).exists();
     let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
-    while is_left(1) || is_left(2) {
+    while left
+        .iter()
+        .any(|path| path.exists() && *path != staging.path())
+    {
         assert!(std::time::Instant::now() < deadline, "still there");
         std::thread::yield_now();
     }
     assert!(staging.path().exists());
+    // On a full disk there is no room for another folder.
+    assert_eq!(inode(&folder.path().join("staging")), before);
 }
