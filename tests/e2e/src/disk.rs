@@ -94,12 +94,15 @@ impl Disk {
     #[must_use]
     pub fn fill_but(&self, left_bytes: u64) -> PathBuf {
         let path = self.mounted.join("filler");
-        let file = std::fs::File::create(&path).expect("a file can be made");
+        let mut options = std::fs::OpenOptions::new();
+        let file = options.create(true).append(true).open(&path);
+        let file = file.expect("a file can be made");
         let free = || {
             let free = rustix::fs::statvfs(&self.mounted).expect("it is mounted");
             free.f_bavail * free.f_frsize
         };
-        let mut taken = 0;
+        // It may be called again: the file system gives back only in a while what was removed.
+        let mut taken = file.metadata().expect("it is open").len();
         for piece in [64 << 20, 1 << 20, 64 << 10, 4 << 10] {
             // What the file system itself needs may end it before.
             while free() >= left_bytes + piece {

@@ -60,6 +60,15 @@ fn wait_until_unready(node: &Node, word: &str) {
     });
 }
 
+/// Fills it until the node has noticed: space that was given back shortly before comes late.
+fn wait_until_full(node: &Node, disk: &Disk) {
+    until("readiness tells of the full disk", || {
+        drop(disk.fill_but(0));
+        let answer = node.manage("GET", "/readyz", b"");
+        (answer.status == 503 && answer.text().contains("full")).then_some(())
+    });
+}
+
 fn wait_until_ready(node: &Node) {
     until("readiness", || {
         let answer = node.manage("GET", "/readyz", b"");
@@ -98,15 +107,14 @@ fn a_read_only_disk_starts_serves_and_says_what_to_do() {
 #[test]
 fn a_full_disk_starts_serves_deletes_and_says_what_to_do() {
     let (place, disk, node) = populated();
-    let mut filler = disk.fill_but(0);
-    wait_until_unready(&node, "full");
+    let filler = disk.fill_but(0);
+    wait_until_full(&node, &disk);
     node.kill();
     // What was open until then gave some space back.
-    std::fs::remove_file(filler).expect("it is there");
-    filler = disk.fill_but(0);
+    drop(disk.fill_but(0));
     let node = Node::start_at(&place, &[]);
     assert_serves(&node, &["plain", "built"]);
-    wait_until_unready(&node, "full");
+    wait_until_full(&node, &disk);
     for function in [plain("new"), with_dependency("new")] {
         assert_refused(&node.try_deploy(&function), ["full", "delete functions"]);
     }
