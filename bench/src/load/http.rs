@@ -8,8 +8,9 @@ use hyper::Request;
 use hyper::client::conn::http1::SendRequest;
 use hyper_util::rt::TokioIo;
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::time::Duration;
+use tokio::net::{TcpSocket, TcpStream as AsyncTcpStream};
 use tokio::sync::Mutex;
 use tokio_util::task::TaskTracker;
 
@@ -101,6 +102,8 @@ fn find(text: &[u8], what: &[u8]) -> Option<usize> {
 /// due.
 #[derive(Debug)]
 pub struct Paced {
+    /// Where calls come from, if not from what the system chooses.
+    from: Option<IpAddr>,
     to: SocketAddr,
     idle: Mutex<Vec<SendRequest<Full<Bytes>>>>,
 }
@@ -110,8 +113,18 @@ impl Paced {
     #[must_use]
     pub fn new(to: SocketAddr) -> Self {
         Self {
+            from: None,
             to,
             idle: Mutex::default(),
+        }
+    }
+
+    /// Calls from an address of its own, so that it has its own share of the server.
+    #[must_use]
+    pub fn between(from: IpAddr, to: SocketAddr) -> Self {
+        Self {
+            from: Some(from),
+            ..Self::new(to)
         }
     }
 
@@ -129,7 +142,7 @@ impl Paced {
         let mut sender = match kept {
             Some(sender) if !sender.is_closed() => sender,
             Some(_) | None => {
-                let stream = tokio::net::TcpStream::connect(self.to).await?;
+                let stream = self.connect().await?;
                 stream.set_nodelay(true)?;
                 let (sender, connection) =
                     hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
@@ -148,5 +161,17 @@ impl Paced {
         let body = response.into_body().collect().await?.to_bytes();
         self.idle.lock().await.push(sender);
         Ok((status, body))
+    }
+
+    async fn connect(&self) -> Result<AsyncTcpStream> {
+        let Some(from) = self.from else {
+            return Ok(AsyncTcpStream::connect(self.to).await?);
+        };
+        let socket = match from {
+            IpAddr::V4(_) => TcpSocket::new_v4()?,
+            IpAddr::V6(_) => TcpSocket::new_v6()?,
+        };
+        socket.bind(SocketAddr::new(from, 0))?;
+        Ok(socket.connect(self.to).await?)
     }
 }

@@ -12,7 +12,7 @@ use crate::row::{Row, Target};
 use anyhow::Result;
 use bytes::Bytes;
 use std::fmt::Write as _;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -41,6 +41,8 @@ const QUIET_MAX: f64 = 5.0;
 /// Calls of the quiet function in a second.
 const QUIET_RATE: f64 = 200.0;
 const QUIET_PAYLOAD: &[u8; 64] = &[b'x'; 64];
+/// Its callers are another client than those that flood, with a share of their own.
+const QUIET_FROM: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 2));
 /// A load takes so many deadlines, with the burst at its begin, and no longer than that.
 const DEADLINES_LONG: u64 = 4;
 const LOAD_MAX: Duration = Duration::from_secs(12);
@@ -57,7 +59,13 @@ pub(super) fn run(setting: &Setting) -> Result<Vec<Row>> {
     let folder = tempfile::tempdir()?;
     deploy(&node, folder.path(), "quiet", QUIET, &[])?;
     let http = node.addr("http")?;
-    let alone = quiet_p99(http, setting.time.max(LOAD_MAX))?;
+    let alone = Quiet::call(http, setting.time.max(LOAD_MAX))?;
+    anyhow::ensure!(
+        alone.failed == 0,
+        "the quiet function failed {} times without a load",
+        alone.failed
+    );
+    let alone = alone.p99_us;
     let watched = Watched::begin(node.pid())?;
     let (mut rows, mut all) = (Vec::new(), Vec::new());
     for deadline in DEADLINES {
@@ -117,13 +125,13 @@ struct Load {
     deadline: Duration,
     counts: Counts,
     goodput: f64,
-    quiet_p99_us: f64,
+    quiet: Quiet,
 }
 
 impl Load {
     fn run(name: String, crowd: Crowd, http: SocketAddr, deadline: Duration) -> Result<Self> {
         let loading = thread::spawn(move || crowd.run());
-        let quiet_p99_us = quiet_p99(http, crowd.time)?;
+        let quiet = Quiet::call(http, crowd.time)?;
         let counts = match loading.join() {
             Ok(counts) => counts?,
             Err(panic) => std::panic::resume_unwind(panic),
@@ -135,7 +143,7 @@ impl Load {
             deadline,
             counts,
             goodput,
-            quiet_p99_us,
+            quiet,
         })
     }
 
@@ -145,30 +153,38 @@ impl Load {
     }
 }
 
-/// The 99th percentile of a function that has hardly anything to do.
-fn quiet_p99(to: SocketAddr, time: Duration) -> Result<f64> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
-    let (paced, connections) = (Arc::new(Paced::new(to)), TaskTracker::new());
-    let outcome = runtime.block_on(open::run(open::evenly(QUIET_RATE, time), |()| {
-        let (paced, connections) = (Arc::clone(&paced), connections.clone());
-        async move {
-            let payload = Bytes::from_static(QUIET_PAYLOAD);
-            let called = paced.call(&connections, "quiet", payload).await;
-            Called {
-                is_right: called
-                    .is_ok_and(|(status, body)| status == 200 && *body == QUIET_PAYLOAD[..]),
-                own: Duration::ZERO,
+/// How a function fares that has hardly anything to do.
+#[derive(Debug, Clone, Copy)]
+struct Quiet {
+    p99_us: f64,
+    /// Calls without the right reply, whatever it was instead.
+    failed: u64,
+}
+
+impl Quiet {
+    fn call(to: SocketAddr, time: Duration) -> Result<Self> {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        let paced = Arc::new(Paced::between(QUIET_FROM, to));
+        let connections = TaskTracker::new();
+        let outcome = runtime.block_on(open::run(open::evenly(QUIET_RATE, time), |()| {
+            let (paced, connections) = (Arc::clone(&paced), connections.clone());
+            async move {
+                let payload = Bytes::from_static(QUIET_PAYLOAD);
+                let called = paced.call(&connections, "quiet", payload).await;
+                Called {
+                    is_right: called
+                        .is_ok_and(|(status, body)| status == 200 && *body == QUIET_PAYLOAD[..]),
+                    own: Duration::ZERO,
+                }
             }
-        }
-    }))?;
-    anyhow::ensure!(
-        outcome.wrong == 0,
-        "the quiet function failed {}",
-        outcome.wrong
-    );
-    Ok(outcome.numbers().p99_us)
+        }))?;
+        Ok(Self {
+            p99_us: outcome.numbers().p99_us,
+            failed: outcome.wrong,
+        })
+    }
 }
 
 /// The least share of the capacity that was served, whatever was asked for.
@@ -190,14 +206,15 @@ fn goodput(endpoint: &str, deadline: Duration, alone: f64, loads: &[Load]) -> Ro
         // Writing to a string does not fail.
         let _infallible = write!(
             seen,
-            "{}{}: {:.2} ({} refused, {} broken, longest {:.2} s, quiet p99 {:.1} times)",
+            "{}{}: {:.2} ({} refused, {} broken, longest {:.2} s, quiet p99 {:.1} times, {} failed)",
             if seen.is_empty() { "" } else { "; " },
             load.name,
             load.goodput,
             load.counts.refused,
             load.counts.broken,
             load.counts.longest.as_secs_f64(),
-            load.quiet_p99_us / alone,
+            load.quiet.p99_us / alone,
+            load.quiet.failed,
         );
     }
     row.seen(seen)
@@ -213,12 +230,14 @@ fn longest_wait(loads: &[Load]) -> Row {
 }
 
 fn quiet(loads: &[Load], alone: f64) -> Row {
-    let ratios: Vec<f64> = loads.iter().map(|load| load.quiet_p99_us / alone).collect();
+    let ratios = loads.iter().map(|load| load.quiet.p99_us / alone);
+    let ratios: Vec<f64> = ratios.collect();
+    let failed: u64 = loads.iter().map(|load| load.quiet.failed).sum();
     let what = "p99 of a quiet function during each of these loads, over the same without them";
     let target = Target::AtMost(QUIET_MAX);
     let mut row = Row::new("overload-quiet", what, "times", &ratios, target);
     row.value = row.high;
-    row.seen(format!("{alone:.0} µs without"))
+    row.seen(format!("{alone:.0} µs without, {failed} failed"))
 }
 
 /// The memory of the node while it is flooded.
