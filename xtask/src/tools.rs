@@ -35,7 +35,7 @@ pub(crate) struct Tools {
 /// # Errors
 /// If something is missing that can't be installed here; the text tells what to install.
 pub(crate) fn install() -> Result<Tools> {
-    install_packages(&missing_packages())?;
+    install_packages(missing_packages)?;
     let clients = crate::root()?.join("tests/e2e/clients");
     let tools = crate::target_dir()?.join("test-tools");
     fs::create_dir_all(&tools)?;
@@ -108,18 +108,18 @@ pub(crate) fn install_for_vm() -> Result<()> {
 }
 
 fn install_programs(programs: &[(&'static str, &'static str)]) -> Result<()> {
+    install_packages(|| packages_of_missing(programs))
+}
+
+fn packages_of_missing(programs: &[(&'static str, &'static str)]) -> Vec<&'static str> {
     let missing = programs
         .iter()
         .filter(|(program, _)| !command::is_there(program));
-    let packages: Vec<_> = missing.map(|(_, package)| *package).collect();
-    install_packages(&packages)
+    missing.map(|(_, package)| *package).collect()
 }
 
 fn missing_packages() -> Vec<&'static str> {
-    let missing = PROGRAMS
-        .iter()
-        .filter(|(program, _)| !command::is_there(program));
-    let mut packages: Vec<_> = missing.map(|(_, package)| *package).collect();
+    let mut packages = packages_of_missing(&PROGRAMS);
     let mut venv = Command::new("python3");
     venv.args(["-c", "import ensurepip, venv"]);
     if command::output(&mut venv).is_err() {
@@ -128,7 +128,9 @@ fn missing_packages() -> Vec<&'static str> {
     packages
 }
 
-fn install_packages(packages: &[&str]) -> Result<()> {
+/// Installs what `missing` names, and asks it again whether that was enough.
+fn install_packages(missing: impl Fn() -> Vec<&'static str>) -> Result<()> {
+    let packages = missing();
     if packages.is_empty() {
         return Ok(());
     }
@@ -156,9 +158,9 @@ fn install_packages(packages: &[&str]) -> Result<()> {
     };
     command::run(&mut apt(&["update"]))?;
     let mut install = vec!["install", "-y", "--no-install-recommends"];
-    install.extend(packages);
+    install.extend(&packages);
     command::run(&mut apt(&install)).with_context(|| format!("install {wanted}"))?;
-    let missing = missing_packages();
+    let missing = missing();
     if !missing.is_empty() {
         let missing = missing.join(" ");
         bail!("{missing} did not bring the programs that the tests need; install them by hand");
