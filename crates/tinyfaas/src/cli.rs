@@ -3,6 +3,7 @@
 use crate::config::Settings;
 use crate::telemetry::LogFormat;
 use clap::{Args, Parser, Subcommand};
+use faas::quantity;
 use std::path::PathBuf;
 
 const EXIT_CODES: &str = "Exit codes: 0 done, 1 the operation failed, 2 wrong usage, \
@@ -313,34 +314,14 @@ fn header(text: &str) -> Result<(String, String), String> {
     Ok((name.trim().to_owned(), value.trim().to_owned()))
 }
 
-/// A number of bytes: digits with K, M or G for 1024 and its powers.
-fn size(text: &str) -> Result<u64, String> {
-    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-    let shift = match text[digits.len()..].to_ascii_uppercase().as_str() {
-        "" | "B" => 0,
-        "K" | "KB" | "KIB" => 10,
-        "M" | "MB" | "MIB" => 20,
-        "G" | "GB" | "GIB" => 30,
-        _ => return Err("write it as bytes, or with K, M or G, such as 128M".to_owned()),
-    };
-    let number: Option<u64> = digits.parse().ok();
-    let bytes = number.and_then(|number| number.checked_mul(1 << shift));
-    bytes.ok_or_else(|| "write it as bytes, or with K, M or G, such as 128M".to_owned())
+fn size(text: &str) -> Result<u64, &'static str> {
+    quantity::bytes(text).ok_or(quantity::BYTES_HINT)
 }
 
-/// A time in milliseconds: a number with ms, s, m or h; seconds where it has none.
-pub(crate) fn milliseconds(text: &str) -> Result<u64, String> {
-    let hint = || "write it as a number with ms, s, m or h, such as 30s".to_owned();
-    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-    let unit = match &text[digits.len()..] {
-        "ms" => 1,
-        "" | "s" => 1000,
-        "m" => 60_000,
-        "h" => 3_600_000,
-        _ => return Err(hint()),
-    };
-    let number: u64 = digits.parse().map_err(|_error| hint())?;
-    number.checked_mul(unit).ok_or_else(hint)
+/// A time in milliseconds.
+pub(crate) fn milliseconds(text: &str) -> Result<u64, &'static str> {
+    let time = quantity::time(text).ok_or(quantity::TIME_HINT)?;
+    u64::try_from(time.as_millis()).map_err(|_too_long| quantity::TIME_HINT)
 }
 
 #[cfg(test)]
@@ -361,7 +342,7 @@ mod tests {
             "serve --http -1 --backend process --nodejs /n --python3 /p --go /g --log-format json",
             "deploy fn --name a/b --env python3 --threads 4 --var A=1 --var B=2=3",
             "deploy fn.py --tmp-size 16M --tmp-files 100",
-            "deploy fn.zip --memory 128M --deadline 500ms --cpu 0.5 --network",
+            "deploy fn.zip --memory 128M --deadline 0.5s --cpu 0.5 --network",
             "deploy --network fn",
             "deploy fn --network=host",
             "deploy fn --network=own --host-port 5432 --host-port 1883",
@@ -405,19 +386,5 @@ mod tests {
             let words = std::iter::once("tinyfaas").chain(line.split(' '));
             assert!(Cli::try_parse_from(words).is_err(), "{line}");
         }
-    }
-
-    #[test]
-    fn sizes_and_times_have_units() {
-        assert_eq!(size("10"), Ok(10));
-        assert_eq!(size("2k"), Ok(2048));
-        assert_eq!(size("128MiB"), Ok(128 << 20));
-        assert_eq!(size("1G"), Ok(1 << 30));
-        assert!(size("99999999999G").is_err() && size("-1").is_err() && size("").is_err());
-        assert_eq!(milliseconds("5"), Ok(5000));
-        assert_eq!(milliseconds("250ms"), Ok(250));
-        assert_eq!(milliseconds("2m"), Ok(120_000));
-        assert_eq!(milliseconds("1h"), Ok(3_600_000));
-        assert!(milliseconds("soon").is_err() && milliseconds("1d").is_err());
     }
 }

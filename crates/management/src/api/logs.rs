@@ -1,7 +1,6 @@
 //! What functions printed, as JSON lines or text, and as it comes.
 
 use super::Deployers;
-use super::quantity;
 use super::v1::{Pairs, find};
 use crate::bad_field::BadField;
 use crate::deployer::Deployer;
@@ -13,7 +12,7 @@ use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
-use faas::{FunctionLog, LogLine};
+use faas::{FunctionLog, LogLine, quantity};
 use futures_util::future::select_all;
 use futures_util::{StreamExt, stream};
 use std::collections::HashMap;

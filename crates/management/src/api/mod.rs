@@ -6,7 +6,6 @@ mod guard;
 mod logs;
 mod metrics;
 mod old;
-mod quantity;
 mod settings;
 mod v1;
 

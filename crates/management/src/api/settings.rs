@@ -1,11 +1,12 @@
 //! The settings of a function, from a query or from JSON: the same names, the same rules.
 
 use super::fields::{self, Fields};
-use super::quantity;
 use crate::bad_field::BadField;
 use crate::named::Named;
 use crate::undecided::Undecided;
-use faas::{Entry, FunctionLimits, FunctionName, FunctionSpec, HostPattern, Network, Runtime};
+use faas::{
+    Entry, FunctionLimits, FunctionName, FunctionSpec, HostPattern, Network, Runtime, quantity,
+};
 
 /// The smallest memory that a handler can live in.
 const MEMORY_BYTES_MIN: u64 = 4 << 20;
