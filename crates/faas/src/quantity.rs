@@ -67,7 +67,7 @@ pub fn switch(text: &str) -> Option<bool> {
     }
 }
 
-/// A size as [`bytes`] reads it, in the largest unit that divides it.
+/// A size as [`bytes()`] reads it, in the largest unit that divides it.
 #[must_use]
 pub fn show_bytes(bytes: u64) -> String {
     let units = [(30, "GiB"), (20, "MiB"), (10, "KiB")];
@@ -78,7 +78,7 @@ pub fn show_bytes(bytes: u64) -> String {
     }
 }
 
-/// A time as [`time`] reads it, in the largest unit that divides it.
+/// A time as [`time()`] reads it, in the largest unit that divides it.
 #[must_use]
 pub fn show_time(time: Duration) -> String {
     let millis = time.as_millis();

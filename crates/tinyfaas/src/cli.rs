@@ -1,6 +1,6 @@
 //! The command line.
 
-use crate::config::Settings;
+use crate::config::Flags;
 use crate::telemetry::LogFormat;
 use clap::{Args, Parser, Subcommand};
 use faas::quantity;
@@ -41,6 +41,9 @@ pub(crate) enum Command {
     Wipe(Wipe),
     /// Shows how a node does
     Status(Node),
+    /// Shows the settings that `serve` would run with, and where each is from
+    #[command(args_override_self = true)]
+    Config(Box<ConfigArgs>),
     /// Copies everything that is deployed into a file
     Backup(Backup),
     /// Brings a backup back into an empty data directory, before its node starts
@@ -71,7 +74,7 @@ pub(crate) enum Command {
 #[derive(Debug, Args)]
 pub(crate) struct Serve {
     #[command(flatten)]
-    pub(crate) settings: Settings,
+    pub(crate) settings: Flags,
     /// File with settings [default: tinyfaas.toml, where there is one]
     #[arg(long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
@@ -81,6 +84,23 @@ pub(crate) struct Serve {
     /// How the log on standard error looks
     #[arg(long, value_enum, default_value_t, env = "TINYFAAS_LOG_FORMAT")]
     pub(crate) log_format: LogFormat,
+}
+
+/// Shows the settings.
+#[derive(Debug, Args)]
+#[command(after_help = "What it prints is a file with settings: tinyfaas config > tinyfaas.toml")]
+pub(crate) struct ConfigArgs {
+    #[command(flatten)]
+    pub(crate) settings: Flags,
+    /// File with settings [default: tinyfaas.toml, where there is one]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// Also finds out whether a node could start with them here, and fails if not
+    #[arg(long)]
+    pub(crate) check: bool,
+    /// Prints JSON, for programs
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 /// Runs the management service in a container.

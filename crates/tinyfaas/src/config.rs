@@ -1,72 +1,75 @@
 //! What a node is told: flags, then `TINYFAAS_*` variables, then `tinyfaas.toml`, then defaults.
+//!
+//! [`Settings`] is the one list: a field there is a flag, a variable, a key of the file and a line of
+//! the reference, with its parser, help and default.
 
 mod address;
+mod layers;
 mod token;
 
 pub(crate) use address::{Host, ListenAddr, Place};
+pub(crate) use layers::{Flags, InForce, check_variables};
 pub(crate) use token::{obtain as obtain_token, random as random_secret};
 
-use anyhow::{Context, Result, bail};
-use clap::Args as _;
-use serde::Deserialize;
+use anyhow::Result;
+use faas::{Limits, quantity};
 use std::path::{Path, PathBuf};
 
-/// The file that is read from the working directory where none is named.
-const FILE: &str = "tinyfaas.toml";
-
 /// What can be set, each in every layer and under the same name.
-#[derive(Debug, Clone, Default, PartialEq, Eq, clap::Args, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+#[derive(Debug, Clone, PartialEq, Eq, clap::Args)]
 pub(crate) struct Settings {
-    /// Where functions and their code are kept
+    /// Where functions, their code and builds are kept; one node at a time [default: as root
+    /// `/var/lib/tinyfaas`, else `tinyfaas` in `$XDG_DATA_HOME` or `~/.local/share`]
     #[arg(long, value_name = "DIR")]
     pub(crate) data_dir: Option<PathBuf>,
-    /// Where the folders of the original call `POST /` are [default: handlers]
-    #[arg(long, value_name = "DIR")]
-    pub(crate) handlers_dir: Option<PathBuf>,
-    /// Address of the management service [default: 127.0.0.1:8080]
-    #[arg(long, value_name = "ADDR|off", allow_negative_numbers = true)]
-    pub(crate) management: Option<ListenAddr>,
-    /// Address of the CoAP endpoint [default: UDP port 5683 on every address]
-    #[arg(long, value_name = "ADDR|off", allow_negative_numbers = true)]
-    pub(crate) coap: Option<ListenAddr>,
-    /// Address of the HTTP endpoint [default: port 8000 on every address]
-    #[arg(long, value_name = "ADDR|off", allow_negative_numbers = true)]
-    pub(crate) http: Option<ListenAddr>,
-    /// Address of the gRPC endpoint [default: port 9000 on every address]
-    #[arg(long, value_name = "ADDR|off", allow_negative_numbers = true)]
-    pub(crate) grpc: Option<ListenAddr>,
-    /// Which calls of the management service need the token over TCP [default: auto]
-    #[arg(long, value_enum)]
-    pub(crate) token: Option<TokenFor>,
-    /// File with the token of the management service; made where it is missing [default: token in
-    /// the data directory]
+    /// Where the folders of the original call `POST /` are; where it does not exist, the built-in
+    /// one with sieve-of-erasthostenes serves
+    #[arg(long, value_name = "DIR", default_value = "handlers")]
+    pub(crate) handlers_dir: PathBuf,
+    /// Address of the management service
+    #[arg(long, value_name = "ADDR|off", allow_negative_numbers = true, default_value = MANAGEMENT)]
+    pub(crate) management: ListenAddr,
+    /// Address of the CoAP endpoint, UDP
+    #[arg(long, value_name = "ADDR|off", allow_negative_numbers = true, default_value = COAP)]
+    pub(crate) coap: ListenAddr,
+    /// Address of the HTTP endpoint
+    #[arg(long, value_name = "ADDR|off", allow_negative_numbers = true, default_value = HTTP)]
+    pub(crate) http: ListenAddr,
+    /// Address of the gRPC endpoint
+    #[arg(long, value_name = "ADDR|off", allow_negative_numbers = true, default_value = GRPC)]
+    pub(crate) grpc: ListenAddr,
+    /// Which calls of the management service need the token over TCP
+    #[arg(long, value_enum, default_value = "auto")]
+    pub(crate) token: TokenFor,
+    /// File with the token of the management service; made where it is missing. One that is named
+    /// means --token always [default: token in the data directory]
     #[arg(long, value_name = "FILE")]
     pub(crate) token_file: Option<PathBuf>,
     /// Lets anyone who reaches the management service deploy and delete
-    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
-    pub(crate) insecure_management: Option<bool>,
-    /// How handlers are isolated [default: full]
-    #[arg(long, value_enum)]
-    pub(crate) sandbox: Option<Sandbox>,
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false", value_parser = switch)]
+    pub(crate) insecure_management: bool,
+    /// How handlers are isolated
+    #[arg(long, value_enum, default_value = "full")]
+    pub(crate) sandbox: Sandbox,
     /// With --sandbox reduced, go on where the kernel has no Landlock and nothing keeps functions
     /// from this host's files
-    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
-    pub(crate) accept_no_landlock: Option<bool>,
-    /// What builds reach of the network [default: own]
-    #[arg(long, value_enum)]
-    pub(crate) build_network: Option<BuildNetwork>,
-    /// Ports of this machine that builds reach, such as a package registry's; commas between
-    /// them
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false", value_parser = switch)]
+    pub(crate) accept_no_landlock: bool,
+    /// What builds reach of the network
+    #[arg(long, value_enum, default_value = "own")]
+    pub(crate) build_network: BuildNetwork,
+    /// Ports of this machine that builds reach, such as a package registry's or a proxy's; commas
+    /// between them
     #[arg(long, value_name = "PORT", value_delimiter = ',')]
-    pub(crate) build_host_ports: Option<Vec<u16>>,
-    /// What runs handlers [default: process]
-    #[arg(long, value_enum)]
-    pub(crate) backend: Option<BackendName>,
+    pub(crate) build_host_ports: Vec<u16>,
+    /// What runs handlers
+    #[arg(long, value_enum, default_value = "process")]
+    pub(crate) backend: BackendName,
     /// The Node.js to run functions with [default: the first in PATH]
     #[arg(long, value_name = "PATH")]
     pub(crate) nodejs: Option<PathBuf>,
-    /// The Python to run functions with [default: the first in PATH]
+    /// The Python to run functions with, such as a virtual environment's [default: the first in
+    /// PATH]
     #[arg(long, value_name = "PATH")]
     pub(crate) python3: Option<PathBuf>,
     /// The Go compiler to build functions with [default: the first in PATH]
@@ -86,20 +89,40 @@ pub(crate) struct Settings {
     pub(crate) image_binary: Option<String>,
     /// Names of this host under which browsers may call functions over HTTP, separated by commas;
     /// * is any [default: its local names where HTTP listens on loopback, else any]
-    #[arg(long, value_name = "HOSTS")]
-    pub(crate) http_hosts: Option<String>,
+    #[arg(long, value_name = "HOSTS", value_delimiter = ',')]
+    pub(crate) http_hosts: Vec<String>,
     /// Origins whose pages may call functions over HTTP, scheme and host, separated by
     /// commas; * is any [default: none where HTTP listens on loopback, else any]
-    #[arg(long, value_name = "ORIGINS")]
-    pub(crate) http_origins: Option<String>,
+    #[arg(long, value_name = "ORIGINS", value_delimiter = ',')]
+    pub(crate) http_origins: Vec<String>,
+    /// Sets a bound, such as payload-bytes-max=2MiB; repeat for more, or separate them by commas.
+    /// In the file they stand in the section `[limits]`; `tinyfaas config` lists them all
+    #[arg(long, value_name = "NAME=VALUE", value_delimiter = ',', value_parser = limit)]
+    pub(crate) limit: Vec<String>,
     /// Deploys the bundled examples
-    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
-    pub(crate) examples: Option<bool>,
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false", value_parser = switch)]
+    pub(crate) examples: bool,
+}
+
+/// Defaults of the addresses; what an address leaves out is taken from them.
+const MANAGEMENT: &str = "127.0.0.1:8080";
+const COAP: &str = "*:5683";
+const HTTP: &str = "*:8000";
+const GRPC: &str = "*:9000";
+
+fn switch(text: &str) -> Result<bool, &'static str> {
+    quantity::switch(text).ok_or("set it to true or false")
+}
+
+fn limit(text: &str) -> Result<String, String> {
+    let (name, value) = text.split_once('=').ok_or("write it as NAME=VALUE")?;
+    let set = Limits::default().set(name.trim(), value.trim());
+    set.map_err(|error| error.to_string())?;
+    Ok(text.to_owned())
 }
 
 /// Which calls of the management service need the token over TCP.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum, Deserialize)]
-#[serde(rename_all = "kebab-case")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum TokenFor {
     /// Those under /v1; on an address that other machines reach, every call
     Auto,
@@ -108,8 +131,7 @@ pub(crate) enum TokenFor {
 }
 
 /// How handlers are isolated.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum, Deserialize)]
-#[serde(rename_all = "kebab-case")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Sandbox {
     /// Namespaces, cgroup, seccomp, Landlock
     Full,
@@ -128,8 +150,7 @@ impl Sandbox {
 }
 
 /// What builds reach of the network.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum, Deserialize)]
-#[serde(rename_all = "kebab-case")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum BuildNetwork {
     /// Other machines, from a network of their own, and of this machine the ports that are named
     Own,
@@ -138,8 +159,7 @@ pub(crate) enum BuildNetwork {
 }
 
 /// What runs handlers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum, Deserialize)]
-#[serde(rename_all = "kebab-case")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum BackendName {
     /// Sandboxed processes of this host
     Process,
@@ -183,212 +203,67 @@ pub(crate) struct Config {
     pub(crate) http_hosts: Vec<String>,
     pub(crate) http_origins: Vec<String>,
     pub(crate) has_examples: bool,
+    pub(crate) limits: Limits,
+    /// Every setting as text, and where it is from.
+    pub(crate) in_force: Vec<InForce>,
 }
 
 impl Config {
     /// Puts the layers together: `flags`, the environment as `variable` tells it, the file.
     ///
     /// # Errors
-    /// If a variable or the file can't be understood.
+    /// If a flag, a variable or the file can't be understood.
     pub(crate) fn load(
-        flags: Settings,
+        flags: &Flags,
         file: Option<&Path>,
         variable: &dyn Fn(&str) -> Option<String>,
     ) -> Result<Self> {
-        let named = variable("TINYFAAS_CONFIG").map(PathBuf::from);
-        let from_file = Settings::from_file(file.or(named.as_deref()))?;
-        let settings = flags
-            .or(Settings::from_environment(variable)?)
-            .or(Settings::from_old_environment(variable)?)
-            .or(from_file);
-        Ok(settings.complete(variable))
+        let layers = layers::read(flags, file, variable)?;
+        let settings = layers.settings()?;
+        let mut config = settings.complete(variable)?;
+        config.in_force = layers.in_force(&config);
+        Ok(config)
     }
-}
 
-/// Variables that are no settings of a node: those of other commands, and of what tinyFaaS starts.
-const OTHER_VARIABLES: [&str; 9] = [
-    "CONFIG",
-    "LOG",
-    "LOG_FORMAT",
-    "NODE",
-    "TOKEN",
-    "CONTROL",
-    "CONTROL_SECRET",
-    "SITE",
-    "BIN",
-];
-
-/// Refuses variables whose names begin as ours do and mean nothing, as an unknown key in the file is
-/// refused.
-///
-/// # Errors
-/// With the name and the one that is most likely meant.
-pub(crate) fn check_variables(names: impl Iterator<Item = String>) -> Result<()> {
-    let command = Settings::augment_args(clap::Command::new("settings"));
-    let known = |name: &str| {
-        let flag = name.to_lowercase().replace('_', "-");
-        command
-            .get_arguments()
-            .any(|argument| argument.get_long() == Some(&flag))
-            || OTHER_VARIABLES.contains(&name)
-            || name.starts_with("BUILD_")
-    };
-    let unknown = names.filter_map(|name| Some(name.strip_prefix("TINYFAAS_")?.to_owned()));
-    let unknown: Vec<String> = unknown.filter(|name| !known(name)).collect();
-    if let Some(name) = unknown.first() {
-        bail!(
-            "the variable TINYFAAS_{name} means nothing; unset it, or correct its name: tinyfaas \
-             serve --help lists the flags, and each is a variable, such as TINYFAAS_DATA_DIR for \
-             --data-dir"
-        );
+    /// The bounds that are not the defaults, as `--limit` takes them.
+    pub(crate) fn limits_that_are_set(&self) -> Option<String> {
+        let defaults = Limits::default().list();
+        let changed = self.limits.list().into_iter().zip(defaults);
+        let changed = changed.filter(|(bound, default)| bound != default);
+        let texts = changed.map(|(bound, _)| format!("{}={}", bound.name, bound.value));
+        let texts: Vec<String> = texts.collect();
+        (!texts.is_empty()).then(|| texts.join(","))
     }
-    Ok(())
 }
 
 impl Settings {
-    /// These settings, and where one is missing the other's.
-    fn or(self, other: Self) -> Self {
-        Self {
-            data_dir: self.data_dir.or(other.data_dir),
-            handlers_dir: self.handlers_dir.or(other.handlers_dir),
-            management: self.management.or(other.management),
-            coap: self.coap.or(other.coap),
-            http: self.http.or(other.http),
-            grpc: self.grpc.or(other.grpc),
-            token: self.token.or(other.token),
-            token_file: self.token_file.or(other.token_file),
-            insecure_management: self.insecure_management.or(other.insecure_management),
-            sandbox: self.sandbox.or(other.sandbox),
-            accept_no_landlock: self.accept_no_landlock.or(other.accept_no_landlock),
-            build_network: self.build_network.or(other.build_network),
-            build_host_ports: self.build_host_ports.or(other.build_host_ports),
-            backend: self.backend.or(other.backend),
-            nodejs: self.nodejs.or(other.nodejs),
-            python3: self.python3.or(other.python3),
-            go: self.go.or(other.go),
-            image_nodejs: self.image_nodejs.or(other.image_nodejs),
-            image_python3: self.image_python3.or(other.image_python3),
-            image_go: self.image_go.or(other.image_go),
-            image_binary: self.image_binary.or(other.image_binary),
-            http_hosts: self.http_hosts.or(other.http_hosts),
-            http_origins: self.http_origins.or(other.http_origins),
-            examples: self.examples.or(other.examples),
-        }
-    }
-
-    /// Each setting from its variable: `TINYFAAS_` and the flag's name in capitals.
-    fn from_environment(variable: &dyn Fn(&str) -> Option<String>) -> Result<Self> {
-        let text = |flag: &str| {
-            let name = format!("TINYFAAS_{}", flag.to_uppercase().replace('-', "_"));
-            let text = variable(&name).filter(|text| !text.is_empty());
-            (name, text)
-        };
-        let path = |flag: &str| text(flag).1.map(PathBuf::from);
-        let address = |flag: &str| match text(flag) {
-            (name, Some(text)) => text.parse().map(Some).with_context(|| name),
-            (_, None) => anyhow::Ok(None),
-        };
-        let boolean = |flag: &str| match text(flag) {
-            (_, None) => Ok(None),
-            (_, Some(text)) if matches!(text.as_str(), "1" | "true" | "yes") => Ok(Some(true)),
-            (_, Some(text)) if matches!(text.as_str(), "0" | "false" | "no") => Ok(Some(false)),
-            (name, Some(text)) => bail!("{name} is {text:?}; set it to true or false"),
-        };
-        Ok(Self {
-            data_dir: path("data-dir"),
-            handlers_dir: path("handlers-dir"),
-            management: address("management")?,
-            coap: address("coap")?,
-            http: address("http")?,
-            grpc: address("grpc")?,
-            // The variable of that name is the token itself, for the other commands.
-            token: None,
-            token_file: path("token-file"),
-            insecure_management: boolean("insecure-management")?,
-            sandbox: choice(text("sandbox"))?,
-            accept_no_landlock: boolean("accept-no-landlock")?,
-            build_network: choice(text("build-network"))?,
-            build_host_ports: ports(text("build-host-ports"))?,
-            backend: choice(text("backend"))?,
-            nodejs: path("nodejs"),
-            python3: path("python3"),
-            go: path("go"),
-            image_nodejs: text("image-nodejs").1,
-            image_python3: text("image-python3").1,
-            image_go: text("image-go").1,
-            image_binary: text("image-binary").1,
-            http_hosts: text("http-hosts").1,
-            http_origins: text("http-origins").1,
-            examples: boolean("examples")?,
-        })
-    }
-
-    /// What the variables of the original say: ports, where -1 turns an endpoint off, and the
-    /// backend.
-    fn from_old_environment(variable: &dyn Fn(&str) -> Option<String>) -> Result<Self> {
-        let port = |name: &str| {
-            let text = variable(name).filter(|text| !text.is_empty());
-            let Some(text) = text else {
-                return anyhow::Ok(None);
-            };
-            let is_number = text.parse::<i32>().is_ok();
-            if !is_number {
-                bail!("{name} is {text:?}; set it to a port, or to -1 to turn the endpoint off");
-            }
-            text.parse().map(Some).with_context(|| name.to_owned())
-        };
-        let backend = variable("TF_BACKEND").filter(|text| !text.is_empty());
-        Ok(Self {
-            coap: port("COAP_PORT")?,
-            http: port("HTTP_PORT")?,
-            grpc: port("GRPC_PORT")?,
-            backend: choice(("TF_BACKEND".to_owned(), backend))?,
-            ..Self::default()
-        })
-    }
-
-    /// The settings in a file; none where no file is named and there is none in the working
-    /// directory.
-    fn from_file(named: Option<&Path>) -> Result<Self> {
-        let path = named.unwrap_or(Path::new(FILE));
-        let text = match std::fs::read_to_string(path) {
-            Ok(text) => text,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound && named.is_none() => {
-                return Ok(Self::default());
-            }
-            Err(error) => {
-                return Err(error).with_context(|| format!("read the settings {}", path.display()));
-            }
-        };
-        toml::from_str(&text).with_context(|| format!("the settings in {}", path.display()))
-    }
-
-    fn complete(self, variable: &dyn Fn(&str) -> Option<String>) -> Config {
+    fn complete(self, variable: &dyn Fn(&str) -> Option<String>) -> Result<Config> {
         // Sandboxes are given paths, which must not depend on a working directory.
         let absolute = |path: PathBuf| std::path::absolute(&path).unwrap_or(path);
         let data_dir = self.data_dir.map(absolute);
         let data_dir = data_dir.unwrap_or_else(|| default_data_dir(variable));
-        let place = |address: Option<ListenAddr>, default| match address {
-            Some(address) => address.or_default(default),
-            None => default,
-        };
-        Config {
-            handlers_dir: absolute(self.handlers_dir.unwrap_or_else(|| "handlers".into())),
-            management: place(self.management, Place::loopback(8080)),
-            coap: place(self.coap, Place::everywhere(5683)),
-            http: place(self.http, Place::everywhere(8000)),
-            grpc: place(self.grpc, Place::everywhere(9000)),
+        let mut limits = Limits::default();
+        for (name, value) in self.limit.iter().filter_map(|limit| limit.split_once('=')) {
+            limits.set(name.trim(), value.trim())?;
+        }
+        limits.check()?;
+        Ok(Config {
+            handlers_dir: absolute(self.handlers_dir),
+            management: self.management.or_default(Place::default_of(MANAGEMENT)?),
+            coap: self.coap.or_default(Place::default_of(COAP)?),
+            http: self.http.or_default(Place::default_of(HTTP)?),
+            grpc: self.grpc.or_default(Place::default_of(GRPC)?),
             is_token_wanted: self.token_file.is_some()
-                || self.token == Some(TokenFor::Always)
-                || self.build_network == Some(BuildNetwork::Host)
-                || self.sandbox == Some(Sandbox::Reduced),
+                || self.token == TokenFor::Always
+                || self.build_network == BuildNetwork::Host
+                || self.sandbox == Sandbox::Reduced,
             token_file: self.token_file.unwrap_or_else(|| data_dir.join("token")),
-            is_management_insecure: self.insecure_management.unwrap_or(false),
-            sandbox: self.sandbox.unwrap_or(Sandbox::Full),
-            may_lack_landlock: self.accept_no_landlock.unwrap_or(false),
-            build_network: self.build_network.unwrap_or(BuildNetwork::Own),
-            build_host_ports: self.build_host_ports.unwrap_or_default(),
-            backend: self.backend.unwrap_or(BackendName::Process),
+            is_management_insecure: self.insecure_management,
+            sandbox: self.sandbox,
+            may_lack_landlock: self.accept_no_landlock,
+            build_network: self.build_network,
+            build_host_ports: self.build_host_ports,
+            backend: self.backend,
             nodejs: self.nodejs,
             python3: self.python3,
             go: self.go,
@@ -399,41 +274,21 @@ impl Settings {
                 binary: self.image_binary,
             },
             docker_host: variable("DOCKER_HOST"),
-            http_hosts: listed(self.http_hosts),
-            http_origins: listed(self.http_origins),
-            has_examples: self.examples.unwrap_or(false),
+            http_hosts: listed(&self.http_hosts),
+            http_origins: listed(&self.http_origins),
+            has_examples: self.examples,
+            limits,
+            in_force: Vec::new(),
             data_dir,
-        }
+        })
     }
 }
 
-/// The value of a setting that is a list of ports.
-fn ports((name, text): (String, Option<String>)) -> Result<Option<Vec<u16>>> {
-    let Some(text) = text else { return Ok(None) };
-    let ports: Result<_, _> = text.split(',').map(|port| port.trim().parse()).collect();
-    ports.map(Some).with_context(|| {
-        format!("{name} is {text:?}; set it to ports with commas between, such as 4873,3141")
-    })
-}
-
-/// The parts of a setting that are separated by commas.
-fn listed(text: Option<String>) -> Vec<String> {
-    let text = text.unwrap_or_default();
-    let parts = text.split(',').map(str::trim);
+/// The parts of a setting that were separated by commas.
+fn listed(parts: &[String]) -> Vec<String> {
+    let parts = parts.iter().map(|part| part.trim());
     let parts = parts.filter(|part| !part.is_empty());
     parts.map(str::to_owned).collect()
-}
-
-/// The value of a setting that is one of a few words.
-fn choice<T: clap::ValueEnum>((name, text): (String, Option<String>)) -> Result<Option<T>> {
-    let Some(text) = text else { return Ok(None) };
-    let found = T::from_str(&text, false).ok();
-    if found.is_none() {
-        let words = T::value_variants().iter().filter_map(T::to_possible_value);
-        let words: Vec<_> = words.map(|word| word.get_name().to_owned()).collect();
-        bail!("{name} is {text:?}; set it to one of {}", words.join(", "));
-    }
-    Ok(found)
 }
 
 /// `/var/lib/tinyfaas` for root, the user's own data folder else.

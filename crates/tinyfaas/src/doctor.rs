@@ -2,12 +2,12 @@
 
 use crate::cli::Doctor;
 use crate::client::{Api, report};
-use crate::config::{Config, Sandbox, Settings};
+use crate::config::{Config, Flags, Sandbox};
 use crate::failure::Failure;
 use crate::telemetry::{self, LogFormat};
 use crate::{backends, output};
 use anyhow::{Context, Result, bail};
-use faas::{Backend, BackendReport, Limits};
+use faas::{Backend, BackendReport};
 use serde_json::{Value, json};
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ use std::sync::Arc;
 pub(crate) fn run(args: &Doctor) -> Result<()> {
     telemetry::start(LogFormat::Text);
     let variable = |name: &str| std::env::var(name).ok();
-    let config = Config::load(Settings::default(), args.config.as_deref(), &variable)?;
+    let config = Config::load(&Flags::default(), args.config.as_deref(), &variable)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -71,7 +71,7 @@ fn is_same(here: &Value, node: &Value) -> bool {
 async fn examine(mut config: Config) -> Result<Value> {
     let folder = tempfile::tempdir().context("make a temporary folder")?;
     config.data_dir = folder.path().to_owned();
-    let limits = Arc::new(Limits::default());
+    let limits = Arc::new(config.limits.clone());
     let reserve = Arc::default();
     let backend = match backends::start(&config, &limits, &reserve).await {
         Err(error) if config.sandbox == Sandbox::Full => {

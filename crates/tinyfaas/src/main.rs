@@ -9,6 +9,7 @@ mod examples;
 mod failure;
 mod node;
 mod output;
+mod show_config;
 mod telemetry;
 
 use clap::{CommandFactory, Parser};
@@ -40,7 +41,7 @@ fn main() -> ExitCode {
 
 fn run(command: Command) -> anyhow::Result<()> {
     match command {
-        Command::Serve(args) => node::serve(*args),
+        Command::Serve(args) => node::serve(&args),
         Command::Deploy(args) => client::deploy(&args),
         Command::Set(args) => client::set(&args),
         Command::List(args) => client::list(&args),
@@ -50,6 +51,7 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Delete(args) => client::delete(&args),
         Command::Wipe(args) => client::wipe(&args),
         Command::Status(args) => client::status(&args),
+        Command::Config(args) => show_config::run(&args),
         Command::Backup(args) => client::backup(&args),
         Command::Restore(args) => client::restore(&args),
         Command::Doctor(args) => doctor::run(&args),

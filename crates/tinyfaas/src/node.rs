@@ -35,12 +35,12 @@ const LAST_WORK: Duration = Duration::from_secs(1);
 ///
 /// # Errors
 /// If the settings are wrong, an address is taken, or this host can't isolate functions.
-pub(crate) fn serve(args: Serve) -> Result<()> {
+pub(crate) fn serve(args: &Serve) -> Result<()> {
     telemetry::start(args.log_format);
     let variable = |name: &str| std::env::var(name).ok();
     let names = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
     check_variables(names)?;
-    let config = Config::load(args.settings, args.config.as_deref(), &variable)?;
+    let config = Config::load(&args.settings, args.config.as_deref(), &variable)?;
     on_event_loop(|reserve| run(&config, args.json, reserve))
 }
 
@@ -154,7 +154,7 @@ struct Node {
 
 impl Node {
     async fn start(config: &Config, reserve: &Arc<Reserve>) -> Result<Self> {
-        let limits = Arc::new(files::limits());
+        let limits = Arc::new(files::limits(&config.limits));
         let listeners = Listeners::bind(config).await?;
         let addresses = listeners.addresses()?;
         let lock = management::claim_data_dir(&config.data_dir)?;

@@ -3,7 +3,7 @@
 use super::localhost;
 use super::socket::SocketConnector;
 use crate::cli::Node;
-use crate::config::{Config, Settings, default_data_dir};
+use crate::config::{Config, Flags, default_data_dir};
 use crate::failure::Failure;
 use anyhow::{Context, Result, anyhow, bail};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
@@ -298,7 +298,7 @@ impl Home {
     /// Where a node that this user starts here would keep them.
     fn find() -> Self {
         let variable = |name: &str| std::env::var(name).ok();
-        match Config::load(Settings::default(), None, &variable) {
+        match Config::load(&Flags::default(), None, &variable) {
             Ok(config) => Self {
                 data_dir: config.data_dir,
                 token_file: config.token_file,

@@ -2,7 +2,7 @@
 
 use super::api::Api;
 use crate::cli::{Backup, Restore};
-use crate::config::{Config, Settings};
+use crate::config::{Config, Flags};
 use crate::output;
 use anyhow::{Context, Result};
 use std::fs::File;
@@ -53,12 +53,9 @@ pub(crate) fn backup(args: &Backup) -> Result<()> {
 
 /// Brings a backup back where no node runs.
 pub(crate) fn restore(args: &Restore) -> Result<()> {
-    let settings = Settings {
-        data_dir: args.data_dir.clone(),
-        ..Settings::default()
-    };
+    let data_dir = args.data_dir.as_ref().map(|folder| folder.as_os_str());
     let variable = |name: &str| std::env::var(name).ok();
-    let config = Config::load(settings, None, &variable)?;
+    let config = Config::load(&Flags::of("data-dir", data_dir), None, &variable)?;
     let file = File::open(&args.file);
     let file = file.with_context(|| format!("read {}", args.file.display()))?;
     let count = management::restore(BufReader::new(file), &config.data_dir)?;

@@ -1,28 +1,29 @@
 //! Where to listen, as people write it.
 
-use serde::Deserialize;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
 
 /// An address that may leave out its host or its port.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "Written")]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum ListenAddr {
     /// `off` or `-1`.
     Off,
     /// What was named of `HOST:PORT`.
     At {
-        /// A name or an IP address, without brackets.
-        host: Option<String>,
+        /// Which of this machine's addresses; `*` is all.
+        host: Option<Host>,
         /// 0 picks a free one.
         port: Option<u16>,
     },
 }
 
-/// Why a text is no address.
+/// Why a string is not an address.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is no address; write HOST:PORT, a host, a port (0 picks a free one), or off")]
+#[error(
+    "{0:?} is not an address; write HOST:PORT, a host (* is every address), a port (0 picks a free \
+     one), or off"
+)]
 pub(crate) struct AddressError(String);
 
 impl FromStr for ListenAddr {
@@ -34,7 +35,10 @@ impl FromStr for ListenAddr {
             return Ok(Self::Off);
         }
         let at = |host: Option<&str>, port| Self::At {
-            host: host.map(str::to_owned),
+            host: host.map(|host| match host {
+                "*" => Host::Everywhere,
+                name => Host::Named(name.to_owned()),
+            }),
             port,
         };
         if text.bytes().all(|b| b.is_ascii_digit()) {
@@ -66,29 +70,7 @@ impl FromStr for ListenAddr {
 
 fn is_host(text: &str) -> bool {
     let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_');
-    !text.is_empty() && !text.starts_with('-') && text.bytes().all(allowed)
-}
-
-/// An address in the file may be a number.
-#[derive(Deserialize)]
-#[serde(
-    untagged,
-    expecting = "an address such as \"127.0.0.1:8000\", a port, or \"off\""
-)]
-enum Written {
-    Port(i64),
-    Text(String),
-}
-
-impl TryFrom<Written> for ListenAddr {
-    type Error = AddressError;
-
-    fn try_from(written: Written) -> Result<Self, AddressError> {
-        match written {
-            Written::Port(port) => port.to_string().parse(),
-            Written::Text(text) => text.parse(),
-        }
-    }
+    text == "*" || (!text.is_empty() && !text.starts_with('-') && text.bytes().all(allowed))
 }
 
 impl ListenAddr {
@@ -102,7 +84,7 @@ impl ListenAddr {
             Place::At { host, port } => (host, port),
         };
         Place::At {
-            host: host.map_or(default_host, Host::Named),
+            host: host.unwrap_or(default_host),
             port: port.unwrap_or(default_port),
         }
     }
@@ -132,12 +114,13 @@ pub(crate) enum Host {
 }
 
 impl Place {
-    /// A port that only this machine reaches.
-    pub(crate) fn loopback(port: u16) -> Self {
-        Self::At {
-            host: Host::Named("127.0.0.1".to_owned()),
-            port,
-        }
+    /// What a default says, which leaves nothing out.
+    ///
+    /// # Errors
+    /// If it is not an address.
+    pub(crate) fn default_of(text: &str) -> Result<Self, AddressError> {
+        let address: ListenAddr = text.parse()?;
+        Ok(address.or_default(Self::Off))
     }
 
     /// A port on every address.
@@ -191,7 +174,7 @@ mod tests {
     fn an_address_may_leave_out_host_or_port() {
         let check = |text: &str, expected: &str| {
             let address: ListenAddr = text.parse().unwrap();
-            let place = address.or_default(Place::loopback(8080));
+            let place = address.or_default(Place::default_of("127.0.0.1:8080").unwrap());
             assert_eq!(place.to_string(), expected, "{text}");
         };
         check("off", "off");
@@ -206,6 +189,8 @@ mod tests {
         check("::", "[::]:8080");
         check("[::1]", "[::1]:8080");
         check("[::1]:9", "[::1]:9");
+        check("*", "[::]:8080");
+        check("*:9", "[::]:9");
     }
 
     #[test]

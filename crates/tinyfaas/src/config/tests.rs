@@ -1,22 +1,23 @@
 //! Which layer wins, and what a wrong value is answered with.
 
+use super::layers::Source;
 use super::*;
 use std::collections::HashMap;
 
 fn load(flags: &[&str], file: &str, variables: &[(&str, &str)]) -> Result<Config> {
     #[derive(clap::Parser)]
-    struct Flags {
+    struct Command {
         #[command(flatten)]
-        settings: Settings,
+        settings: Flags,
     }
     let flags = std::iter::once("tinyfaas").chain(flags.iter().copied());
-    let flags = <Flags as clap::Parser>::try_parse_from(flags)?;
+    let flags = <Command as clap::Parser>::try_parse_from(flags)?;
     let folder = tempfile::tempdir()?;
-    let path = folder.path().join(FILE);
+    let path = folder.path().join("tinyfaas.toml");
     std::fs::write(&path, file)?;
     let variables: HashMap<_, _> = variables.iter().copied().collect();
     let variable = |name: &str| variables.get(name).map(|&value| value.to_owned());
-    Config::load(flags.settings, Some(&path), &variable)
+    Config::load(&flags.settings, Some(&path), &variable)
 }
 
 #[test]
@@ -38,7 +39,7 @@ fn flags_win_over_variables_over_the_file_over_defaults() {
     assert_eq!(config.http, Place::everywhere(8000));
     assert_eq!(config.coap, Place::everywhere(5683));
     assert_eq!(config.grpc, Place::everywhere(9000));
-    assert_eq!(config.management, Place::loopback(8080));
+    assert_eq!(config.management.to_string(), "127.0.0.1:8080");
     assert_eq!(config.sandbox, Sandbox::Full);
     assert!(!config.has_examples && !config.is_management_insecure);
 }
@@ -89,16 +90,112 @@ fn a_wrong_value_is_named_with_what_to_write_instead() {
     check("", &[("TF_BACKEND", "chroot")], &["TF_BACKEND", "process"]);
     check("", &[("TINYFAAS_SANDBOX", "no")], &["full, reduced"]);
     check("", &[("TINYFAAS_COAP", "a:b")], &["TINYFAAS_COAP", "port"]);
-    check("", &[("TINYFAAS_EXAMPLES", "maybe")], &["true or false"]);
-    check("htpp = 1", &[], &[FILE, "htpp"]);
+    check(
+        "",
+        &[("TINYFAAS_EXAMPLES", "maybe")],
+        &["TINYFAAS_EXAMPLES", "true or false"],
+    );
+    check("htpp = 1", &[], &["tinyfaas.toml", "htpp", "handlers-dir"]);
     check("http = \"host:99999\"", &[], &["99999"]);
     check("backend = \"moon\"", &[], &["process"]);
 }
 
 #[test]
+fn each_bound_comes_from_the_first_layer_that_sets_it() {
+    let file = "[limits]\nhandlers-max = 1\npayload-bytes-max = \"1MiB\"\nquery-bytes-max = 100\n\
+                [limits.builds]\ntime = \"1h\"\n";
+    let variables = [("TINYFAAS_LIMIT", "handlers-max=2, payload-bytes-max=2MiB")];
+    let flags = ["--limit", "handlers-max=3", "--limit", "wasm.waiting-max=4"];
+    let config = load(&flags, file, &variables).unwrap();
+    let limits = &config.limits;
+    assert_eq!((limits.handlers_max, limits.wasm.waiting_max), (3, 4));
+    assert_eq!(
+        (limits.payload_bytes_max, limits.query_bytes_max),
+        (2 << 20, 100)
+    );
+    assert_eq!(limits.builds.time.as_secs(), 3600);
+    let set = config.limits_that_are_set().unwrap();
+    let again = load(&["--limit", &set], "", &[]).unwrap();
+    assert_eq!(&again.limits, limits);
+    let source = |name: &str| {
+        let mut settings = config.in_force.iter();
+        let setting = settings.find(|setting| setting.name == name).unwrap();
+        setting.source.clone()
+    };
+    assert_eq!(source("limits.handlers-max"), Source::Flag);
+    let variable = Source::Variable("TINYFAAS_LIMIT".to_owned());
+    assert_eq!(source("limits.payload-bytes-max"), variable);
+    assert!(matches!(source("limits.builds.time"), Source::File(_)));
+    assert_eq!(source("limits.functions-max"), Source::Default);
+    assert_eq!(source("http"), Source::Default);
+}
+
+#[test]
+fn a_wrong_bound_is_named_with_what_to_write_instead() {
+    let check = |file: &str, flags: &[&str], texts: &[&str]| {
+        let message = format!("{:#}", load(flags, file, &[]).unwrap_err());
+        for text in texts {
+            assert!(message.contains(text), "{message}");
+        }
+    };
+    check(
+        "[limits]\nhandlers = 1",
+        &[],
+        &["handlers", "tinyfaas config"],
+    );
+    check(
+        "[limits]\nhandlers-max = 0",
+        &[],
+        &["handlers-max", "from 1 on"],
+    );
+    check("", &["--limit", "handlers-max"], &["NAME=VALUE"]);
+    check(
+        "",
+        &["--limit", "client-share-bytes-max=1GiB"],
+        &["client-bytes-max"],
+    );
+    check(
+        "[limits.builds]\ntime = \"soon\"",
+        &[],
+        &["builds.time", "30s"],
+    );
+}
+
+#[test]
+fn the_reference_has_every_setting_with_its_default() {
+    let page = include_str!("../../../../docs/reference/configuration.md");
+    let config = load(&[], "", &[]).unwrap();
+    let lines = reference(&config);
+    let missing: Vec<&String> = lines.iter().filter(|line| !page.contains(*line)).collect();
+    assert!(
+        missing.is_empty(),
+        "docs/reference/configuration.md lacks: {missing:#?}"
+    );
+}
+
+/// The lines of the tables in the reference.
+fn reference(config: &Config) -> Vec<String> {
+    let lines = config.in_force.iter().map(|setting| {
+        let default = match setting.name.as_str() {
+            "data-dir" | "token-file" => None,
+            _ => setting.value.as_deref(),
+        };
+        let (name, help) = (setting.name.trim_start_matches("limits."), &setting.help);
+        let (text, told) = match help.rsplit_once(" [default: ") {
+            Some((text, told)) => (text, Some(told.trim_end_matches(']').to_owned())),
+            None => (help.as_str(), None),
+        };
+        let default = default.map(|value| format!("`{value}`")).or(told);
+        let default = default.unwrap_or_else(|| "none".to_owned());
+        format!("| `{name}` | {default} | {} |", text.trim_end_matches('.'))
+    });
+    lines.collect()
+}
+
+#[test]
 fn a_named_file_that_is_missing_is_an_error() {
-    let load = Settings::from_file(Some(Path::new("/nowhere/tinyfaas.toml")));
-    assert!(load.is_err());
+    let path = Path::new("/nowhere/tinyfaas.toml");
+    assert!(Config::load(&Flags::default(), Some(path), &|_| None).is_err());
 }
 
 #[test]

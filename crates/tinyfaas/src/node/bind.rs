@@ -174,6 +174,10 @@ fn explain(flag: &str, addr: SocketAddr, error: &io::Error) -> anyhow::Error {
 mod tests {
     use super::*;
 
+    fn loopback(port: u16) -> Place {
+        Place::default_of(&format!("127.0.0.1:{port}")).unwrap()
+    }
+
     #[tokio::test]
     async fn every_address_takes_ipv4_too_and_port_0_picks_a_free_one() {
         let listener = tcp("http", &Place::everywhere(0)).await.unwrap().unwrap();
@@ -185,9 +189,9 @@ mod tests {
 
     #[tokio::test]
     async fn a_port_in_use_is_named_with_its_flag() {
-        let first = tcp("http", &Place::loopback(0)).await.unwrap().unwrap();
+        let first = tcp("http", &loopback(0)).await.unwrap().unwrap();
         let port = first.local_addr().unwrap().port();
-        let error = tcp("http", &Place::loopback(port)).await.unwrap_err();
+        let error = tcp("http", &loopback(port)).await.unwrap_err();
         let message = error.to_string();
         let expected = format!("port {port} is in use");
         assert!(message.contains(&expected), "{message}");

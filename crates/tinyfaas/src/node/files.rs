@@ -14,12 +14,12 @@ pub(super) fn raise() {
 }
 
 /// The bounds of a node on this machine.
-pub(super) fn limits() -> Limits {
+pub(super) fn limits(configured: &Limits) -> Limits {
     let files = getrlimit(Resource::Nofile).current;
     let files = files.map_or(usize::MAX, |files| {
         usize::try_from(files).unwrap_or(usize::MAX)
     });
-    within(files, &Limits::default())
+    within(files, configured)
 }
 
 /// Bounds with connections for half of these files at the most, so that the other half is left for

@@ -7,7 +7,7 @@ use super::front::Front;
 use super::{Node, Signals, banner, on_event_loop};
 use crate::backends;
 use crate::cli::Mgmt;
-use crate::config::{BackendName, Config, Host, Place, Settings, random_secret};
+use crate::config::{BackendName, Config, Flags, Host, Place, random_secret};
 use crate::telemetry::{self, LogFormat};
 use anyhow::{Context, Result, bail};
 use backend_docker::{
@@ -90,7 +90,7 @@ pub(crate) fn reverse_proxy(log_format: LogFormat) -> Result<()> {
 }
 
 fn load() -> Result<Config> {
-    Config::load(Settings::default(), None, &|name| std::env::var(name).ok())
+    Config::load(&Flags::default(), None, &|name| std::env::var(name).ok())
 }
 
 /// This machine's address on the network that has its default route.
@@ -110,7 +110,7 @@ async fn proxy(
     let mut signals = Signals::catch().context("catch signals")?;
     let limits = Arc::new(Limits {
         drain: DRAIN,
-        ..files::limits()
+        ..files::limits(&config.limits)
     });
     let router = Arc::new(Router::default());
     let listeners = Listeners::bind(config).await?;
@@ -153,7 +153,7 @@ async fn manage(config: &Config, name: &str, reserve: Arc<Reserve>) -> Result<()
     let mut signals = Signals::catch().context("catch signals")?;
     let limits = Arc::new(Limits {
         drain: DRAIN,
-        ..files::limits()
+        ..files::limits(&config.limits)
     });
     let (site, socket) = find_site(config, name).await?;
     let started = tokio::select! {
@@ -389,6 +389,9 @@ fn plan(config: &Config, control: SocketAddr) -> Result<Plan> {
         if let Ok(value) = std::env::var(passed) {
             envs.push(format!("{passed}={value}"));
         }
+    }
+    if let Some(limits) = config.limits_that_are_set() {
+        envs.push(format!("TINYFAAS_LIMIT={limits}"));
     }
     Ok(Plan {
         command: vec![program.display().to_string(), "reverse-proxy".to_owned()],
