@@ -7,7 +7,10 @@ package main
 
 import (
 	"bufio"
+	"crypto/hmac"
+	"crypto/sha256"
 	"encoding/binary"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -115,22 +118,114 @@ func main() {
 }
 
 func tinyfaasConnect() (net.Conn, error) {
-	port := os.Getenv("TINYFAAS_LISTEN")
+	port, secret := os.Getenv("TINYFAAS_LISTEN"), os.Getenv("TINYFAAS_SECRET")
 	os.Unsetenv("TINYFAAS_LISTEN")
+	os.Unsetenv("TINYFAAS_SECRET")
 	if port != "" {
+		key, err := hex.DecodeString(secret)
+		if err != nil || len(key) == 0 {
+			return nil, errors.New("TINYFAAS_SECRET is no secret")
+		}
 		listener, err := net.Listen("tcp", ":"+port)
 		if err != nil {
 			return nil, err
 		}
-		// The first to call is the proxy: the function's network has nobody else on it but the
-		// function's own handlers.
-		defer listener.Close()
-		return listener.Accept()
+		return tinyfaasAccept(listener, key)
 	}
 	// FileConn makes a descriptor of its own, which no child inherits.
 	inherited := os.NewFile(tinyfaasFd, "proxy")
 	defer inherited.Close()
 	return net.FileConn(inherited)
+}
+
+// tinyfaasAccept takes the first connection that knows the secret: the proxy's. The other handlers of
+// the function are on the same network, and one of them may be hostile.
+func tinyfaasAccept(listener net.Listener, secret []byte) (net.Conn, error) {
+	var mutex sync.Mutex
+	var proxy net.Conn
+	// One for each address: no other than the proxy's own can push the proxy out.
+	waiting := make(map[string]net.Conn)
+	proven := make(chan struct{})
+	go func() {
+		for {
+			conn, err := listener.Accept()
+			mutex.Lock()
+			isOver := proxy != nil
+			if err != nil || isOver {
+				// Over, or such as descriptors are wanting, which somebody else holds.
+				for addr, other := range waiting {
+					other.Close()
+					delete(waiting, addr)
+				}
+			}
+			mutex.Unlock()
+			if isOver && err == nil {
+				conn.Close()
+			}
+			if isOver {
+				return
+			}
+			if err != nil {
+				continue
+			}
+			addr := conn.RemoteAddr().(*net.TCPAddr).IP.String()
+			mutex.Lock()
+			if before, is := waiting[addr]; is {
+				before.Close()
+			}
+			waiting[addr] = conn
+			mutex.Unlock()
+			go func() {
+				isProven := tinyfaasProve(conn, secret)
+				mutex.Lock()
+				defer mutex.Unlock()
+				if waiting[addr] == conn {
+					delete(waiting, addr)
+				}
+				if isProven && proxy == nil {
+					proxy = conn
+					close(proven)
+				} else {
+					conn.Close()
+				}
+			}()
+		}
+	}()
+	<-proven
+	listener.Close()
+	return proxy, nil
+}
+
+// tinyfaasProve says whether whoever has connected knows the secret, and shows that this one does.
+func tinyfaasProve(conn net.Conn, secret []byte) bool {
+	random, err := os.Open("/dev/urandom")
+	if err != nil {
+		return false
+	}
+	defer random.Close()
+	var challenge [32]byte
+	var shown [64]byte
+	if _, err := io.ReadFull(random, challenge[:]); err != nil {
+		return false
+	}
+	if _, err := conn.Write(challenge[:]); err != nil {
+		return false
+	}
+	if _, err := io.ReadFull(conn, shown[:]); err != nil {
+		return false
+	}
+	proof := func(who string) []byte {
+		mac := hmac.New(sha256.New, secret)
+		mac.Write([]byte(who))
+		mac.Write(challenge[:])
+		mac.Write(shown[:32])
+		return mac.Sum(nil)
+	}
+	if !hmac.Equal(shown[32:], proof("caller")) {
+		return false
+	}
+	_, err = conn.Write(proof("handler"))
+	return err == nil
 }
 
 func (s *tinyfaasShim) read() error {

@@ -123,16 +123,17 @@ class Shim {
       next();
       return;
     }
-    // The first to call is the proxy: the function, which could be another, is not loaded yet.
-    const server = net.createServer({ pauseOnConnect: true, noDelay: true }, (accepted) => {
-      server.close();
+    // Out of the environment, and the connection made, before the function is loaded.
+    const secret = Buffer.from(process.env.TINYFAAS_SECRET, 'hex');
+    delete process.env.TINYFAAS_SECRET;
+    require('./caller.js').accept(Number(port), secret, (accepted, proof) => {
       // Made again, since only a new socket can read into one buffer again and again.
       const handle = accepted._handle;
       const options = { handle, readable: true, writable: true, ...this.reading() };
       this.takeOver(new net.Socket(options).resume());
+      this.socket.write(proof);
       next();
     });
-    server.listen(Number(port), '0.0.0.0');
   }
 
   reading() {

@@ -484,11 +484,11 @@ def connect():
 
     port = os.environ.pop("TINYFAAS_LISTEN", None)
     if port:
-        # The first to call is the proxy: the function, which could be another, is not loaded yet.
-        with socket.create_server(("", int(port))) as server:
-            sock, _ = server.accept()
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        return sock
+        # Out of the environment, and the connection made, before the function is loaded.
+        secret = bytes.fromhex(os.environ.pop("TINYFAAS_SECRET"))
+        from tinyfaas_caller import accept
+
+        return accept(int(port), secret)
     os.set_inheritable(PROTOCOL_FD, False)
     return socket.socket(fileno=PROTOCOL_FD)
 

@@ -1,5 +1,6 @@
 """A proxy's side of the handler protocol, for tests: starts a shim and talks to it."""
 
+import hmac
 import os
 import pathlib
 import select
@@ -58,7 +59,7 @@ def binary(code):
 class Handler:
     """A shim that runs a function made of `files`."""
 
-    def __init__(self, command, files, env=(), tcp=False):
+    def __init__(self, command, files, env=(), tcp=False, strangers=0, before=None):
         self.folder = tempfile.TemporaryDirectory()
         code = pathlib.Path(self.folder.name)
         for name, text in files.items():
@@ -70,19 +71,27 @@ class Handler:
         envs.update({"TINYFAAS_FUNCTION": "test", "TINYFAAS_HANDLER": "test-1"})
         envs.update(env)
         self.output = tempfile.TemporaryFile()
+        self.others = []
+        self.id = 0
         if tcp:
             with socket.create_server(("127.0.0.1", 0)) as free:
                 port = free.getsockname()[1]
+            self.port, self.secret = port, os.urandom(32)
             envs["TINYFAAS_LISTEN"] = str(port)
+            envs["TINYFAAS_SECRET"] = self.secret.hex()
             self.process = self.start(args, envs, code, subprocess.DEVNULL)
-            self.sock = self.dial(port)
+            # Whoever comes before the proxy.
+            self.others = [self.dial("127.0.0.%d" % (at + 2)) for at in range(strangers)]
+            if before:
+                before(self)
+            self.sock = self.dial("127.0.0.1")
+            self.prove(self.sock, self.secret)
         else:
             self.sock, theirs = socket.socketpair()
             self.process = self.start(args, envs, code, theirs)
             theirs.close()
         self.sock.settimeout(PATIENCE_S)
         self.buffer = bytearray()
-        self.id = 0
 
     def start(self, args, envs, code, stream):
         # The stream is descriptor 3; descriptor 0 is the function's.
@@ -91,22 +100,34 @@ class Handler:
             args, env=envs, cwd=code, stdin=stream, stdout=self.output, stderr=self.output
         )
 
-    def dial(self, port):
-        """A connection to the shim, as soon as it listens."""
+    def dial(self, source):
+        """A connection to the shim from an address, as soon as it listens."""
         end = time.monotonic() + PATIENCE_S
         while True:
             try:
-                return socket.create_connection(("127.0.0.1", port))
+                at = ("127.0.0.1", self.port)
+                return socket.create_connection(at, PATIENCE_S, source_address=(source, 0))
             except ConnectionRefusedError:
                 if time.monotonic() > end or self.process.poll() is not None:
                     raise AssertionError(self.printed())
                 time.sleep(0.005)
+
+    def prove(self, sock, secret):
+        """Shows the shim that this is the proxy, and sees that it is the shim."""
+        challenge = exactly(sock, 32)
+        nonce = os.urandom(32)
+        sock.sendall(nonce + hmac.new(secret, b"caller" + challenge + nonce, "sha256").digest())
+        shown = exactly(sock, 32)
+        expected = hmac.new(secret, b"handler" + challenge + nonce, "sha256").digest()
+        assert shown == expected, "it is not the shim"
 
     def __enter__(self):
         return self
 
     def __exit__(self, *_):
         self.sock.close()
+        for other in self.others:
+            other.close()
         try:
             self.process.wait(PATIENCE_S)
         finally:
@@ -219,6 +240,20 @@ class Handler:
         took = time.monotonic() - began
         self.sock.settimeout(PATIENCE_S)
         return count / took, right
+
+
+def exactly(sock, count):
+    """So many bytes; fewer where the other side closed."""
+    data = b""
+    while len(data) < count:
+        try:
+            more = sock.recv(count - len(data))
+        except ConnectionResetError:
+            more = b""
+        if not more:
+            return data
+        data += more
+    return data
 
 
 def fields(block):

@@ -3,11 +3,12 @@
 Run by: python3 -m unittest discover -s runtimes/tests
 """
 
+import hmac
 import socket
 import time
 import unittest
 
-from handler import FAILED, HEADER, Handler, binary, go, node, program, python
+from handler import FAILED, HEADER, Handler, binary, exactly, go, node, program, python
 
 ALL_BYTES = bytes(range(256))
 GO = "package main\n%s\nfunc fn(data string, headers map[string]string) (string, error) { %s }\n"
@@ -51,6 +52,49 @@ class Contract:
     def test_speaks_over_tcp(self):
         with self.run_function("echo", tcp=True).hello_on() as handler:
             self.assertEqual(handler.call(b"over tcp")[3], b"over tcp")
+
+    def test_only_who_knows_the_secret_is_the_proxy(self):
+        with self.run_function("environment", tcp=True, strangers=4).hello_on() as handler:
+            # The proxy came last and was taken; the others were shown nothing but a challenge.
+            said = handler.call()[3]
+            self.assertIn(b"TINYFAAS_FUNCTION", said)
+            self.assertNotIn(b"TINYFAAS_SECRET", said)
+            self.assertNotIn(b"TINYFAAS_LISTEN", said)
+            for other in handler.others:
+                self.assertEqual(len(exactly(other, 33)), 32)
+
+    def test_a_wrong_proof_is_no_proof(self):
+        def lie(handler):
+            frame = handler.request(b"x")[1]
+            for said in (bytes(64), frame + bytes(64), b"x"):
+                with handler.dial("127.0.0.9") as liar:
+                    challenge = exactly(liar, 32)
+                    self.assertEqual(len(challenge), 32)
+                    liar.sendall(said)
+                    if len(said) < 64:
+                        # One that goes in the middle.
+                        continue
+                    self.assertEqual(exactly(liar, 1), b"", said)
+            # What was shown for one challenge is none for another.
+            first, second = handler.dial("127.0.0.10"), handler.dial("127.0.0.11")
+            challenge, _ = exactly(first, 32), exactly(second, 32)
+            proof = hmac.new(handler.secret, b"caller" + challenge + bytes(32), "sha256").digest()
+            second.sendall(bytes(32) + proof)
+            self.assertEqual(exactly(second, 1), b"")
+            handler.others += [first, second]
+
+        with self.run_function("echo", tcp=True, before=lie).hello_on() as handler:
+            self.assertEqual(handler.call(b"taken")[3], b"taken")
+
+    def test_one_who_connects_again_and_again_keeps_nobody_out(self):
+        def flood(handler):
+            handler.others += [handler.dial("127.0.0.9") for _ in range(200)]
+            # Only the last of them is kept.
+            for other in handler.others[:-1]:
+                self.assertLess(len(exactly(other, 33)), 33)
+
+        with self.run_function("echo", tcp=True, before=flood).hello_on() as handler:
+            self.assertEqual(handler.call(b"taken")[3], b"taken")
 
     def test_function_sees_headers(self):
         with self.run_function("header").hello_on() as handler:
@@ -166,6 +210,7 @@ class Python(Contract, unittest.TestCase):
         "sized": "def fn(input, headers):\n    return 'x' * int(input)\n",
         "header": "def fn(input, headers):\n    return headers['X-Test']\n",
         "env": "import os\ndef fn(input, headers):\n    return os.environ['COLOUR']\n",
+        "environment": "import os\ndef fn(input):\n    return repr(dict(os.environ))\n",
         "fail": "def fn(i, h):\n    if i: return i\n    raise ValueError('no such colour')\n",
         "broken": "1 / 0\n",
         "slow": "import time\nCONCURRENT_CALLS = 16\n"
@@ -190,6 +235,7 @@ class Node(Contract, unittest.TestCase):
         "sized": "module.exports = (req, res) => { res.send('x'.repeat(Number(req.body))) }",
         "header": "module.exports = (req, res) => { res.send(req.get('X-Test')) }",
         "env": "module.exports = (req, res) => { res.send(process.env.COLOUR) }",
+        "environment": "module.exports = (req, res) => { res.send(JSON.stringify(process.env)) }",
         "fail": "module.exports = async (req, res) => {"
         " if (req.body) return res.send(req.body); throw new Error('no such colour') }",
         "broken": "throw new Error('not today')",
@@ -215,6 +261,7 @@ class Go(Contract, unittest.TestCase):
         ),
         "header": GO % ("", 'return headers["x-test"], nil'),
         "env": GO % ('import "os"', 'return os.Getenv("COLOUR"), nil'),
+        "environment": GO % ('import ("os"; "strings")', 'return strings.Join(os.Environ(), " "), nil'),
         "fail": GO % ("", 'if data == "" { panic("no such colour") }; return data, nil'),
         "slow": GO % ('import "time"', 'if data == "slow" { time.Sleep(700 * time.Millisecond) }; return data, nil'),
         "print": GO % ('import "fmt"', 'fmt.Println("a line of the log"); return data, nil'),
@@ -299,6 +346,7 @@ class Binary(Contract, unittest.TestCase):
         "sized": 'head -c "$(cat)" /dev/zero\n',
         "header": 'echo "$HTTP_X_TEST"\n',
         "env": 'echo "$COLOUR"\n',
+        "environment": "env\n",
         "fail": 'in=$(cat)\n[ "$in" ] && echo "$in" && exit\necho no such colour\n'
         "echo no such colour >&2\nexit 3\n",
         "slow": 'in=$(cat)\n[ "$in" = slow ] && sleep 0.7\necho "$in"\n',

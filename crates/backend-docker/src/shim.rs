@@ -16,6 +16,7 @@ pub(crate) const FOLDER: &str = "/shim";
 pub(crate) const PROGRAM: &str = "/shim/tinyfaas";
 
 const NODEJS: &str = include_str!("../../../runtimes/nodejs/shim.js");
+const NODEJS_CALLER: &str = include_str!("../../../runtimes/nodejs/caller.js");
 const NODEJS_ERRORS: &str = include_str!("../../../runtimes/nodejs/errors.js");
 const NODEJS_EXPRESS: &str = include_str!("../../../runtimes/nodejs/express.js");
 const NODEJS_HEADERS: &str = include_str!("../../../runtimes/nodejs/headers.js");
@@ -24,6 +25,7 @@ const NODEJS_NATIVE: &str = include_str!("../../../runtimes/nodejs/native.js");
 const NODEJS_REQUEST: &str = include_str!("../../../runtimes/nodejs/request.js");
 const NODEJS_RESPONSE: &str = include_str!("../../../runtimes/nodejs/response.js");
 const PYTHON3: &str = include_str!("../../../runtimes/python3/shim.py");
+const PYTHON3_CALLER: &str = include_str!("../../../runtimes/python3/tinyfaas_caller.py");
 const PYTHON3_HEADERS: &str = include_str!("../../../runtimes/python3/tinyfaas_headers.py");
 const PYTHON3_REPLIES: &str = include_str!("../../../runtimes/python3/tinyfaas_replies.py");
 /// What is compiled together with a Go function.
@@ -36,8 +38,8 @@ pub fn shim_main() -> Option<ExitCode> {
     if words.next()? != WORD {
         return None;
     }
-    let port = std::env::var("TINYFAAS_LISTEN").unwrap_or_default();
-    let served = runtime_binary::accept(&port)
+    let variable = |name| std::env::var(name).unwrap_or_default();
+    let served = runtime_binary::accept(&variable("TINYFAAS_LISTEN"), &variable("TINYFAAS_SECRET"))
         .and_then(|socket| runtime_binary::run(socket, std::env::vars().collect()));
     Some(match served {
         Ok(()) => ExitCode::SUCCESS,
@@ -49,6 +51,7 @@ pub fn shim_main() -> Option<ExitCode> {
 pub(crate) fn interpreted() -> (String, Vec<Entry>) {
     let files = [
         ("shim.js", NODEJS),
+        ("caller.js", NODEJS_CALLER),
         ("errors.js", NODEJS_ERRORS),
         ("express.js", NODEJS_EXPRESS),
         ("headers.js", NODEJS_HEADERS),
@@ -57,6 +60,7 @@ pub(crate) fn interpreted() -> (String, Vec<Entry>) {
         ("request.js", NODEJS_REQUEST),
         ("response.js", NODEJS_RESPONSE),
         ("shim.py", PYTHON3),
+        ("tinyfaas_caller.py", PYTHON3_CALLER),
         ("tinyfaas_headers.py", PYTHON3_HEADERS),
         ("tinyfaas_replies.py", PYTHON3_REPLIES),
     ];

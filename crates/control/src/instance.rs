@@ -5,7 +5,7 @@ use crate::link::Link;
 use crate::lock::lock;
 use crate::message::{Failure, ToManagement};
 use faas::{BoxFuture, PrepareError};
-use handler_protocol::{Launch, Launched, Process};
+use handler_protocol::{Launch, Launched, Process, Secret};
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -22,7 +22,15 @@ pub(crate) struct Instances {
     running: Mutex<HashMap<u64, watch::Sender<Option<String>>>>,
 }
 
-type Answer = Result<(u64, SocketAddr), Failure>;
+type Answer = Result<Started, Failure>;
+
+/// An instance that the management service has started.
+#[derive(Debug)]
+pub(crate) struct Started {
+    pub(crate) id: u64,
+    pub(crate) addr: SocketAddr,
+    pub(crate) secret: Secret,
+}
 
 impl Instances {
     pub(crate) fn new(link: Arc<Link<ToManagement>>) -> Self {
@@ -56,10 +64,11 @@ impl Instances {
     }
 
     /// Takes the instance that a call asked for. Says whether anybody waits for it.
-    pub(crate) fn launched(&self, call: u64, id: u64, addr: SocketAddr) -> bool {
+    pub(crate) fn launched(&self, call: u64, started: Started) -> bool {
+        let id = started.id;
         // Known before the caller looks.
         lock(&self.running).insert(id, watch::Sender::new(None));
-        let is_awaited = self.answer(call, Ok((id, addr)));
+        let is_awaited = self.answer(call, Ok(started));
         if !is_awaited {
             lock(&self.running).remove(&id);
         }
@@ -85,15 +94,14 @@ pub(crate) struct RemoteLaunch(pub(crate) Arc<Instances>);
 impl Launch for RemoteLaunch {
     fn launch<'a>(&'a self, id: &'a Arc<str>) -> BoxFuture<'a, Result<Launched, PrepareError>> {
         Box::pin(async move {
-            let (instance, addr) = self.ask(id).await?;
-            let ended = lock(&self.0.running)
-                .get(&instance)
-                .map(watch::Sender::subscribe);
+            let Started { id, addr, secret } = self.ask(id).await?;
+            let ended = lock(&self.0.running).get(&id).map(watch::Sender::subscribe);
             Ok(Launched {
                 addr,
+                secret,
                 process: Box::new(RemoteProcess {
                     instances: Arc::clone(&self.0),
-                    id: instance,
+                    id,
                     ended,
                 }),
             })
@@ -103,7 +111,7 @@ impl Launch for RemoteLaunch {
 
 impl RemoteLaunch {
     /// Asks until there is an answer: a management service that is away is waited for.
-    async fn ask(&self, id: &Arc<str>) -> Result<(u64, SocketAddr), PrepareError> {
+    async fn ask(&self, id: &Arc<str>) -> Result<Started, PrepareError> {
         loop {
             let instances = &self.0;
             let outbox = instances.link.linked().await;

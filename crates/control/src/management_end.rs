@@ -252,7 +252,7 @@ async fn launch(registry: Arc<Registry>, call: u64, handler: String) {
         // Retired meanwhile: dropping the instance ends it.
         return;
     };
-    let addr = launched.addr;
+    let (addr, secret) = (launched.addr, launched.secret.to_hex());
     let attending = attend(
         (Arc::clone(&registry), Arc::clone(&revision)),
         (instance, handler),
@@ -265,6 +265,7 @@ async fn launch(registry: Arc<Registry>, call: u64, handler: String) {
         call,
         instance,
         addr,
+        secret,
     };
     registry.link.tell(launched).await;
 }

@@ -68,6 +68,8 @@ pub(crate) enum ToProxy {
         call: u64,
         instance: u64,
         addr: SocketAddr,
+        /// What the proxy and the instance know each other by, in hexadecimal digits.
+        secret: String,
     },
     /// Answers `Launch`.
     NotLaunched { call: u64, failure: Failure },

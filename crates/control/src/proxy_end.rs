@@ -1,13 +1,13 @@
 //! The reverse proxy's end: calls what the management service starts, and goes on while it is away.
 
 use crate::admission::Admission;
-use crate::instance::{Instances, RemoteLaunch};
+use crate::instance::{Instances, RemoteLaunch, Started};
 use crate::line::{self, LineError, OUTBOX_MAX, Reader, SPEAK_INTERVAL};
 use crate::link::Link;
 use crate::lock::lock;
 use crate::message::{Failure, Function, HandlerRow, Row, TallyRow, ToManagement, ToProxy};
 use faas::{Deployment, FunctionLog, FunctionName, Limits, PrepareError, Router};
-use handler_protocol::{Caller, Direct, Group};
+use handler_protocol::{Caller, Direct, Group, Secret};
 use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
@@ -164,8 +164,15 @@ async fn hear(shared: &Arc<Shared>, reader: &mut Reader) -> Result<(), LineError
                 call,
                 instance,
                 addr,
+                secret,
             } => {
-                if !shared.instances.launched(call, instance, addr) {
+                let secret = Secret::from_hex(&secret).ok_or(LineError::Secret)?;
+                let answer = Started {
+                    id: instance,
+                    addr,
+                    secret,
+                };
+                if !shared.instances.launched(call, answer) {
                     shared.tell(ToManagement::Kill { instance }).await;
                 }
             }

@@ -1,6 +1,7 @@
 //! Handlers that listen: started by a backend, called from this process or from another one.
 
 use crate::connection::Stream;
+use crate::proof::{self, Secret};
 use crate::supervisor::{Identity, Process, Spawn, Spawned, start_all};
 use faas::{BoxFuture, FunctionLog, FunctionName, FunctionSpec, Handler, Limits, PrepareError};
 use std::net::SocketAddr;
@@ -26,6 +27,8 @@ pub trait Launch: Send + Sync + std::fmt::Debug + 'static {
 pub struct Launched {
     /// Where its caller connects.
     pub addr: SocketAddr,
+    /// What its caller and it know each other by.
+    pub secret: Secret,
     /// The instance itself.
     pub process: Box<dyn Process>,
 }
@@ -91,7 +94,8 @@ impl Spawn for Dialled {
         Box::pin(async move {
             let launched = self.launch.launch(id).await?;
             let mut process = launched.process;
-            let dialled = tokio::time::timeout(self.limits.handler_start, dial(launched.addr));
+            let dialling = dial(launched.addr, &launched.secret);
+            let dialled = tokio::time::timeout(self.limits.handler_start, dialling);
             let stream = tokio::select! {
                 dialled = dialled => {
                     dialled.map_err(|_elapsed| self.not_loaded(id, "it did not listen in time"))?
@@ -118,13 +122,17 @@ impl Dialled {
     }
 }
 
-/// The first connection is the protocol's; a shim takes no other.
-async fn dial(addr: SocketAddr) -> TcpStream {
+/// The first connection with a proof is the protocol's; a shim takes no other. Somebody else may be
+/// there first, or answer at that address: the handler is called until it is the handler.
+async fn dial(addr: SocketAddr, secret: &Secret) -> TcpStream {
     loop {
-        if let Ok(stream) = TcpStream::connect(addr).await {
+        if let Ok(mut stream) = TcpStream::connect(addr).await {
             // Where this fails, frames come later, not never.
             let _nodelay = stream.set_nodelay(true).is_ok();
-            return stream;
+            match proof::exchange(&mut stream, secret).await {
+                Ok(()) => return stream,
+                Err(error) => tracing::debug!(%error, %addr, "not connected yet"),
+            }
         }
         tokio::time::sleep(DIAL_PAUSE).await;
     }

@@ -4,9 +4,11 @@
 pub mod connection;
 pub mod frame;
 pub mod launch;
+pub mod proof;
 mod stream;
 pub mod supervisor;
 
 pub use connection::{Connection, Stream};
 pub use launch::{Caller, Direct, Group, Launch, Launched};
+pub use proof::Secret;
 pub use supervisor::{Process, Spawn, Spawned, Supervised};

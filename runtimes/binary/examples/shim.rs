@@ -10,7 +10,10 @@ const PROTOCOL_FD: i32 = 3;
 
 fn main() -> std::io::Result<()> {
     let socket = match std::env::var("TINYFAAS_LISTEN") {
-        Ok(port) => runtime_binary::accept(&port)?,
+        Ok(port) => {
+            let secret = std::env::var("TINYFAAS_SECRET").unwrap_or_default();
+            runtime_binary::accept(&port, &secret)?
+        }
         // SAFETY: the test opened it for this process, and nothing else takes it.
         Err(_) => unsafe { OwnedFd::from_raw_fd(PROTOCOL_FD) },
     };

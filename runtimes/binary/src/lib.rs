@@ -5,9 +5,12 @@
 //! the proxy and all children at once.
 
 mod call;
+mod caller;
 mod reply;
 mod request;
 mod script;
+
+pub use caller::accept;
 
 use bytes::BytesMut;
 use call::{Call, Settled};
@@ -19,7 +22,6 @@ use script::Script;
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::{Ipv4Addr, TcpListener};
 use std::os::fd::OwnedFd;
 
 /// Requests that run at once; what comes beyond waits here.
@@ -30,17 +32,6 @@ const REAP_EVERY: Timespec = Timespec {
     tv_sec: 1,
     tv_nsec: 0,
 };
-
-/// Takes the first connection to a port, as `TINYFAAS_LISTEN` names it: the proxy's.
-///
-/// # Errors
-/// If it is no port, or not free.
-pub fn accept(port: &str) -> io::Result<OwnedFd> {
-    let port: u16 = port.parse().map_err(io::Error::other)?;
-    let (stream, _proxy) = TcpListener::bind((Ipv4Addr::UNSPECIFIED, port))?.accept()?;
-    stream.set_nodelay(true)?;
-    Ok(stream.into())
-}
 
 /// Serves the proxy at the other end of `socket` until it closes its side. `envs` is the whole
 /// environment of the function, `TINYFAAS_CODE` among it.

@@ -48,7 +48,7 @@ impl Script {
     /// Finds the file in the folder that `TINYFAAS_CODE` names; the error is for whoever deployed
     /// the function.
     pub(crate) fn find(mut envs: Vec<(String, String)>) -> Result<Self, String> {
-        envs.retain(|(name, _)| name != "TINYFAAS_LISTEN");
+        envs.retain(|(name, _)| name != "TINYFAAS_LISTEN" && name != "TINYFAAS_SECRET");
         let folder = variable(&envs, "TINYFAAS_CODE").map(PathBuf::from);
         let folder = folder.ok_or("the variable TINYFAAS_CODE is not set")?;
         let form = form_of(&folder)?;
