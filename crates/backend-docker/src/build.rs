@@ -7,6 +7,7 @@ use crate::engine::Engine;
 use crate::image::Image;
 use crate::shim;
 use crate::volume::{Entry, Filling, Source};
+use crate::watch::Watch;
 use builds::{Npm, Recipe, Toolchain};
 use faas::{Limits, LogStream, Package, PrepareError, Runtime};
 use std::sync::Arc;
@@ -78,6 +79,8 @@ pub(crate) async fn run(
         network: network.name.clone(),
         user: Some("0:0"),
         is_read_only: true,
+        reads_all: false,
+        file_bytes_max: Some(limits.builds.bytes_max),
         limits: limits.of_build(),
         labels: engine.labels(),
     };
@@ -85,8 +88,10 @@ pub(crate) async fn run(
         log: Arc::clone(&package.log),
         handler: Arc::clone(&id),
     };
-    let mut container = Container::start(engine, plan, target).await?;
-    if let Some(why) = failure(limits, &mut container, &recipe).await {
+    let watch = Watch::start(engine, limits, (package.spec.runtime, image), filling);
+    let (container, watch) = tokio::join!(Container::start(engine, plan, target), watch);
+    let (mut container, mut watch) = (container?, watch?);
+    if let Some(why) = failure(limits, (&mut container, &mut watch), &recipe).await {
         let lines = package.log.last_text(&id, 2 * builds::LAST_LINES);
         return Err(builds::failed(package, &why, &lines));
     }
@@ -101,18 +106,44 @@ pub(crate) async fn run(
     Ok(notes)
 }
 
-/// Why a build failed, once nothing of it is left; nothing where it succeeded.
-async fn failure(limits: &Limits, container: &mut Container, recipe: &Recipe) -> Option<String> {
+/// Why a build failed, once nothing of it is left; nothing where it succeeded and left no more than
+/// it may.
+async fn failure(
+    limits: &Limits,
+    (container, watch): (&mut Container, &mut Option<Watch>),
+    recipe: &Recipe,
+) -> Option<String> {
     let complaint = &recipe.complaint;
-    match tokio::time::timeout(limits.builds.time, container.wait()).await {
-        Ok(exit) if exit.is_success => None,
-        Ok(exit) => Some(format!("{complaint} ({})", exit.text)),
+    let building = async {
+        tokio::select! {
+            exit = container.wait() => match exit.is_success {
+                true => None,
+                false => Some(format!("{complaint} ({})", exit.text)),
+            },
+            why = outgrown(watch) => Some(why),
+        }
+    };
+    let why = match tokio::time::timeout(limits.builds.time, building).await {
+        Ok(why) => why,
         Err(_elapsed) => {
-            container.kill();
-            container.wait().await;
             let seconds = limits.builds.time.as_secs();
             Some(format!("{complaint} within {seconds} s"))
         }
+    };
+    if why.is_some() {
+        container.kill();
+        container.wait().await;
+    }
+    match (why, watch) {
+        (None, Some(watch)) => watch.last_look(limits.builds.time).await,
+        (why, _) => why,
+    }
+}
+
+async fn outgrown(watch: &mut Option<Watch>) -> String {
+    match watch {
+        Some(watch) => watch.outgrown().await,
+        None => std::future::pending().await,
     }
 }
 

@@ -42,6 +42,10 @@ pub(crate) struct Plan {
     /// `None` is the image's own.
     pub(crate) user: Option<&'static str>,
     pub(crate) is_read_only: bool,
+    /// Whether it may read what its user may not.
+    pub(crate) reads_all: bool,
+    /// How large a file it may write, but for those in `/tmp`; nothing is no bound.
+    pub(crate) file_bytes_max: Option<u64>,
     pub(crate) limits: FunctionLimits,
     pub(crate) labels: HashMap<String, String>,
 }
@@ -294,6 +298,7 @@ fn body(plan: Plan) -> ContainerCreateBody {
             plan.is_read_only,
             plan.network,
             plan.mounts,
+            (plan.reads_all, plan.file_bytes_max),
         )),
         ..ContainerCreateBody::default()
     }
@@ -304,11 +309,23 @@ fn host_config(
     is_read_only: bool,
     network: String,
     mounts: Vec<Mount>,
+    (reads_all, file_bytes_max): (bool, Option<u64>),
 ) -> HostConfig {
     let signed = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
     let memory = Some(signed(limits.memory_bytes_max));
     let (bytes, files) = (limits.tmp_bytes_max, limits.tmp_files_max);
     let tmp = format!("rw,nosuid,nodev,exec,mode=1777,size={bytes},nr_inodes={files}");
+    let bounds = [
+        ("nofile", Some(limits.open_files_max)),
+        ("fsize", file_bytes_max),
+    ];
+    let bounds = bounds.into_iter().filter_map(|(name, bound)| {
+        Some(ResourcesUlimits {
+            name: Some(name.to_owned()),
+            soft: Some(signed(bound?)),
+            hard: Some(signed(bound?)),
+        })
+    });
     HostConfig {
         memory,
         // The same number is no swap.
@@ -317,12 +334,9 @@ fn host_config(
         // As a quota, which may be more than the machine has; a number of cores may not.
         cpu_period: Some(CPU_PERIOD_US),
         cpu_quota: Some(i64::from(limits.cpu_millis_max) * CPU_PERIOD_US / 1000),
-        ulimits: Some(vec![ResourcesUlimits {
-            name: Some("nofile".to_owned()),
-            soft: Some(signed(limits.open_files_max)),
-            hard: Some(signed(limits.open_files_max)),
-        }]),
+        ulimits: Some(bounds.collect()),
         cap_drop: Some(vec!["ALL".to_owned()]),
+        cap_add: reads_all.then(|| vec!["DAC_READ_SEARCH".to_owned()]),
         security_opt: Some(vec!["no-new-privileges:true".to_owned()]),
         readonly_rootfs: Some(is_read_only),
         tmpfs: Some(HashMap::from([("/tmp".to_owned(), tmp)])),
@@ -363,11 +377,12 @@ mod tests {
             open_files_max: 64,
             ..FunctionLimits::default()
         };
-        let config = host_config(&limits, true, "net".to_owned(), Vec::new());
+        let config = host_config(&limits, true, "net".to_owned(), Vec::new(), (false, None));
         assert_eq!(config.memory, Some(1 << 28));
         assert_eq!(config.memory_swap, config.memory);
         assert_eq!(config.cpu_quota, Some(CPU_PERIOD_US / 2));
         assert_eq!(config.cap_drop.unwrap(), ["ALL"]);
+        assert_eq!(config.cap_add, None);
         assert_eq!(config.security_opt.unwrap(), ["no-new-privileges:true"]);
         assert_eq!(config.readonly_rootfs, Some(true));
         assert_eq!(config.privileged, None);

@@ -8,7 +8,7 @@ use crate::image::Image;
 use crate::shim;
 use crate::stock::{Stock, Volumes};
 use faas::{BoxFuture, Entry, Package, PrepareError, Runtime};
-use handler_protocol::{Launch, Launched, Process};
+use handler_protocol::{Launch, Launched, Process, Secret};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -48,7 +48,10 @@ impl Launch for Template {
                 handler: Arc::clone(id),
             };
             let volumes = self.supplied().await?;
-            let plan = self.plan(id, &volumes);
+            let secret = Secret::random().map_err(|error| {
+                PrepareError::Host(format!("this machine has no random bytes: {error}"))
+            })?;
+            let plan = self.plan(id, &volumes, &secret);
             let mut container = Container::start(&self.engine, plan, target).await?;
             let name = container.name().to_owned();
             let addr = tokio::select! {
@@ -57,6 +60,7 @@ impl Launch for Template {
             };
             Ok(Launched {
                 addr: SocketAddr::new(addr, PORT),
+                secret,
                 process: Box::new(container),
             })
         })
@@ -126,12 +130,12 @@ impl Template {
         }
     }
 
-    fn plan(&self, id: &Arc<str>, volumes: &Volumes) -> Plan {
+    fn plan(&self, id: &Arc<str>, volumes: &Volumes, secret: &Secret) -> Plan {
         Plan {
             name: self.engine.unique(id),
             image: self.image.id.clone(),
             command: self.command(),
-            envs: self.envs(id, volumes.is_built),
+            envs: self.envs(id, volumes.is_built, secret),
             mounts: vec![
                 volumes.code.mount("/fn", false),
                 volumes.shim.mount(shim::FOLDER, false),
@@ -139,6 +143,8 @@ impl Template {
             network: self.network.name.clone(),
             user: Some(NOBODY),
             is_read_only: true,
+            reads_all: false,
+            file_bytes_max: None,
             limits: self.package.spec.limits.clone(),
             labels: self.engine.labels_of(self.package.spec.name.as_str()),
         }
@@ -161,7 +167,7 @@ impl Template {
         }
     }
 
-    fn envs(&self, id: &Arc<str>, is_built: bool) -> Vec<String> {
+    fn envs(&self, id: &Arc<str>, is_built: bool, secret: &Secret) -> Vec<String> {
         let spec = &self.package.spec;
         let mut envs = vec![
             "HOME=/tmp".to_owned(),
@@ -171,6 +177,8 @@ impl Template {
             format!("TINYFAAS_HANDLER={id}"),
             "TINYFAAS_CODE=/fn".to_owned(),
             format!("TINYFAAS_LISTEN={PORT}"),
+            // Others on its network have other ones.
+            format!("TINYFAAS_SECRET={}", secret.to_hex()),
         ];
         if is_built && spec.runtime == Runtime::Python3 {
             envs.push(format!("TINYFAAS_DEPS=/fn/{BUILT}"));

@@ -22,6 +22,7 @@ mod site;
 mod stock;
 mod subnet;
 mod volume;
+mod watch;
 
 pub use backend::{DockerBackend, Elsewhere, Options};
 pub use clean::{Cleaned, clean};

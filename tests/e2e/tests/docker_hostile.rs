@@ -1,0 +1,203 @@
+//! Hostile functions in containers, against a real engine: what they try with each other, with their
+//! bounds, and with tinyFaaS.
+
+use e2e::{Function, Node, Place, until};
+use std::collections::HashSet;
+use std::process::Command;
+
+const DOCKER: &[&str] = &["--backend", "docker"];
+
+/// What the engine's own client prints.
+fn docker(words: &[&str]) -> String {
+    let output = Command::new("docker").args(words).output();
+    let output = output.expect("the docker client is there");
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "docker {words:?}: {errors}");
+    String::from_utf8_lossy(&output.stdout).trim().to_owned()
+}
+
+/// The ids of the containers of a function.
+fn containers(function: &str) -> Vec<String> {
+    let label = format!("label=tinyFaaS.function={function}");
+    let found = docker(&["ps", "--all", "--quiet", "--filter", &label]);
+    found.lines().map(str::to_owned).collect()
+}
+
+/// A python3 image whose interpreter takes a while to start, as on a machine that is busy: whoever
+/// waits for a handler to listen is there as soon as it does.
+struct SlowImage(String);
+
+impl SlowImage {
+    fn make() -> Self {
+        let name = format!("slow-{}", std::process::id());
+        let write = "printf '#!/bin/sh\\nsleep 3\\nexec /usr/bin/python3 \"$@\"\\n' \
+                     > /usr/local/bin/python3 && chmod 755 /usr/local/bin/python3";
+        docker(&["run", "--name", &name, "python:3-alpine", "sh", "-c", write]);
+        docker(&["commit", &name, &name]);
+        docker(&["rm", &name]);
+        Self(name)
+    }
+}
+
+impl Drop for SlowImage {
+    fn drop(&mut self) {
+        let words = ["rmi", "--force", &self.0];
+        drop(Command::new("docker").args(words).output());
+    }
+}
+
+/// `attack` makes one handler call the ports of all others, over and over, say what a proxy would and
+/// stay. Then every call of it tells who it is, and what it was answered.
+const IMPOSTOR: &str = r#"
+import ipaddress, select, socket, struct, threading
+own = socket.gethostbyname(socket.gethostname())
+hosts = list(ipaddress.ip_network(own + "/23", strict=False).hosts())[:8]
+request = struct.pack("!IIBBHIQIHH", 37, 1, 2, 0, 4, 0, 1, 60000, 1, 0) + b"POST/" + b"stolen.."
+met, kept, attacking = [], [], []
+
+def hear(sock):
+    sock.settimeout(60)
+    said = b""
+    try:
+        # As a proxy of old, and as one that guesses the proof.
+        sock.sendall(request if len(met) % 2 else bytes(64))
+        while len(said) < 4096:
+            more = sock.recv(4096)
+            if not more:
+                break
+            said += more
+    except OSError:
+        pass
+    met.append(len(said))
+    if b"stolen" in said:
+        attacking.append("stolen")
+
+def attack():
+    while True:
+        for host in hosts:
+            if str(host) == own:
+                continue
+            try:
+                sock = socket.create_connection((str(host), 7000), 0.2)
+            except OSError:
+                continue
+            kept.append(sock)
+            threading.Thread(target=hear, args=(sock,), daemon=True).start()
+
+def fn(input):
+    if input == "attack" and not attacking:
+        attacking.append("attacks")
+        threading.Thread(target=attack, daemon=True).start()
+    return "%s %s %d %s" % (socket.gethostname(), "+".join(attacking), len(kept), sorted(set(met)))
+"#;
+
+#[test]
+fn a_handler_that_plays_the_proxy_keeps_no_sibling_from_starting() {
+    let image = SlowImage::make();
+    let args = ["--backend", "docker", "--image-python3", &image.0];
+    let node = Node::start_at(&Place::new(), &args);
+    node.deploy(&Function::python("siblings", IMPOSTOR).set("threads", "2"));
+    let said = node.post("siblings", b"attack").expect_success().text();
+    let hostile = said.split(' ').next().expect("its name").to_owned();
+    let mut met = 0;
+    // Until it was there while a sibling started, and once more.
+    for round in 1.. {
+        let before = containers("siblings");
+        let sibling = before.iter().find(|id| **id != hostile);
+        docker(&["kill", sibling.expect("there are two")]);
+        until("the sibling is replaced", || {
+            let handlers = node.describe("siblings")["handlers"].clone();
+            let restarts = handlers["restarts"].as_u64().unwrap_or_default();
+            // At the first try: none took its connection.
+            assert!(restarts <= round, "{handlers}");
+            (restarts == round && handlers["ready"] == 2).then_some(())
+        });
+        let report = until("the hostile handler answers", || {
+            let said = node.post("siblings", b"report").expect_success().text();
+            said.starts_with(&hostile).then_some(said)
+        });
+        assert!(!report.contains("stolen"), "{report}");
+        let words: Vec<_> = report.split(' ').collect();
+        let kept: u32 = words[2].parse().expect("a number");
+        if kept > met && round > 1 {
+            break;
+        }
+        met = kept;
+    }
+    let names: HashSet<_> = containers("siblings").into_iter().collect();
+    assert!(names.len() == 2 && names.contains(&hostile), "{names:?}");
+    node.stop();
+}
+
+/// A python3 function that installs a package of its own folder, whose set-up runs `script`.
+fn built_by(name: &str, script: &str) -> Function {
+    let setup = format!(
+        "{script}\nfrom setuptools import setup\nsetup(name='mine', version='1', py_modules=['mine'])\n"
+    );
+    Function::python(name, "import mine\ndef fn(input): return mine.VALUE\n")
+        .file("requirements.txt", "./mine\n")
+        .file("mine/mine.py", "VALUE = 'installed'\n")
+        .file("mine/setup.py", setup)
+}
+
+/// Writes until somebody ends it.
+const MANY_BYTES: &str = "
+import os
+number = 0
+while True:
+    with open('/fn/%d' % number, 'wb') as file:
+        os.posix_fallocate(file.fileno(), 0, 64 << 20)
+    number += 1
+";
+
+/// The same, in files that are empty and a folder that its own user may not look into.
+const MANY_FILES: &str = "
+import os
+os.makedirs('/fn/hidden')
+number = 0
+while True:
+    os.chmod('/fn/hidden', 0o700)
+    for _ in range(1000):
+        os.close(os.open('/fn/hidden/%d' % number, os.O_CREAT | os.O_WRONLY))
+        number += 1
+    os.chmod('/fn/hidden', 0)
+";
+
+/// Too much at once.
+const ONE_FILE: &str = "
+import os
+with open('/fn/large', 'wb') as file:
+    os.posix_fallocate(file.fileno(), 0, (1 << 30) + 1)
+";
+
+#[test]
+fn a_build_writes_no_more_than_it_may_and_leaves_nothing() {
+    let node = Node::start_at(&Place::new(), DOCKER);
+    // The control: the bound is in nobody's way.
+    let little = "open('/fn/some', 'wb').write(bytes(1 << 20))";
+    node.deploy(&built_by("little", little));
+    assert_eq!(node.post("little", b"").text(), "installed");
+    let volumes = || docker(&["volume", "ls", "--quiet", "--filter", "label=tinyFaaS"]);
+    let before = volumes();
+    for (name, script, expected) in [
+        ("bytes", MANY_BYTES, "wrote more than 1024 MiB"),
+        ("files", MANY_FILES, "wrote more than 1024 MiB"),
+        ("one", ONE_FILE, "pip could not install"),
+    ] {
+        let answer = node.try_deploy(&built_by(name, script));
+        assert_eq!(answer.status, 422, "{name}: {}", answer.text());
+        assert!(answer.text().contains(expected), "{}", answer.text());
+        until("nothing is left of it", || {
+            let left = docker(&[
+                "ps",
+                "--all",
+                "--quiet",
+                "--filter",
+                "name=build|watch|copy",
+            ]);
+            (volumes() == before && left.is_empty()).then_some(())
+        });
+    }
+    assert_eq!(node.post("little", b"").text(), "installed");
+    node.stop();
+}
