@@ -9,8 +9,8 @@ use crate::leftovers::Leftovers;
 use crate::reverse_proxy::ReverseProxy;
 use crate::stock::Stock;
 use faas::{
-    Backend, BackendReport, BoxFuture, Handler, Isolation, Limits, Package, PrepareError, Runtime,
-    RuntimeReport,
+    Backend, BackendReport, BoxFuture, Exposure, Handler, Isolation, Limits, Package, PrepareError,
+    Runtime, RuntimeReport,
 };
 use handler_protocol::{Caller, Direct, Group, Launch};
 use std::path::PathBuf;
@@ -120,6 +120,8 @@ impl DockerBackend {
         }
         let image = self.images.of(package.spec.runtime);
         let image = image::ensure(&self.engine, image, &package).await?;
+        // Until what it built has said hello, so that nothing of a build is on its way any more.
+        let _exposed = self.stock.exposed_by(&package, &image)?;
         let what = package.spec.name.as_str();
         let proxy = self.proxy.clone();
         let network = Network::create(&self.engine, what, package.spec.network.is_on(), proxy);
@@ -199,6 +201,13 @@ impl Backend for DockerBackend {
         package: Package,
     ) -> BoxFuture<'_, Result<Vec<Arc<dyn Handler>>, PrepareError>> {
         Box::pin(self.prepare_package(package))
+    }
+
+    fn exposure(&self) -> Option<Arc<Exposure>> {
+        // As a container the management service is called through a port of the machine, which every
+        // network with a way out reaches. Nobody can tell who called.
+        let is_container = self.proxy.is_some();
+        is_container.then(|| self.stock.exposure())
     }
 
     fn report(&self) -> BoxFuture<'_, BackendReport> {

@@ -103,6 +103,7 @@ impl Template {
         if launched >= usize::from(self.package.spec.handlers) {
             self.network.restore().await?;
             if !self.stock.has(&volumes).await {
+                let _exposed = self.stock.exposed_by(&self.package, &self.image)?;
                 *volumes = self.stock.volumes_of(&self.package, &self.image).await?;
             }
         }

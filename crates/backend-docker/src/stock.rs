@@ -6,7 +6,7 @@ use crate::image::Image;
 use crate::shim;
 use crate::volume::{self, Entry, Filling, Source, Volume};
 use builds::Recipe;
-use faas::{Limits, Package, PrepareError, Runtime};
+use faas::{Exposed, Exposure, Limits, Package, PrepareError, Runtime};
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Weak};
@@ -19,6 +19,8 @@ pub(crate) struct Stock {
     /// This program, for the shim of the binary runtime.
     program: PathBuf,
     limits: Arc<Limits>,
+    /// The builds, which have a way out.
+    exposure: Arc<Exposure>,
     /// The volumes that handlers use, by name. The lock is held while one is filled: code is copied
     /// and built one at a time.
     volumes: Mutex<HashMap<String, Weak<Volume>>>,
@@ -39,8 +41,23 @@ impl Stock {
             engine: Arc::clone(engine),
             program,
             limits,
+            exposure: Arc::default(),
             volumes: Mutex::default(),
         }
+    }
+
+    pub(crate) fn exposure(&self) -> Arc<Exposure> {
+        Arc::clone(&self.exposure)
+    }
+
+    /// Notes that a function may be built now.
+    pub(crate) fn exposed_by(
+        &self,
+        package: &Package,
+        image: &Image,
+    ) -> Result<Option<Exposed>, PrepareError> {
+        let recipe = build::recipe(package, image)?;
+        Ok(recipe.map(|_| self.exposure.begin()))
     }
 
     /// Whether the engine still has them: somebody may have removed them behind our back.

@@ -1,6 +1,7 @@
 //! What isolates and runs handlers: the interface that every backend fills.
 
 use crate::BoxFuture;
+use crate::exposure::Exposure;
 use crate::failure::PrepareError;
 use crate::function::Runtime;
 use crate::handler::Handler;
@@ -19,6 +20,11 @@ pub trait Backend: Send + Sync + std::fmt::Debug {
         &self,
         package: Package,
     ) -> BoxFuture<'_, Result<Vec<Arc<dyn Handler>>, PrepareError>>;
+
+    /// What of it reaches the management service, where functions with a network and builds do.
+    fn exposure(&self) -> Option<Arc<Exposure>> {
+        None
+    }
 
     /// What this backend can do on this host, for `doctor` and `status`. May start interpreters
     /// to ask for their versions, so the first time it takes a while.

@@ -8,6 +8,7 @@ pub mod backend;
 mod changes;
 mod core_share;
 pub mod deployment;
+mod exposure;
 pub mod failure;
 pub mod function;
 pub mod handler;
@@ -31,6 +32,7 @@ pub use backend::{Backend, BackendReport, Isolation, RuntimeReport};
 pub use changes::Follower;
 pub use core_share::CoreShare;
 pub use deployment::Deployment;
+pub use exposure::{Exposed, Exposure};
 pub use failure::{Failure, PrepareError};
 pub use function::{
     Entry, FunctionName, FunctionSpec, NameError, Network, Runtime, UnknownRuntime,

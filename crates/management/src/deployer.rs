@@ -127,11 +127,20 @@ impl Deployer {
         self.is_token_always.load(Ordering::Relaxed)
     }
 
+    /// Whether a build runs that can reach this service.
+    pub(crate) fn is_exposed(&self) -> bool {
+        let exposure = self.options.backend.exposure();
+        exposure.is_some_and(|exposure| exposure.is_any())
+    }
+
     /// Turns the token on for every call where a function can reach this service.
     fn mind_network(&self, network: &Network) {
         let port = self.addr.get().map(SocketAddr::port);
         let is_ours = |named: &u16| Some(*named) == port;
-        let is_reached = network.is_host() || network.host_ports().iter().any(is_ours);
+        let is_near = self.options.backend.exposure().is_some();
+        let is_reached = network.is_host()
+            || network.host_ports().iter().any(is_ours)
+            || (is_near && network.is_on());
         if is_reached && !self.is_token_always.swap(true, Ordering::Relaxed) {
             tracing::warn!(
                 "a function can reach the management service: every call of it needs the token now"

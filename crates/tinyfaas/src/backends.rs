@@ -4,8 +4,8 @@ use crate::config::{BackendName, BuildNetwork, Config, Sandbox};
 use anyhow::Result;
 use backend_process::{Interpreters, ProcessBackend, SandboxMode};
 use faas::{
-    Backend, BackendReport, BoxFuture, Handler, Limits, Network, Package, PrepareError, Reserve,
-    Runtime, RuntimeReport,
+    Backend, BackendReport, BoxFuture, Exposure, Handler, Limits, Network, Package, PrepareError,
+    Reserve, Runtime, RuntimeReport,
 };
 use std::sync::Arc;
 use tokio::sync::OnceCell;
@@ -163,6 +163,10 @@ impl Backend for Backends {
         package: Package,
     ) -> BoxFuture<'_, Result<Vec<Arc<dyn Handler>>, PrepareError>> {
         Box::pin(self.prepare_package(package))
+    }
+
+    fn exposure(&self) -> Option<Arc<Exposure>> {
+        self.main.exposure()
     }
 
     fn report(&self) -> BoxFuture<'_, BackendReport> {

@@ -190,6 +190,8 @@ pub(crate) struct Config {
     /// was named, and where builds or functions share the host's network.
     pub(crate) is_token_wanted: bool,
     pub(crate) is_management_insecure: bool,
+    /// Whether the original's calls need no token on any address, as in its container.
+    pub(crate) is_original_open: bool,
     pub(crate) sandbox: Sandbox,
     pub(crate) may_lack_landlock: bool,
     pub(crate) build_network: BuildNetwork,
@@ -259,6 +261,7 @@ impl Settings {
                 || self.sandbox == Sandbox::Reduced,
             token_file: self.token_file.unwrap_or_else(|| data_dir.join("token")),
             is_management_insecure: self.insecure_management,
+            is_original_open: false,
             sandbox: self.sandbox,
             may_lack_landlock: self.accept_no_landlock,
             build_network: self.build_network,

@@ -246,7 +246,8 @@ fn token(config: &Config, addresses: &Addresses) -> Result<(Option<String>, bool
         );
         return Ok((None, false));
     }
-    let is_always = !addr.ip().is_loopback() || config.is_token_wanted;
+    let is_open = addr.ip().is_loopback() || config.is_original_open;
+    let is_always = !is_open || config.is_token_wanted;
     match obtain_token(&config.token_file) {
         Ok(token) => Ok((Some(token), is_always)),
         Err(error) if !is_always && is_unwritable(&error) => {

@@ -37,13 +37,26 @@ pub(crate) async fn check_token_of_old(
     request: Request,
     next: Next,
 ) -> Response {
-    if !deployer.demands_token_always() {
+    let is_exposed = deployer.is_exposed();
+    if !deployer.demands_token_always() && !is_exposed {
         return next.run(request).await;
     }
     match token_problem(&deployer, request.headers()) {
         None => next.run(request).await,
+        Some(_) if !deployer.demands_token_always() => build_runs().into_response(),
         Some(problem) => problem.into_response(),
     }
+}
+
+/// Who calls could be the code that is just installed.
+fn build_runs() -> Problem {
+    let (status, detail) = (
+        StatusCode::SERVICE_UNAVAILABLE,
+        "a function is being built, and what it installs can reach this service",
+    );
+    Problem::new(status, "build-runs", "a build runs", detail)
+        .fix("send it again when that is deployed, or now with \"Authorization: Bearer TOKEN\"")
+        .retry_after(1)
 }
 
 fn token_problem(deployer: &Deployer, headers: &HeaderMap) -> Option<Problem> {

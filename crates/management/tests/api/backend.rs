@@ -1,16 +1,19 @@
 //! A backend whose handlers answer with the contents of their `fn.py`, or fail as that says.
 
 use faas::{
-    Backend, BackendReport, BoxFuture, Handler, HandlerState, HandlerStatus, Headers, Invocation,
-    InvokeError, Isolation, LogStream, Package, PrepareError, Reply, Runtime, RuntimeReport,
+    Backend, BackendReport, BoxFuture, Exposure, Handler, HandlerState, HandlerStatus, Headers,
+    Invocation, InvokeError, Isolation, LogStream, Package, PrepareError, Reply, Runtime,
+    RuntimeReport,
 };
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tokio::sync::watch;
 
 #[derive(Debug)]
 pub(crate) struct InProcess {
+    /// Where functions with a network and builds reach the management service.
+    pub(crate) exposure: OnceLock<Arc<Exposure>>,
     /// Whether code that says `WAIT` may go on.
     pub(crate) gate: watch::Sender<bool>,
     /// Whether code that says `HOST FAILS` fails.
@@ -26,6 +29,7 @@ pub(crate) struct InProcess {
 impl InProcess {
     pub(crate) fn new() -> Arc<Self> {
         Arc::new(Self {
+            exposure: OnceLock::new(),
             gate: watch::Sender::new(false),
             host_fails: Arc::new(AtomicBool::new(true)),
             preparing: Arc::default(),
@@ -98,6 +102,10 @@ impl Backend for InProcess {
             let _preparing = preparing;
             self.start(package).await
         })
+    }
+
+    fn exposure(&self) -> Option<Arc<Exposure>> {
+        self.exposure.get().cloned()
     }
 
     fn report(&self) -> BoxFuture<'_, BackendReport> {

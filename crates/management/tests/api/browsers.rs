@@ -5,6 +5,7 @@ use crate::pack;
 use std::io::{Read, Write};
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixStream;
+use std::sync::Arc;
 
 /// The status without a token.
 fn status(node: &Node, path: &str) -> u16 {
@@ -62,6 +63,29 @@ fn a_function_that_reaches_this_service_turns_the_token_on_for_every_call() {
     check(&|_| "host_port=1".to_owned(), 200);
     check(&|_| "host_network=true".to_owned(), 401);
     check(&port, 401);
+}
+
+#[test]
+fn where_functions_and_builds_reach_this_service_they_do_not_use_it() {
+    let node = with_token();
+    let exposure = Arc::new(faas::Exposure::default());
+    node.backend.exposure.set(Arc::clone(&exposure)).unwrap();
+    assert_eq!(status(&node, "/list"), 200);
+    let build = exposure.begin();
+    for path in ["/", "/list", "/logs", "/metrics"] {
+        assert_eq!(status(&node, path), 503, "{path}");
+    }
+    assert_eq!(status(&node, "/v1/functions"), 401);
+    assert_eq!(node.get("/list").status, 200);
+    assert_eq!(status(&node, "/healthz"), 200);
+    drop(build);
+    assert_eq!(status(&node, "/list"), 200);
+    for (query, expected) in [("", 200), ("&network=true", 401)] {
+        let path = format!("/v1/functions/f?runtime=python3{query}");
+        let answer = node.put(&path, &pack::zip(&[("fn.py", "1")]));
+        assert!(answer.status < 300, "{}", answer.text);
+        assert_eq!(status(&node, "/list"), expected, "{query}");
+    }
 }
 
 #[test]

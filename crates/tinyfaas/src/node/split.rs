@@ -57,7 +57,7 @@ pub(crate) fn management_service(args: &Mgmt) -> Result<()> {
     let mut config = load()?;
     config.backend = BackendName::Docker;
     config.management = Place::everywhere(MANAGEMENT_PORT);
-    config.is_management_insecure = !config.is_token_wanted;
+    config.is_original_open = !config.is_token_wanted;
     if let Some(port) = args.port {
         config.coap = Place::everywhere(port);
     }
@@ -166,10 +166,12 @@ async fn manage(config: &Config, name: &str, reserve: Arc<Reserve>) -> Result<()
     // Before there is a table, so that none is missed.
     split.remove_leftovers(&node.router);
     split.end.follow(&node.router);
-    tracing::warn!(
-        "whoever reaches port {MANAGEMENT_PORT} of this container can run code here: publish it \
-         to this machine only (-p 127.0.0.1:5000:{MANAGEMENT_PORT}), or set TINYFAAS_TOKEN_FILE"
-    );
+    if !config.is_token_wanted {
+        tracing::warn!(
+            "whoever reaches port {MANAGEMENT_PORT} of this container can run code here: publish it \
+             to this machine only (-p 127.0.0.1:5000:{MANAGEMENT_PORT}), or set TINYFAAS_TOKEN_FILE"
+        );
+    }
     banner::addresses(config, &node.addresses);
     signals.next().await;
     let stopping = async {
