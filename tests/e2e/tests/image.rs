@@ -7,6 +7,9 @@
     reason = "a test fails by it, and shows why"
 )]
 
+#[path = "image/asks.rs"]
+mod asks;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use e2e::{Engine, Function, agent, request_with, until};
