@@ -7,9 +7,10 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// A program that the tests call and Debian's package that brings it.
-const PROGRAMS: [(&str, &str); 11] = [
+const PROGRAMS: [(&str, &str); 12] = [
     ("coap-client-notls", "libcoap3-bin"),
     ("curl", "curl"),
+    ("docker-compose", "docker-compose"),
     ("go", "golang-go"),
     ("node", "nodejs"),
     ("npm", "npm"),

@@ -13,6 +13,8 @@ pub struct Engine {
     dockerd: Child,
     /// The network namespace that it is in, where it is not in this one.
     namespace: Option<String>,
+    /// Whether its containers live on while it is away.
+    is_live_restore: bool,
 }
 
 impl Engine {
@@ -20,7 +22,13 @@ impl Engine {
     /// alone, so its containers do not reach each other.
     #[must_use]
     pub fn start() -> Self {
-        Self::start_in(None)
+        Self::start_in(None, false)
+    }
+
+    /// The same, with containers that live on while it is restarted (`--live-restore`).
+    #[must_use]
+    pub fn start_live_restore() -> Self {
+        Self::start_in(None, true)
     }
 
     /// Starts one in a network namespace of its own, with all that containers want. Its socket is
@@ -35,17 +43,18 @@ impl Engine {
             let done = Command::new("ip").args(words).status();
             assert!(done.is_ok_and(|done| done.success()), "ip {words:?}");
         }
-        Self::start_in(Some(name))
+        Self::start_in(Some(name), false)
     }
 
-    fn start_in(namespace: Option<String>) -> Self {
+    fn start_in(namespace: Option<String>, is_live_restore: bool) -> Self {
         let folder = tempfile::Builder::new().prefix("e2e-docker-").tempdir();
         let folder = folder.expect("a temporary folder");
-        let dockerd = launch(folder.path(), namespace.as_deref());
+        let dockerd = launch(folder.path(), namespace.as_deref(), is_live_restore);
         let engine = Self {
             folder,
             dockerd,
             namespace,
+            is_live_restore,
         };
         engine.wait();
         engine
@@ -98,8 +107,16 @@ impl Engine {
 
     /// Restarts it after it was killed.
     pub fn restart(&mut self) {
-        self.dockerd = launch(self.folder.path(), self.namespace.as_deref());
+        let (folder, namespace) = (self.folder.path(), self.namespace.as_deref());
+        self.dockerd = launch(folder, namespace, self.is_live_restore);
         self.wait();
+    }
+
+    /// Stops it in order, which leaves its containers only with `--live-restore`.
+    pub fn stop(&mut self) {
+        let pid = self.dockerd.id().to_string();
+        drop(Command::new("kill").arg(pid).status());
+        self.dockerd.wait().expect("it ends");
     }
 
     fn wait(&self) {
@@ -120,7 +137,7 @@ impl Engine {
     }
 }
 
-fn launch(folder: &Path, namespace: Option<&str>) -> Child {
+fn launch(folder: &Path, namespace: Option<&str>, is_live_restore: bool) -> Child {
     let path = |name: &str| folder.join(name);
     let log = File::create(path("log")).expect("a file for the log");
     // One that was killed leaves it.
@@ -139,6 +156,9 @@ fn launch(folder: &Path, namespace: Option<&str>) -> Child {
     dockerd.arg("--data-root").arg(path("data"));
     dockerd.arg("--exec-root").arg(path("exec"));
     dockerd.arg("--pidfile").arg(path("pid"));
+    if is_live_restore {
+        dockerd.arg("--live-restore");
+    }
     dockerd
         .stdin(Stdio::null())
         .stdout(Stdio::null())
@@ -166,6 +186,13 @@ fn apart(folder: &Path, name: &str) -> Command {
 
 impl Drop for Engine {
     fn drop(&mut self) {
+        if self.is_live_restore {
+            // Else they would outlive it.
+            let containers = self.docker(&["ps", "--all", "--quiet"]).unwrap_or_default();
+            let containers: Vec<_> = containers.lines().collect();
+            let remove = [&["rm", "--force"][..], &containers].concat();
+            let _is_removed = containers.is_empty() || self.docker(&remove).is_some();
+        }
         let pid = self.dockerd.id().to_string();
         // It ends its containers and its containerd.
         drop(Command::new("kill").arg(pid).status());

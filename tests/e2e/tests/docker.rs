@@ -283,6 +283,40 @@ fn a_function_goes_on_while_its_engine_is_killed_and_started_again() {
     assert_eq!(engine.docker(&all).expect("it answers"), "");
 }
 
+#[test]
+fn no_call_fails_while_an_engine_with_live_restore_is_restarted() {
+    let mut engine = Engine::start_live_restore();
+    engine.bring("python:3-alpine");
+    let place = Place::new();
+    let mut serve = place.serve(DOCKER);
+    let node = Node::start_command(&place, serve.env("DOCKER_HOST", engine.host()));
+    node.deploy(&echo("alive").set("threads", "2"));
+    let before = engine.docker(&["ps", "--quiet"]).expect("it answers");
+    let call_all = || {
+        for _ in 0..100 {
+            assert_eq!(node.post("alive", b"x").expect_success().text(), "x");
+        }
+    };
+    engine.stop();
+    call_all();
+    engine.restart();
+    call_all();
+    assert_eq!(engine.docker(&["ps", "--quiet"]).as_deref(), Some(&*before));
+    assert_eq!(node.describe("alive")["handlers"]["restarts"], 0);
+    // What dies afterwards is replaced, and what is deployed is started there.
+    let killed = before.lines().next().expect("there are two");
+    drop(engine.docker(&["kill", killed]));
+    until("it is replaced", || {
+        let handlers = node.describe("alive")["handlers"].clone();
+        (handlers["restarts"] == 1 && handlers["ready"] == 2).then_some(())
+    });
+    node.deploy(&echo("later"));
+    assert_eq!(node.post("later", b"x").text(), "x");
+    node.stop();
+    let all = ["ps", "--all", "--quiet"];
+    assert_eq!(engine.docker(&all).expect("it answers"), "");
+}
+
 /// Says in `probe.py`, which it installs, what could be reached while it was built.
 const PROBE: &str = "import socket, sys
 from setuptools import setup

@@ -1,9 +1,10 @@
 //! Hostile functions in containers, against a real engine: what they try with each other, with their
 //! bounds, and with tinyFaaS.
 
-use e2e::{Function, Node, Place, until};
+use e2e::{Function, Node, Place, request, until};
 use std::collections::HashSet;
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 const DOCKER: &[&str] = &["--backend", "docker"];
 
@@ -200,4 +201,116 @@ fn a_build_writes_no_more_than_it_may_and_leaves_nothing() {
     }
     assert_eq!(node.post("little", b"").text(), "installed");
     node.stop();
+}
+
+/// Does what its input says.
+const HOSTILE: &str = r#"
+import os, time
+def fill(folder):
+    number = 0
+    try:
+        while True:
+            with open("%s/%d" % (folder, number), "wb") as file:
+                file.write(bytes(1 << 20))
+            number += 1
+    except OSError as error:
+        return error.strerror
+def fn(input):
+    if input == "fork":
+        while True:
+            try:
+                os.fork()
+            except OSError:
+                time.sleep(0.01)
+    if input == "memory":
+        taken = []
+        while True:
+            taken.append(b"x" * (1 << 20))
+    if input == "log":
+        while True:
+            print("x" * 1000)
+    if input == "silent":
+        time.sleep(3600)
+    if input == "frames":
+        for descriptor in range(3, 64):
+            try:
+                os.write(descriptor, b"\xff" * 64)
+            except OSError:
+                pass
+    if input == "end":
+        os._exit(3)
+    if input == "disk":
+        said = " ".join(fill(folder) for folder in ("/tmp", "/dev/shm", "/fn", "/"))
+        for number in os.listdir("/tmp"):
+            os.unlink("/tmp/" + number)
+        return said
+    return input
+"#;
+
+#[test]
+fn a_hostile_function_in_containers_harms_nobody_but_itself() {
+    let node = Node::start_at(&Place::new(), DOCKER);
+    let hostile = Function::python("hostile", HOSTILE);
+    node.deploy(&hostile.set("threads", "1").set("deadline", "2s"));
+    let echo = "def fn(input): return input\n";
+    node.deploy(&Function::python("neighbour", echo));
+    for attack in [
+        "fork", "memory", "log", "silent", "frames", "end", "disk", "fork",
+    ] {
+        let url = node.url("http", "hostile");
+        let attacking = std::thread::spawn(move || request("POST", &url, &[], attack.as_bytes()));
+        while !attacking.is_finished() {
+            let reply = node.post("neighbour", b"unharmed");
+            assert_eq!(reply.expect_success().text(), "unharmed", "{attack}");
+        }
+        let reply = attacking.join().expect("the call ends");
+        match attack {
+            "disk" => {
+                let said = reply.expect_success().text();
+                assert_eq!(said.matches("No space left").count(), 2, "{said}");
+                assert_eq!(said.matches("Read-only").count(), 2, "{said}");
+            }
+            _ => assert!(reply.status >= 500, "{attack}: {}", reply.text()),
+        }
+        until("it serves again", || {
+            let reply = node.post("hostile", b"again");
+            (reply.status == 200 && reply.text() == "again").then_some(())
+        });
+        assert_eq!(node.post("neighbour", b"unharmed").text(), "unharmed");
+    }
+    until("what it replaced is gone", || {
+        (containers("hostile").len() == 1).then_some(())
+    });
+    node.stop();
+    assert!(containers("hostile").is_empty());
+}
+
+#[test]
+fn of_calls_during_redeployments_in_containers_none_fails() {
+    let node = Node::start_at(&Place::new(), DOCKER);
+    let version = |number: u32| {
+        let code = format!("def fn(input): return 'version {number}'\n");
+        Function::python("moving", &code).set("threads", "2")
+    };
+    node.deploy(&version(0));
+    let (is_deployed, called) = (AtomicBool::new(false), AtomicUsize::new(0));
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                while !is_deployed.load(Ordering::Relaxed) {
+                    let reply = node.post("moving", b"x").expect_success().text();
+                    assert!(reply.starts_with("version "), "{reply}");
+                    called.fetch_add(1, Ordering::Relaxed);
+                }
+            });
+        }
+        for number in 1..=5 {
+            node.deploy(&version(number));
+        }
+        is_deployed.store(true, Ordering::Relaxed);
+    });
+    assert!(called.load(Ordering::Relaxed) > 100, "the control");
+    assert_eq!(node.post("moving", b"x").text(), "version 5");
+    node.stop();
+    assert!(containers("moving").is_empty());
 }

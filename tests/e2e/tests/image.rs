@@ -9,6 +9,8 @@
 
 #[path = "image/asks.rs"]
 mod asks;
+#[path = "image/compose.rs"]
+mod compose;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
