@@ -120,7 +120,7 @@ mod tests {
     #[test]
     fn the_proof_is_hmac_as_others_compute_it() {
         // RFC 4231 has no key of 32 bytes; this one is by Python's hmac.
-        let secret = Secret(std::array::from_fn(|at| at as u8));
+        let secret = Secret(std::array::from_fn(|at| u8::try_from(at).unwrap()));
         let proof = secret.hmac(&[b"what do ya ", b"want for nothing?"]);
         let hex: String = proof.iter().map(|byte| format!("{byte:02x}")).collect();
         assert_eq!(
