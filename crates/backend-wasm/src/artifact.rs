@@ -1,29 +1,34 @@
 //! Compiled code: made once for a module, kept on disk, mapped into memory.
+//!
+//! Where the disk has no room, or takes no writes, it is kept in memory for as long as a function
+//! uses it.
 
-use crate::compiler::Compiler;
+mod folder;
+mod memory;
+
+use crate::compiler::{CompileError, Compiler};
 use crate::engine::{Engines, Needs};
 use faas::{Limits, PrepareError};
-use sha2::{Digest, Sha256};
+use folder::{Bounds, Folder, Kept};
+use memory::{InMemory, Room};
+use std::collections::HashMap;
 use std::fs;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
-use std::time::SystemTime;
-use tempfile::NamedTempFile;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use wasmtime::component::Component;
 use wasmtime::{Engine, Module, ResourcesRequired};
 
-/// The kept results of compiling.
+/// The results of compiling.
 #[derive(Debug)]
 pub(crate) struct Artifacts {
-    folder: PathBuf,
-    bytes_max: u64,
-    free_bytes_min: u64,
+    folder: Folder,
+    room: Room,
+    in_memory: Mutex<HashMap<String, Weak<InMemory>>>,
     module_bytes_max: u64,
+    compiled_bytes_max: u64,
     compiler: Compiler,
-    /// What tells this engine's code from that of another version or processor.
-    compatibility: String,
     /// Modules are compiled one at a time: each takes every core and much memory. What is kept is
     /// used without a turn.
     turn: Mutex<()>,
@@ -34,6 +39,33 @@ pub(crate) struct Artifacts {
 pub(crate) enum Code {
     Module(Module),
     Component(Component),
+}
+
+/// Where the code of a function lies; it stays there while something holds this.
+#[derive(Debug, Clone)]
+pub(crate) struct Place(Lies);
+
+#[derive(Debug, Clone)]
+enum Lies {
+    OnDisk(Arc<Kept>),
+    InMemory(Arc<InMemory>),
+}
+
+/// What code lies in memory, and what may.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct MemoryUse {
+    pub(crate) bytes: u64,
+    pub(crate) bytes_max: u64,
+}
+
+/// What is to be loaded.
+struct Wanted<'a> {
+    engines: &'a Engines,
+    file: &'a Path,
+    kind: Kind,
+    /// The name of what is compiled from it.
+    name: String,
+    memory_bytes_max: u64,
 }
 
 /// What the first bytes of a file say.
@@ -66,37 +98,52 @@ impl Kind {
     }
 }
 
+impl Place {
+    fn path(&self) -> PathBuf {
+        match &self.0 {
+            Lies::OnDisk(kept) => kept.path.clone(),
+            Lies::InMemory(held) => held.path(),
+        }
+    }
+
+    /// Whether the code is lost with this process.
+    pub(crate) fn is_memory(&self) -> bool {
+        matches!(self.0, Lies::InMemory(_))
+    }
+}
+
 impl Artifacts {
-    /// Opens the folder and drops what another version of the engine left there.
+    /// Opens the folder. Where it can't be used, code is kept in memory.
     pub(crate) fn open(
         folder: PathBuf,
         engines: &Engines,
         compiler: Compiler,
         limits: &Limits,
-    ) -> io::Result<Self> {
-        use std::os::unix::fs::DirBuilderExt;
-
-        let mut builder = fs::DirBuilder::new();
-        builder.recursive(true).mode(0o700).create(&folder)?;
+    ) -> Self {
         let mut hasher = DefaultHasher::new();
         let engine = &engines.on_demand;
         engine.precompile_compatibility_hash().hash(&mut hasher);
-        let artifacts = Self {
-            folder,
+        let bounds = Bounds {
             bytes_max: limits.builds.cache_bytes_max,
             free_bytes_min: limits.wasm.free_bytes_min,
-            module_bytes_max: limits.wasm.module_bytes_max,
-            compiler,
-            compatibility: format!("{:016x}", hasher.finish()),
-            turn: Mutex::default(),
+            spared_after_start: limits.builds.spared_after_start,
         };
-        for entry in fs::read_dir(&artifacts.folder)? {
-            let path = entry?.path();
-            if !artifacts.is_ours(&path) {
-                remove(&path);
-            }
+        Self {
+            folder: Folder::open(folder, format!("{:016x}", hasher.finish()), bounds),
+            room: Room::new(limits.wasm.code_in_memory_bytes_max),
+            in_memory: Mutex::default(),
+            module_bytes_max: limits.wasm.module_bytes_max,
+            compiled_bytes_max: limits.builds.bytes_max,
+            compiler,
+            turn: Mutex::default(),
         }
-        Ok(artifacts)
+    }
+
+    pub(crate) fn memory_use(&self) -> MemoryUse {
+        MemoryUse {
+            bytes: self.room.bytes_taken(),
+            bytes_max: self.room.bytes_max(),
+        }
     }
 
     /// The code of a module, compiled where it is not kept. Takes long: not for the event loop.
@@ -105,16 +152,41 @@ impl Artifacts {
         engines: &Engines,
         file: &Path,
         memory_bytes_max: u64,
-    ) -> Result<Code, PrepareError> {
-        let host = |error: io::Error| match error.kind() {
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => PrepareError::NoRoom(
-                "the disk of the data directory has no room for the compiled module; delete \
-                 functions that are not needed, or free space on it"
-                    .to_owned(),
-            ),
-            _ => PrepareError::Host(format!("the module could not be read or kept: {error}")),
+    ) -> Result<(Code, Place), PrepareError> {
+        let (name, kind) = self.identify(file)?;
+        let wanted = Wanted {
+            engines,
+            file,
+            kind,
+            name,
+            memory_bytes_max,
         };
-        let bytes = fs::metadata(file).map_err(host)?.len();
+        // It is claimed before it is looked at: what makes room for others passes over it.
+        let kept = self.folder.claim(&wanted.name);
+        if let Some(code) = wanted.kept(&kept) {
+            return Ok((code, Place(Lies::OnDisk(kept))));
+        }
+        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        // It may have been compiled while this waited.
+        if let Some(code) = wanted.kept(&kept) {
+            return Ok((code, Place(Lies::OnDisk(kept))));
+        }
+        let place = match self.held(&wanted.name) {
+            Some(held) => self.move_to_disk(kept, held),
+            None => self.compile(&wanted, kept)?,
+        };
+        let code = wanted.map(&place.path());
+        let code = code.map_err(|error| {
+            PrepareError::Code(format!("the module can't be run here: {error:#}"))
+        })?;
+        Ok((code, place))
+    }
+
+    /// The name of what is compiled from a file, and what the file is.
+    fn identify(&self, file: &Path) -> Result<(String, Kind), PrepareError> {
+        let unread =
+            |error: io::Error| PrepareError::Host(format!("the module could not be read: {error}"));
+        let bytes = fs::metadata(file).map_err(unread)?.len();
         if bytes > self.module_bytes_max {
             let bytes_max = self.module_bytes_max;
             return Err(PrepareError::Code(format!(
@@ -122,186 +194,157 @@ impl Artifacts {
                  optimisation for size and without debug information"
             )));
         }
-        let binary = fs::read(file).map_err(host)?;
+        let binary = fs::read(file).map_err(unread)?;
         let kind = Kind::of(&binary)?;
-        let path = self.path(&binary, kind);
-        if let Some(code) = kept(engines, &path, kind, memory_bytes_max) {
-            return Ok(code);
-        }
-        let _turn = self.turn.lock();
-        // It may have been compiled while this waited.
-        if let Some(code) = kept(engines, &path, kind, memory_bytes_max) {
-            return Ok(code);
-        }
-        self.make_room(Some(&path)).map_err(host)?;
-        let compiled = NamedTempFile::new_in(&self.folder).map_err(host)?;
-        self.compiler.compile(file, compiled.as_file())?;
-        self.keep(&path, compiled).map_err(host)?;
-        map(engines, &path, kind, memory_bytes_max)
-            .map_err(|error| PrepareError::Code(format!("the module can't be run here: {error:#}")))
+        Ok((self.folder.name(&binary, kind.extension()), kind))
     }
 
-    fn path(&self, binary: &[u8], kind: Kind) -> PathBuf {
-        let name = hex(&Sha256::digest(binary));
-        let name = format!("{name}-{}.{}", self.compatibility, kind.extension());
-        self.folder.join(name)
-    }
-
-    /// Whether it is a file that this engine compiled, or the checksum of one.
-    fn is_ours(&self, path: &Path) -> bool {
-        let name = path.file_name().and_then(|name| name.to_str());
-        let stem = name.and_then(|name| name.split('.').next());
-        let is_file = fs::symlink_metadata(path).is_ok_and(|metadata| metadata.is_file());
-        is_file && stem.is_some_and(|stem| stem.ends_with(&self.compatibility))
-    }
-
-    /// Keeps a compiled file and its checksum, both whole and on the disk before they have their
-    /// names.
-    fn keep(&self, path: &Path, compiled: NamedTempFile) -> io::Result<()> {
-        let sum = checksum(compiled.path())?;
-        compiled.as_file().sync_all()?;
-        let sum_file = NamedTempFile::new_in(&self.folder)?;
-        fs::write(sum_file.path(), sum)?;
-        sum_file.as_file().sync_all()?;
-        // What stands there now differs from its checksum, or is no file at all.
-        remove(&sum_path(path));
-        remove(path);
-        compiled.persist(path)?;
-        sum_file.persist(sum_path(path))?;
-        fs::File::open(&self.folder)?.sync_all()?;
-        self.make_room(Some(path))
-    }
-
-    /// Drops the oldest files where there are too many bytes, or too few are left on the disk.
-    /// What runs from a file that is dropped goes on.
-    fn make_room(&self, spared: Option<&Path>) -> io::Result<()> {
-        let mut files = self.files()?;
-        files.sort_by_key(|(_, metadata)| metadata.modified().unwrap_or(SystemTime::UNIX_EPOCH));
-        let mut bytes: u64 = files.iter().map(|(_, metadata)| metadata.len()).sum();
-        for (old, metadata) in files {
-            if bytes <= self.bytes_max && free_bytes(&self.folder)? >= self.free_bytes_min {
-                break;
-            }
-            if Some(old.as_path()) != spared {
-                remove(&sum_path(&old));
-                remove(&old);
-                bytes = bytes.saturating_sub(metadata.len());
+    /// Compiles to the disk; where that has no room, into memory.
+    fn compile(&self, wanted: &Wanted<'_>, kept: Arc<Kept>) -> Result<Place, PrepareError> {
+        match self.compile_to_disk(wanted, &kept) {
+            Ok(()) => Ok(Place(Lies::OnDisk(kept))),
+            Err(CompileError::Refused(error)) => Err(error),
+            Err(CompileError::TooLarge) => Err(too_large(self.compiled_bytes_max)),
+            Err(CompileError::Output(reason)) => {
+                tracing::warn!(
+                    %reason,
+                    fix = "free space on the disk of the data directory, and see that it is writable",
+                    "compiled WebAssembly is kept in memory only, and compiled again at every start"
+                );
+                let held = self.compile_to_memory(wanted)?;
+                Ok(Place(Lies::InMemory(held)))
             }
         }
+    }
+
+    fn compile_to_disk(&self, wanted: &Wanted<'_>, kept: &Kept) -> Result<(), CompileError> {
+        let output = |error: io::Error| CompileError::Output(error.to_string());
+        if !self.folder.make_room().map_err(output)? {
+            return Err(CompileError::Output("the disk is nearly full".to_owned()));
+        }
+        let compiled = self.folder.temporary().map_err(output)?;
+        let bytes_max = self.compiled_bytes_max;
+        let into = compiled.as_file();
+        self.compiler.compile(wanted.file, into, bytes_max)?;
+        self.folder.keep(&kept.path, compiled).map_err(output)?;
+        // It is kept; what more there is to drop goes with the next.
+        drop(self.folder.make_room());
         Ok(())
     }
 
-    /// The compiled files, without their checksums.
-    fn files(&self) -> io::Result<Vec<(PathBuf, fs::Metadata)>> {
-        let mut files = Vec::new();
-        for entry in fs::read_dir(&self.folder)? {
-            let entry = entry?;
-            let metadata = entry.metadata()?;
-            let path = entry.path();
-            let is_sum = path.extension().is_some_and(|extension| extension == SUM);
-            if metadata.is_file() && !is_sum {
-                files.push((path, metadata));
+    fn compile_to_memory(&self, wanted: &Wanted<'_>) -> Result<Arc<InMemory>, PrepareError> {
+        let output = |reason: String| {
+            PrepareError::Host(format!("the compiled module could not be kept: {reason}"))
+        };
+        let file = memory::file().map_err(|error| output(error.to_string()))?;
+        let compiled = self
+            .compiler
+            .compile(wanted.file, &file, self.room.bytes_left());
+        compiled.map_err(|error| match error {
+            CompileError::Refused(error) => error,
+            CompileError::TooLarge => self.no_room(),
+            CompileError::Output(reason) => output(reason),
+        })?;
+        let held = self.room.hold(file);
+        let held = Arc::new(held.map_err(|error| output(error.to_string()))?);
+        let mut in_memory = self.in_memory();
+        in_memory.retain(|_, held| held.strong_count() > 0);
+        in_memory.insert(wanted.name.clone(), Arc::downgrade(&held));
+        Ok(held)
+    }
+
+    fn no_room(&self) -> PrepareError {
+        let mib = self.room.bytes_max() >> 20;
+        PrepareError::NoRoom(format!(
+            "the disk of the data directory has no room for the compiled module, and all that is \
+             compiled in memory may take {mib} MiB; delete functions that are not needed, or free \
+             space on the disk"
+        ))
+    }
+
+    fn in_memory(&self) -> std::sync::MutexGuard<'_, HashMap<String, Weak<InMemory>>> {
+        self.in_memory
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What was compiled into memory for a function that still uses it.
+    fn held(&self, name: &str) -> Option<Arc<InMemory>> {
+        self.in_memory().get(name).and_then(Weak::upgrade)
+    }
+
+    /// Where the disk has room by now, it has the code from now on.
+    fn move_to_disk(&self, kept: Arc<Kept>, held: Arc<InMemory>) -> Place {
+        let copy = || -> io::Result<bool> {
+            if !self.folder.make_room()? {
+                return Ok(false);
+            }
+            let file = self.folder.temporary()?;
+            held.copy_to(file.as_file())?;
+            self.folder.keep(&kept.path, file)?;
+            Ok(true)
+        };
+        match copy() {
+            Ok(true) => Place(Lies::OnDisk(kept)),
+            Ok(false) | Err(_) => Place(Lies::InMemory(held)),
+        }
+    }
+}
+
+fn too_large(bytes_max: u64) -> PrepareError {
+    PrepareError::Code(format!(
+        "the compiled module takes more than {} MiB; build it with optimisation for size, or split \
+         it",
+        bytes_max >> 20
+    ))
+}
+
+impl Wanted<'_> {
+    /// Kept code whose content is what was compiled. Damaged code would end this process at its
+    /// first call, so it is compiled again.
+    fn kept(&self, kept: &Kept) -> Option<Code> {
+        if !folder::is_whole(&kept.path) {
+            return None;
+        }
+        match self.map(&kept.path) {
+            Ok(code) => {
+                folder::touch(&kept.path);
+                Some(code)
+            }
+            Err(error) => {
+                tracing::warn!(%error, "kept code can't be mapped; it is compiled again");
+                None
             }
         }
-        Ok(files)
     }
-}
 
-/// The extension of the file beside compiled code that has its SHA-256.
-const SUM: &str = "sha256";
-
-fn sum_path(path: &Path) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(".");
-    name.push(SUM);
-    name.into()
-}
-
-fn checksum(path: &Path) -> io::Result<String> {
-    let mut digest = Sha256::new();
-    let mut file = fs::File::open(path)?;
-    let mut chunk = vec![0; 64 << 10];
-    loop {
-        match io::Read::read(&mut file, &mut chunk)? {
-            0 => return Ok(hex(&digest.finalize())),
-            len => digest.update(&chunk[..len]),
+    /// Maps compiled code into the engine that can run it.
+    fn map(&self, path: &Path) -> wasmtime::Result<Code> {
+        let engines = self.engines;
+        let code = open(&engines.on_demand, path, self.kind)?;
+        let required = match &code {
+            Code::Module(module) => Some(module.resources_required()),
+            Code::Component(component) => component.resources_required(),
+        };
+        let Some(ResourcesRequired {
+            num_memories,
+            num_tables,
+            ..
+        }) = required
+        else {
+            return Ok(code);
+        };
+        let engine = engines.pick(Needs {
+            memory_bytes_max: self.memory_bytes_max,
+            memories: num_memories,
+            tables: num_tables,
+        });
+        if Engine::same(engine, &engines.on_demand) {
+            return Ok(code);
         }
+        // What is too large for a slot in another respect still runs, without one.
+        Ok(open(engine, path, self.kind).unwrap_or(code))
     }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-fn free_bytes(folder: &Path) -> io::Result<u64> {
-    let disk = rustix::fs::statvfs(folder)?;
-    Ok(disk.f_bavail.saturating_mul(disk.f_frsize))
-}
-
-/// Removes what is in the way, whatever it is. Where that fails, it stays and is passed over.
-fn remove(path: &Path) {
-    let removed = match fs::symlink_metadata(path) {
-        Ok(metadata) if metadata.is_dir() => fs::remove_dir_all(path),
-        Ok(_) => fs::remove_file(path),
-        Err(_gone) => return,
-    };
-    if let Err(error) = removed {
-        tracing::warn!(path = %path.display(), %error, "could not be removed from the folder of compiled WebAssembly");
-    }
-}
-
-/// Kept code whose content is what was compiled. Damaged code would end this process at its first
-/// call, so it is compiled again.
-fn kept(engines: &Engines, path: &Path, kind: Kind, memory_bytes_max: u64) -> Option<Code> {
-    let expected = fs::read_to_string(sum_path(path)).ok()?;
-    let found = checksum(path).ok()?;
-    if found != expected {
-        tracing::warn!(path = %path.display(), "kept code is damaged; it is compiled again");
-        return None;
-    }
-    match map(engines, path, kind, memory_bytes_max) {
-        Ok(code) => {
-            // The time of the file says when it was last used; failing to set it costs order only.
-            drop(fs::File::open(path).and_then(|file| file.set_modified(SystemTime::now())));
-            Some(code)
-        }
-        Err(error) => {
-            tracing::warn!(%error, "kept code can't be mapped; it is compiled again");
-            None
-        }
-    }
-}
-
-/// Maps kept code into the engine that can run it.
-fn map(
-    engines: &Engines,
-    path: &Path,
-    kind: Kind,
-    memory_bytes_max: u64,
-) -> wasmtime::Result<Code> {
-    let code = open(&engines.on_demand, path, kind)?;
-    let required = match &code {
-        Code::Module(module) => Some(module.resources_required()),
-        Code::Component(component) => component.resources_required(),
-    };
-    let Some(ResourcesRequired {
-        num_memories,
-        num_tables,
-        ..
-    }) = required
-    else {
-        return Ok(code);
-    };
-    let engine = engines.pick(Needs {
-        memory_bytes_max,
-        memories: num_memories,
-        tables: num_tables,
-    });
-    if Engine::same(engine, &engines.on_demand) {
-        return Ok(code);
-    }
-    // What is too large for a slot in another respect still runs, without one.
-    Ok(open(engine, path, kind).unwrap_or(code))
 }
 
 #[expect(
@@ -312,8 +355,9 @@ fn open(engine: &Engine, path: &Path, kind: Kind) -> wasmtime::Result<Code> {
     Ok(match kind {
         Kind::Module => {
             // SAFETY: the file is in a folder that only this user can write, was written whole by
-            // `Artifacts::keep` from what the same engine compiled, and has its checksum; users
-            // send modules, never code. Nothing changes a file there once it has its name.
+            // `Folder::keep` from what the same engine compiled, and has its checksum; or it lies
+            // in memory, sealed after the same engine wrote it. Users send modules, never code.
+            // Nothing changes a file there once it has its name.
             let module = unsafe { Module::deserialize_file(engine, path) };
             Code::Module(module?)
         }
@@ -341,6 +385,7 @@ mod tests {
         table_entries_max: 64 << 10,
         core_instances_max: 16,
         free_bytes_min: 0,
+        code_in_memory_bytes_max: 1 << 20,
     };
 
     #[test]
@@ -357,7 +402,14 @@ mod tests {
             };
             let path = folder.path().join("compiled");
             fs::write(&path, compiled.unwrap()).unwrap();
-            let code = map(&engines, &path, kind, memory_bytes_max).unwrap();
+            let wanted = Wanted {
+                engines: &engines,
+                file: &path,
+                kind,
+                name: String::new(),
+                memory_bytes_max,
+            };
+            let code = wanted.map(&path).unwrap();
             let engine = match &code {
                 Code::Module(module) => module.engine(),
                 Code::Component(component) => component.engine(),
@@ -369,32 +421,5 @@ mod tests {
         check("(module (memory 1))", 33 << 20, false);
         check("(module (memory 1) (memory 1))", 32 << 20, false);
         check("(component (core module (memory 1)))", 32 << 20, true);
-    }
-
-    #[test]
-    fn the_oldest_code_goes_where_there_is_too_much() {
-        let folder = tempfile::tempdir().unwrap();
-        let engines = Engines::start(&SLOTS).unwrap();
-        let mut limits = Limits {
-            wasm: SLOTS,
-            ..Limits::default()
-        };
-        limits.builds.cache_bytes_max = 10;
-        let compiler = Compiler::new("none".into(), &limits);
-        let path = folder.path().to_owned();
-        let artifacts = Artifacts::open(path, &engines, compiler, &limits).unwrap();
-        for name in ["a", "b", "c"] {
-            let compiled = NamedTempFile::new_in(folder.path()).unwrap();
-            fs::write(compiled.path(), b"12345").unwrap();
-            let path = folder.path().join(name);
-            artifacts.keep(&path, compiled).unwrap();
-        }
-        assert_eq!(artifacts.files().unwrap().len(), 2);
-        assert!(folder.path().join("c").exists());
-        assert_eq!(
-            fs::read_dir(folder.path()).unwrap().count(),
-            4,
-            "a checksum each"
-        );
     }
 }

@@ -1,6 +1,6 @@
 //! The backend: from a package to a ready handler.
 
-use crate::artifact::Artifacts;
+use crate::artifact::{Artifacts, MemoryUse};
 use crate::compiler::Compiler;
 use crate::contract::Contract;
 use crate::engine::Engines;
@@ -13,7 +13,6 @@ use faas::{
     Backend, BackendReport, BoxFuture, Handler, Isolation, Limits, LogStream, Package,
     PrepareError, Runtime, RuntimeReport,
 };
-use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -39,14 +38,6 @@ pub struct Options {
 /// Why the backend could not be started.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// The folder for compiled code can't be used.
-    #[error("could not use the folder for compiled WebAssembly {folder}; make it writable")]
-    Folder {
-        /// The folder.
-        folder: PathBuf,
-        /// What the system said.
-        source: io::Error,
-    },
     /// The engine does not run on this host.
     #[error("could not start the WebAssembly engine: {0}")]
     Engine(String),
@@ -63,10 +54,11 @@ pub struct WasmBackend {
 }
 
 impl WasmBackend {
-    /// Reserves the pool and opens the folder of compiled code.
+    /// Reserves the pool and opens the folder of compiled code. Where the folder can't be used,
+    /// code is kept in memory.
     ///
     /// # Errors
-    /// If the engine does not run here or the folder can't be used.
+    /// If the engine does not run here.
     pub fn start(options: Options) -> Result<Arc<Self>, StartError> {
         let Options {
             data_dir,
@@ -77,8 +69,7 @@ impl WasmBackend {
             .map_err(|error| StartError::Engine(format!("{error:#}")))?;
         let folder = data_dir.join("wasm");
         let compiler = Compiler::new(compiler, &limits);
-        let opened = Artifacts::open(folder.clone(), &engines, compiler, &limits);
-        let artifacts = opened.map_err(|source| StartError::Folder { folder, source })?;
+        let artifacts = Artifacts::open(folder, &engines, compiler, &limits);
         Ok(Arc::new(Self {
             engines: Arc::new(engines),
             artifacts: Arc::new(artifacts),
@@ -115,22 +106,28 @@ impl WasmBackend {
         let folder = package.code.clone();
         let linking = tokio::task::spawn_blocking(move || {
             let file = find_module(&folder)?;
-            let code = artifacts.load(&engines, &file, memory_bytes_max)?;
-            Contract::link(&code, shared)
+            let (code, place) = artifacts.load(&engines, &file, memory_bytes_max)?;
+            Contract::link(&code, shared).map(|contract| (contract, place))
         });
         let linked = linking.await;
-        let contract = linked.map_err(|_ended| {
+        let (contract, place) = linked.map_err(|_ended| {
             PrepareError::Host("compiling broke off; see the log of tinyfaas".to_owned())
         })??;
         self.try_instance(&contract).await?;
+        let kept = if place.is_memory() {
+            ", compiled in memory, as the disk of the data directory has no room or takes no writes"
+        } else {
+            ""
+        };
         lines.log.push(
             &lines.handler,
             LogStream::Platform,
-            &format!("ready: a {}", contract.name()),
+            &format!("ready: a {}{kept}", contract.name()),
         );
         Ok(Arc::new(WasmHandler {
             name: package.spec.name.clone(),
             contract,
+            _place: place,
             engines: Arc::clone(&self.engines),
             lines,
             at_once_max: usize::from(package.spec.handlers),
@@ -210,9 +207,25 @@ impl WasmBackend {
             runtimes: vec![RuntimeReport {
                 runtime: Runtime::Wasm,
                 version: Some("built in".to_owned()),
-                detail: format!("{ENGINE}, a new instance for every call"),
+                detail: format!(
+                    "{ENGINE}, a new instance for every call{}",
+                    self.in_memory()
+                ),
             }],
         }
+    }
+
+    /// What to know of code that is lost with this process; nothing where there is none.
+    fn in_memory(&self) -> String {
+        let MemoryUse { bytes, bytes_max } = self.artifacts.memory_use();
+        if bytes == 0 {
+            return String::new();
+        }
+        let (kib, mib_max) = (bytes.div_ceil(1 << 10), bytes_max >> 20);
+        format!(
+            "; {kib} KiB of compiled code are in memory, of {mib_max} MiB at most: free space on \
+             the disk of the data directory, see that it is writable, and deploy again"
+        )
     }
 
     async fn stop_all(&self) {

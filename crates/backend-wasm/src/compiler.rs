@@ -17,6 +17,19 @@ const WORD: &str = "compile-webassembly";
 const THREADS_MAX: usize = 4;
 /// The longest message of one that failed.
 const MESSAGE_CHARS_MAX: usize = 2000;
+/// How the compiler ends where it could not write what it compiled.
+const NOT_WRITTEN: u8 = 3;
+
+/// Why there is no compiled module.
+#[derive(Debug)]
+pub(crate) enum CompileError {
+    /// The module, or something of the host that another place for the result does not help.
+    Refused(PrepareError),
+    /// The result has more bytes than it may.
+    TooLarge,
+    /// The result could not be written, and why.
+    Output(String),
+}
 
 /// Starts the compiler.
 #[derive(Debug)]
@@ -40,18 +53,30 @@ impl Compiler {
         }
     }
 
-    /// Compiles the module in a file into another. Takes long: not for the event loop.
-    pub(crate) fn compile(&self, module: &Path, into: &File) -> Result<(), PrepareError> {
+    /// Compiles the module in a file into another, of so many bytes at most. Takes long: not for
+    /// the event loop.
+    pub(crate) fn compile(
+        &self,
+        module: &Path,
+        into: &File,
+        bytes_max: u64,
+    ) -> Result<(), CompileError> {
         let host = |error: io::Error| {
-            PrepareError::Host(format!("the module could not be compiled: {error}"))
+            let text = format!("the module could not be compiled: {error}");
+            CompileError::Refused(PrepareError::Host(text))
         };
         let module = File::open(module).map_err(host)?;
         let into = into.try_clone().map_err(host)?;
         let output = Command::new(&self.program)
             .arg(WORD)
             .args(
-                [self.slot_bytes_max, self.memory_bytes_max, self.seconds_max]
-                    .map(|n| n.to_string()),
+                [
+                    self.slot_bytes_max,
+                    self.memory_bytes_max,
+                    self.seconds_max,
+                    bytes_max,
+                ]
+                .map(|n| n.to_string()),
             )
             .env_clear()
             // Each thread, and each arena of the allocator, reserves addresses, which are bounded.
@@ -67,7 +92,11 @@ impl Compiler {
         }
         let said = String::from_utf8_lossy(&output.stderr);
         let said: String = said.trim().chars().take(MESSAGE_CHARS_MAX).collect();
-        Err(PrepareError::Code(self.why(output.status, &said)))
+        Err(match (output.status.signal(), output.status.code()) {
+            (Some(libc::SIGXFSZ), _) => CompileError::TooLarge,
+            (_, Some(code)) if code == i32::from(NOT_WRITTEN) => CompileError::Output(said),
+            _ => CompileError::Refused(PrepareError::Code(self.why(output.status, &said))),
+        })
     }
 
     fn why(&self, status: ExitStatus, said: &str) -> String {
@@ -104,21 +133,25 @@ fn main_within(confine: impl Fn() -> io::Result<()>) -> Option<ExitCode> {
     }
     let numbers = words.map(|word| word.to_str().and_then(|word| word.parse().ok()));
     let numbers: Option<Vec<u64>> = numbers.collect();
-    let Some(&[slot_bytes_max, memory_bytes_max, seconds_max]) = numbers.as_deref() else {
+    let Some(&[slot_bytes_max, memory_bytes_max, seconds_max, bytes_max]) = numbers.as_deref()
+    else {
         return Some(ExitCode::from(2));
     };
-    let bounded = bound(Resource::As, memory_bytes_max).and(bound(Resource::Cpu, seconds_max));
+    let bounded = bound(Resource::As, memory_bytes_max)
+        .and(bound(Resource::Cpu, seconds_max))
+        .and(bound(Resource::Fsize, bytes_max));
     // Whoever finds a hole in the compiler is in a process that can do nothing.
     let confined = bounded.and_then(|()| confine());
     let compiled = confined.map_err(|error| format!("the compiler could not be confined: {error}"));
-    match compiled.and_then(|()| compile(slot_bytes_max)) {
-        Ok(()) => Some(ExitCode::SUCCESS),
-        Err(message) => {
-            // Where nobody reads it there is nobody to tell.
-            drop(io::stderr().write_all(message.as_bytes()));
-            Some(ExitCode::FAILURE)
-        }
-    }
+    let compiled = compiled.and_then(|()| compile(slot_bytes_max));
+    let (message, code) = match compiled.map(|code| io::stdout().lock().write_all(&code)) {
+        Ok(Ok(())) => return Some(ExitCode::SUCCESS),
+        Ok(Err(error)) => (error.to_string(), ExitCode::from(NOT_WRITTEN)),
+        Err(message) => (message, ExitCode::FAILURE),
+    };
+    // Where nobody reads it there is nobody to tell.
+    drop(io::stderr().write_all(message.as_bytes()));
+    Some(code)
 }
 
 fn bound(resource: Resource, max: u64) -> io::Result<()> {
@@ -129,8 +162,8 @@ fn bound(resource: Resource, max: u64) -> io::Result<()> {
     Ok(setrlimit(resource, limit)?)
 }
 
-/// Compiles what is on standard input to standard output.
-fn compile(slot_bytes_max: u64) -> Result<(), String> {
+/// Compiles what is on standard input.
+fn compile(slot_bytes_max: u64) -> Result<Vec<u8>, String> {
     let mut binary = Vec::new();
     let read = io::stdin().lock().read_to_end(&mut binary);
     read.map_err(|error| format!("the module could not be read: {error}"))?;
@@ -142,9 +175,7 @@ fn compile(slot_bytes_max: u64) -> Result<(), String> {
     let engine = engine::compiler(&limits);
     let engine = engine.map_err(|error| format!("the compiler could not be started: {error:#}"))?;
     let compiled = precompile(&engine, &binary);
-    let compiled = compiled.map_err(|error| inspect::why_refused(&binary, &error))?;
-    let written = io::stdout().lock().write_all(&compiled);
-    written.map_err(|error| format!("the compiled module could not be kept: {error}"))
+    compiled.map_err(|error| inspect::why_refused(&binary, &error))
 }
 
 fn precompile(engine: &Engine, binary: &[u8]) -> wasmtime::Result<Vec<u8>> {

@@ -1,5 +1,6 @@
 //! A function that is ready: its code, and the calls that run.
 
+use crate::artifact::Place;
 use crate::component::http::{Called, Rest};
 use crate::contract::Contract;
 use crate::engine::Engines;
@@ -24,6 +25,8 @@ use tokio_util::task::TaskTracker;
 pub(crate) struct WasmHandler {
     pub(crate) name: FunctionName,
     pub(crate) contract: Contract,
+    /// Keeps the compiled code where it is for as long as this serves.
+    pub(crate) _place: Place,
     pub(crate) engines: Arc<Engines>,
     pub(crate) lines: Lines,
     /// Instances that may run at once.

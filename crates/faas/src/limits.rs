@@ -284,8 +284,11 @@ bounds! {
     pub struct WasmLimits {
         /// Largest module or component.
         pub module_bytes_max: u64 = 24 << 20,
-        /// Room on the disk below which kept compiled code is dropped, the least recently used first.
+        /// Room on the disk below which kept compiled code that no function uses is dropped, the least
+        /// recently used first. Where that is not enough, new code is kept in memory.
         pub free_bytes_min: u64 = 64 << 20,
+        /// What compiled code may take in memory together where the disk has no room for it.
+        pub code_in_memory_bytes_max: u64 = 64 << 20,
         /// Instances that run at once on this node: the slots of the pool.
         pub instances_max: u32 = 512,
         /// Calls that wait for one of them; more are refused.

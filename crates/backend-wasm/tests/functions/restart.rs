@@ -1,6 +1,7 @@
 //! What is kept over a restart.
 
 use super::node::{Node, OWN_ECHO, call, command, own};
+use faas::{Backend, Limits, PrepareError};
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
@@ -111,4 +112,99 @@ async fn what_is_compiled_already_does_not_wait_for_another_compilation() {
     assert!(!compiling.is_finished(), "it did not wait");
     assert_eq!(call(&echo, "quick").await.unwrap().payload, "quick");
     compiling.abort();
+}
+
+/// Bounds under which every disk counts as full.
+fn full_disk() -> Limits {
+    let mut limits = Limits::default();
+    limits.wasm.free_bytes_min = u64::MAX;
+    limits
+}
+
+async fn assert_served_from_memory(node: &Node) {
+    let echo = node.deploy(&own(OWN_ECHO)).await.unwrap();
+    assert_eq!(
+        call(&echo, "all the same").await.unwrap().payload,
+        "all the same"
+    );
+    assert!(node.log_text().contains("compiled in memory"));
+    let report = node.backend.report().await;
+    let detail = &report.runtimes[0].detail;
+    assert!(detail.contains("compiled code are in memory"), "{detail}");
+    drop(echo);
+    let report = node.backend.report().await;
+    let detail = &report.runtimes[0].detail;
+    assert!(!detail.contains("in memory"), "it was given back: {detail}");
+}
+
+#[tokio::test]
+async fn code_that_the_disk_has_no_room_for_is_compiled_into_memory() {
+    let mut node = Node::with_limits(full_disk());
+    assert_served_from_memory(&node).await;
+    assert!(kept(&node).is_empty());
+    // With room it is kept, also while a function still has it in memory.
+    node.restart();
+    node.deploy(&own(OWN_ECHO)).await.unwrap();
+    assert_eq!(kept(&node).len(), 1);
+    assert!(!node.log_text().ends_with("takes no writes\n"));
+}
+
+#[tokio::test]
+async fn code_is_compiled_into_memory_where_the_folder_can_not_be_used() {
+    let mut node = Node::start();
+    let folder = node.data().join("wasm");
+    fs::remove_dir_all(&folder).unwrap();
+    fs::write(&folder, "not a folder").unwrap();
+    node.restart();
+    assert_served_from_memory(&node).await;
+}
+
+#[tokio::test]
+async fn compiled_code_takes_no_more_memory_than_it_may() {
+    let mut limits = full_disk();
+    limits.wasm.code_in_memory_bytes_max = 100 << 10;
+    let node = Node::with_limits(limits);
+    let mut served = Vec::new();
+    let refused = loop {
+        // Each is another module.
+        let module = format!(
+            "(module (memory 1) (func (export \"_start\")) (data (i32.const {}) \"x\"))",
+            served.len()
+        );
+        match node.deploy(&wat::parse_str(module).unwrap()).await {
+            Ok(function) => served.push(function),
+            Err(error) => break error,
+        }
+    };
+    assert!(matches!(refused, PrepareError::NoRoom(_)), "{refused}");
+    assert!(!served.is_empty(), "the control");
+    for function in &served {
+        call(function, "").await.unwrap();
+    }
+    // What a function no longer uses makes room for another.
+    served.clear();
+    node.deploy(&own(OWN_ECHO)).await.unwrap();
+}
+
+#[test]
+fn the_compiler_tells_of_a_result_that_could_not_be_written() {
+    let folder = tempfile::tempdir().unwrap();
+    let module = folder.path().join("module");
+    fs::write(&module, command("")).unwrap();
+    let full = fs::File::options().write(true).open("/dev/full").unwrap();
+    let compiler = std::process::Command::new(env!("CARGO_BIN_EXE_compile-webassembly"))
+        .args([
+            "compile-webassembly",
+            "33554432",
+            "1073741824",
+            "60",
+            "1073741824",
+        ])
+        .stdin(fs::File::open(&module).unwrap())
+        .stdout(full)
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&compiler.stderr);
+    assert_eq!(compiler.status.code(), Some(3), "{said}");
+    assert!(said.contains("No space left"), "{said}");
 }
