@@ -36,8 +36,8 @@ pub(crate) struct Kept {
 /// What is known of a kept result.
 #[derive(Debug, Serialize, Deserialize)]
 struct Entry {
-    /// See [`tree::shape_of`].
-    shape: String,
+    /// See [`tree::digest_of`].
+    digest: String,
     /// What it takes on the disk.
     bytes: u64,
     notes: Vec<String>,
@@ -51,6 +51,8 @@ pub(crate) struct Cache {
     go: PathBuf,
     limits: Arc<Limits>,
     state: Arc<Mutex<State>>,
+    /// Held while a kept result is read.
+    verifying: Mutex<()>,
     next: AtomicU64,
     opened: Instant,
 }
@@ -89,8 +91,8 @@ impl Drop for Staging {
     }
 }
 
-fn lock(state: &Mutex<State>) -> std::sync::MutexGuard<'_, State> {
-    state.lock().unwrap_or_else(PoisonError::into_inner)
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Where a result comes from and what is kept with it.
@@ -112,6 +114,7 @@ impl Cache {
             go: folder.join("go"),
             limits: Arc::clone(limits),
             state: Arc::default(),
+            verifying: Mutex::default(),
             next: AtomicU64::new(1),
             opened: Instant::now(),
         };
@@ -156,13 +159,20 @@ impl Cache {
         Some(self.hold(key, entry.notes))
     }
 
-    /// What is known of a result whose tree is as it was when it was kept.
+    /// What is known of a result whose tree is as it was when it was kept, to the last byte. It is
+    /// read once after a start, before anything is served from it.
     fn whole(&self, key: &str, folder: &Path) -> Option<Entry> {
         let entry: Entry = serde_json::from_slice(&fs::read(folder.join(ENTRY)).ok()?).ok()?;
         let is_checked = lock(&self.state).checked.contains(key);
         if !is_checked {
-            let shape = tree::shape_of(&folder.join(TREE)).ok()?;
-            if shape != entry.shape {
+            // One tree is read at a time, so that a start with many functions does not have each
+            // wait for all disk reads at once.
+            let _turn = lock(&self.verifying);
+            if lock(&self.state).checked.contains(key) {
+                return Some(entry);
+            }
+            let digest = tree::digest_of(&folder.join(TREE)).ok()?;
+            if digest != entry.digest {
                 return None;
             }
             lock(&self.state).checked.insert(key.to_owned());
@@ -222,9 +232,9 @@ impl Cache {
         };
         tree::make_folder(made.path())?;
         fs::rename(folder, made.path().join(TREE))?;
-        let shape = tree::shape_of(&made.path().join(TREE))?;
+        let digest = tree::digest_of(&made.path().join(TREE))?;
         let entry = Entry {
-            shape,
+            digest,
             bytes,
             notes,
         };

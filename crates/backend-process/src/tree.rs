@@ -29,6 +29,15 @@ const FOLDER: OFlags = OFlags::RDONLY
     .union(OFlags::NOFOLLOW)
     .union(OFlags::CLOEXEC);
 
+/// How a file is opened for reading: never through a link, and without waiting where it is a pipe.
+const READ: OFlags = OFlags::RDONLY
+    .union(OFlags::NOFOLLOW)
+    .union(OFlags::NONBLOCK)
+    .union(OFlags::CLOEXEC);
+
+/// How much of a file is read at once for its digest.
+const CHUNK_BYTES: usize = 128 << 10;
+
 /// What a copy is called until it takes the place of a file with several names.
 const COPY: &CStr = c".tinyfaas-copy";
 
@@ -226,24 +235,27 @@ fn own(handle: BorrowedFd<'_>, owner: Option<u32>, mode: u32) -> io::Result<()> 
 
 /// Puts a copy into the place of a file that has other names, some of which may lie elsewhere.
 fn copy_in_place(entry: &Entry<'_>) -> io::Result<()> {
-    let read = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let write = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
-    let mut original = File::from(openat(entry.folder, entry.name, read, Mode::empty())?);
+    let mut original = File::from(openat(entry.folder, entry.name, READ, Mode::empty())?);
     let mut copy = File::from(openat(entry.folder, COPY, write, Mode::from(0o600))?);
     io::copy(&mut original, &mut copy)?;
     Ok(renameat(entry.folder, COPY, entry.folder, entry.name)?)
 }
 
-/// Tells one tree from another by the names, kinds, sizes and link targets in it: what a power cut
-/// or a full disk changes. Contents are not read.
-pub(crate) fn shape_of(folder: &Path) -> io::Result<String> {
+/// Tells one tree from another by everything in it: names, kinds, modes, link targets and contents.
+/// It reads every file, a chunk at a time.
+pub(crate) fn digest_of(folder: &Path) -> io::Result<String> {
     let mut digest = Sha256::new();
+    let mut chunk = vec![0; CHUNK_BYTES];
     walk(open(folder)?.as_fd(), &mut |entry| {
         digest.update((entry.path.len() as u64).to_be_bytes());
         digest.update(entry.path);
         digest.update(entry.stat.st_mode.to_be_bytes());
         match entry.kind() {
-            FileType::RegularFile => digest.update(entry.stat.st_size.to_be_bytes()),
+            FileType::RegularFile => {
+                digest.update(entry.stat.st_size.to_be_bytes());
+                digest_contents(entry, &mut digest, &mut chunk)?;
+            }
             FileType::Symlink => {
                 let target = readlinkat(entry.folder, entry.name, Vec::new())?;
                 digest.update((target.as_bytes().len() as u64).to_be_bytes());
@@ -261,6 +273,16 @@ pub(crate) fn shape_of(folder: &Path) -> io::Result<String> {
     Ok(builds::hex(&digest.finalize()))
 }
 
+fn digest_contents(entry: &Entry<'_>, digest: &mut Sha256, chunk: &mut [u8]) -> io::Result<()> {
+    let mut file = File::from(openat(entry.folder, entry.name, READ, Mode::empty())?);
+    loop {
+        match file.read(chunk)? {
+            0 => return Ok(()),
+            length => digest.update(&chunk[..length]),
+        }
+    }
+}
+
 /// The start of a file below a folder, each part of its path reached without following links;
 /// nothing where it is missing or longer than `bytes_max`.
 pub(crate) fn read(folder: &Path, path: &[&CStr], bytes_max: u64) -> Option<Vec<u8>> {
@@ -269,8 +291,7 @@ pub(crate) fn read(folder: &Path, path: &[&CStr], bytes_max: u64) -> Option<Vec<
     for parent in parents {
         folder = open_in(folder.as_fd(), parent).ok()?;
     }
-    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    let file = File::from(openat(&folder, *name, flags, Mode::empty()).ok()?);
+    let file = File::from(openat(&folder, *name, READ, Mode::empty()).ok()?);
     let mut contents = Vec::new();
     let read = file.take(bytes_max + 1).read_to_end(&mut contents).ok()?;
     (read as u64 <= bytes_max).then_some(contents)

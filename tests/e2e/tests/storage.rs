@@ -1,7 +1,7 @@
 //! Disks that are full or read-only, under the whole program: it starts, serves what it has, and says
 //! what to do.
 
-use e2e::{Answer, Disk, Function, Node, Place, until};
+use e2e::{Answer, Disk, Function, Node, Place, folder, until};
 
 /// A function whose dependency lies in its own folder.
 fn with_dependency(name: &str) -> Function {
@@ -127,6 +127,104 @@ fn a_full_disk_starts_serves_deletes_and_says_what_to_do() {
     wait_until_ready(&node);
     node.deploy(&with_dependency("new"));
     assert_serves(&node, &["built", "new"]);
+    node.kill();
+}
+
+/// Flips a bit of every file of that name below a folder, at the same size and time; tells of how
+/// many.
+fn flip_a_bit(folder: &std::path::Path, name: &str) -> usize {
+    let entries = std::fs::read_dir(folder).expect("it is there");
+    let paths = entries.map(|entry| entry.expect("it can be read").path());
+    let flipped = paths.map(|path| {
+        if path.is_symlink() {
+            return 0;
+        }
+        if path.is_dir() {
+            return flip_a_bit(&path, name);
+        }
+        if path.file_name() != Some(name.as_ref()) {
+            return 0;
+        }
+        let modified = path.metadata().and_then(|metadata| metadata.modified());
+        let mut contents = std::fs::read(&path).expect("it can be read");
+        let last = contents.len() - 2;
+        contents[last] ^= 1;
+        std::fs::write(&path, contents).expect("it can be written");
+        let file = std::fs::File::options().write(true).open(&path);
+        let file = file.expect("it can be opened");
+        file.set_modified(modified.expect("it has a time"))
+            .expect("it can be set");
+        1
+    });
+    flipped.sum()
+}
+
+#[test]
+fn a_build_that_changed_on_the_disk_at_the_same_size_is_built_again() {
+    let place = Place::new();
+    let node = Node::start_at(&place, &[]);
+    node.deploy(&with_dependency("built"));
+    node.stop();
+    let kept = place.data_dir().join("builds/kept");
+    assert!(
+        flip_a_bit(&kept, "i.js") > 0,
+        "the build has the dependency"
+    );
+    let node = Node::start_at(&place, &[]);
+    assert_serves(&node, &["built"]);
+    assert!(
+        node.log().contains("a kept build is damaged"),
+        "{}",
+        node.log()
+    );
+    node.stop();
+}
+
+/// Takes away what was compiled, as an update of the engine or a damaged file does.
+fn forget_compiled(place: &Place) {
+    let compiled = place.data_dir().join("wasm");
+    std::fs::remove_dir_all(compiled).expect("it was compiled");
+}
+
+/// The function serves, and the node says that its compiled code is lost with it.
+fn assert_serves_from_memory(node: &Node) {
+    assert_eq!(node.post("echo", b"still here").text(), "still here");
+    let status = node.manage("GET", "/v1/status", b"").expect_success();
+    assert!(
+        status.text().contains("compiled code are in memory"),
+        "{}",
+        status.text()
+    );
+}
+
+#[test]
+fn a_module_is_compiled_into_memory_where_the_disk_is_full_or_read_only() {
+    let (place, disk, node) = populated();
+    let module = std::fs::read(folder().join("../../examples/echo-wasm/fn.wasm"));
+    let module = module.expect("the example is there");
+    let echo = Function::new("echo", "wasm").file("fn.wasm", module);
+    node.deploy(&echo);
+    node.kill();
+    forget_compiled(&place);
+    disk.set_read_only(true);
+    let node = Node::start_at(&place, &[]);
+    assert_serves_from_memory(&node);
+    wait_until_unready(&node, "read-only");
+    node.kill();
+    disk.set_read_only(false);
+    let filler = disk.fill_but(0);
+    let node = Node::start_at(&place, &[]);
+    wait_until_full(&node, &disk);
+    assert_serves_from_memory(&node);
+    std::fs::remove_file(filler).expect("it is there");
+    wait_until_ready(&node);
+    // With room it is kept, and the next start compiles nothing.
+    node.deploy(&echo);
+    node.kill();
+    let node = Node::start_at(&place, &[]);
+    assert_eq!(node.post("echo", b"kept").text(), "kept");
+    let status = node.manage("GET", "/v1/status", b"").expect_success();
+    assert!(!status.text().contains("in memory"), "{}", status.text());
     node.kill();
 }
 

@@ -57,6 +57,40 @@ fn a_result_that_lost_its_contents_is_thrown_away() {
 }
 
 #[test]
+fn a_byte_that_changed_at_the_same_size_and_time_is_seen_after_a_restart() {
+    let folder = tempfile::tempdir().unwrap();
+    let kept = keep(&open(folder.path()), "key", 200_000);
+    let module = kept.folder.join("module");
+    let modified = fs::metadata(&module).unwrap().modified().unwrap();
+    for at in [0, 100_000, 199_999] {
+        assert!(open(folder.path()).get("key").is_some(), "the control");
+        let whole = fs::read(&module).unwrap();
+        let mut damaged = whole.clone();
+        damaged[at] ^= 1;
+        fs::write(&module, &damaged).unwrap();
+        let file = File::options().write(true).open(&module).unwrap();
+        file.set_modified(modified).unwrap();
+        assert!(open(folder.path()).get("key").is_none(), "byte {at}");
+        assert!(!folder.path().join("kept/key").exists());
+        drop(keep(&open(folder.path()), "key", 200_000));
+    }
+}
+
+#[test]
+fn a_result_is_read_once_after_a_start() {
+    let folder = tempfile::tempdir().unwrap();
+    drop(keep(&open(folder.path()), "key", 10));
+    let cache = open(folder.path());
+    let first = cache.get("key").unwrap();
+    let module = first.folder.join("module");
+    drop(first);
+    // It is as large, but no longer the same: nobody looks again before the next start.
+    fs::write(module, [2; 10]).unwrap();
+    assert!(cache.get("key").is_some());
+    assert!(open(folder.path()).get("key").is_none());
+}
+
+#[test]
 fn what_an_earlier_version_kept_and_what_is_no_folder_goes_at_the_start() {
     let folder = tempfile::tempdir().unwrap();
     let home = tempfile::tempdir().unwrap();

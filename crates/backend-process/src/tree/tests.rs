@@ -63,7 +63,7 @@ fn a_link_in_the_place_of_a_folder_is_refused() {
     assert!(link.is_dir(), "the control: by its path it looks like one");
     assert!(take_over(&link, ROOMY).is_err());
     assert!(give_to(&link, 0).is_err());
-    assert!(shape_of(&link).is_err());
+    assert!(digest_of(&link).is_err());
     assert!(read(&link, &[c"private"], 100).is_none());
     assert_eq!(size_of(&link), 0);
     remove(&link).unwrap();
@@ -126,14 +126,16 @@ fn anything_can_be_removed() {
 }
 
 #[test]
-fn an_emptied_file_changes_the_shape() {
+fn a_changed_file_changes_the_digest() {
     let host = Host::new();
     let module = host.built().join("module.py");
     fs::write(&module, "VALUE = 1").unwrap();
-    let before = shape_of(&host.built()).unwrap();
-    assert_eq!(shape_of(&host.built()).unwrap(), before);
+    let before = digest_of(&host.built()).unwrap();
+    assert_eq!(digest_of(&host.built()).unwrap(), before);
+    fs::write(&module, "VALUE = 2").unwrap();
+    assert_ne!(digest_of(&host.built()).unwrap(), before);
     fs::write(&module, "").unwrap();
-    assert_ne!(shape_of(&host.built()).unwrap(), before);
+    assert_ne!(digest_of(&host.built()).unwrap(), before);
 }
 
 #[test]
