@@ -25,13 +25,19 @@ const ALLOWED: [(&str, &[&str]); 14] = [
     ("endpoints", &["faas", "coap", "net"]),
     (
         "backend-process",
-        &["builds", "faas", "handler-protocol", "runtime-binary"],
+        &[
+            "builds",
+            "faas",
+            "handler-protocol",
+            "net",
+            "runtime-binary",
+        ],
     ),
     (
         "backend-docker",
         &["builds", "faas", "handler-protocol", "runtime-binary"],
     ),
-    ("backend-wasm", &["faas"]),
+    ("backend-wasm", &["faas", "net"]),
     ("control", &["faas", "handler-protocol"]),
     ("management", &["faas", "net"]),
     (

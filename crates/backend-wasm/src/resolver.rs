@@ -4,7 +4,7 @@
 
 use hyper_util::client::legacy::connect::dns::{GaiResolver, Name};
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use tower::Service;
@@ -55,60 +55,14 @@ fn is_localhost(name: &str) -> bool {
     name == "localhost" || name.ends_with(".localhost")
 }
 
-/// Whether an address is this machine's own, or one that never leaves its links.
+/// Whether an address is this machine's own, or none of one other machine.
 fn is_here(ip: IpAddr) -> bool {
-    let ip = ip.to_canonical();
-    let is_special = match ip {
-        IpAddr::V4(ip) => {
-            ip.is_loopback() || ip.is_unspecified() || ip.is_link_local() || ip.is_multicast()
-        }
-        IpAddr::V6(ip) => {
-            ip.is_loopback()
-                || ip.is_unspecified()
-                || ip.is_unicast_link_local()
-                || ip.is_multicast()
-        }
-    };
-    is_special || is_own(ip)
-}
-
-/// Whether the kernel would send from the address that it sends to, which it does for its own alone.
-/// Nothing is sent.
-fn is_own(ip: IpAddr) -> bool {
-    let any: IpAddr = match ip {
-        IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
-        IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
-    };
-    let local = UdpSocket::bind((any, 0)).and_then(|socket| {
-        socket.connect((ip, 9))?;
-        socket.local_addr()
-    });
-    local.is_ok_and(|local| local.ip() == ip)
+    net::is_never_reached(ip) || net::is_own(ip)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn addresses_of_this_machine_are_told_from_others() {
-        for here in [
-            "127.0.0.1",
-            "127.9.9.9",
-            "0.0.0.0",
-            "169.254.169.254",
-            "::1",
-            "::",
-            "fe80::1",
-            "::ffff:127.0.0.1",
-            "224.0.0.1",
-        ] {
-            assert!(is_here(here.parse().unwrap()), "{here}");
-        }
-        for other in ["192.0.2.1", "198.51.100.7", "2001:db8::1"] {
-            assert!(!is_here(other.parse().unwrap()), "{other}");
-        }
-    }
 
     #[tokio::test]
     async fn a_name_that_leads_here_is_refused_unless_it_says_so() {

@@ -1,14 +1,17 @@
 //! Clients and what they may take of a node: who they are, and budgets of bytes and connections.
-//! It sees nothing of ours, so that endpoints and the management service both can.
+//! Addresses that functions never reach. It sees nothing of ours, so that endpoints, backends and the
+//! management service all can.
 
 mod accept;
 mod account;
 mod budget;
 mod clients;
 mod peer;
+mod reach;
 
 pub use accept::serve;
 pub use account::Account;
 pub use budget::{Budget, Held, Share, Spent};
 pub use clients::{Bounds, Client, Clients, InFlight, Place};
 pub use peer::Peer;
+pub use reach::{is_never_reached, is_own, reached};
