@@ -228,3 +228,42 @@ fn an_answer_for_which_there_is_no_memory_is_not_remembered() {
     drop(rest);
     assert!(budget.held_bytes() < 4096);
 }
+
+#[test]
+fn a_client_that_uses_each_message_id_once_is_remembered_whole() {
+    // What a node gives to all clients, and to one host: half of that between messages.
+    let budget = Budget::new(128 << 20, 64 << 20);
+    let mut table = Table::within(Config::default(), &budget);
+    // A host may use an id once in that time (RFC 7252 section 4.4), so this is its fastest pace.
+    let pause = EXCHANGE_LIFETIME / (1 << 16);
+    let post = |id: u16| message((CON, Code::POST, id), &[], b"");
+    for id in 0..=u16::MAX {
+        table.hear(&post(id));
+        table.reply(&[b'r'; 64]);
+        table.now += pause;
+    }
+    // The oldest is due to be forgotten in a moment; every other is answered again, not run again.
+    for id in [1, 1000, 30_000, u16::MAX] {
+        let said = table.hear(&post(id));
+        assert_eq!(said.len(), 1, "{id}");
+        assert!(table.runs().is_empty(), "{id} is run once");
+    }
+    table.now += EXCHANGE_LIFETIME;
+    table.hear(&post(1000));
+    assert_eq!(table.runs().len(), 1, "by then it is another message");
+}
+
+#[test]
+fn a_host_past_its_room_forgets_its_oldest_and_is_not_refused() {
+    let (mut table, _budget) = tight();
+    let post = |id: u16| message((CON, Code::POST, id), &[], b"");
+    for id in 0..5000 {
+        table.hear(&post(id));
+        let said = table.reply(b"ran");
+        assert_eq!(short(&said)[0].1, Code::CONTENT, "{id} is served");
+    }
+    table.hear(&post(4999));
+    assert!(table.runs().is_empty(), "the newest is remembered");
+    table.hear(&post(0));
+    assert_eq!(table.runs().len(), 1, "the oldest is not");
+}
