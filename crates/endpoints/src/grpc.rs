@@ -118,10 +118,14 @@ impl server::Door for Door {
                 return response.map(|body| Metered::new(body, None, connection));
             }
         };
-        let pace = (request.uri().path() == CALL).then(|| self.proxy.limits());
+        let is_call = request.uri().path() == CALL;
+        let pace = is_call.then(|| self.proxy.limits());
         let mut request = request.map(|body| ChargedBody::new(body, Arc::clone(&ticket), pace));
         request.extensions_mut().insert(Arc::clone(&ticket));
-        let Ok(response) = self.routes.clone().call(request).await;
+        let Ok(mut response) = self.routes.clone().call(request).await;
+        if is_call && !ticket.is_read() {
+            reply::blame_caller(&mut response);
+        }
         response.map(|body| Metered::new(body, ticket.give(), connection))
     }
 }

@@ -192,6 +192,34 @@ async fn a_body_that_trickles_is_refused_however_often_it_moves() {
 }
 
 #[tokio::test]
+async fn a_body_that_stops_short_of_its_end_is_not_kept_for_its_size() {
+    let limits = Limits {
+        http_idle: Duration::from_millis(300),
+        ..Limits::default()
+    };
+    let endpoint = start(limits, Browsers::default()).await;
+    let (mut reader, mut writer) = endpoint.connect().await.into_split();
+    // All but ten bytes, which earn a minute at the least rate of a whole body.
+    let begun = format!("{KEPT}{}", "x".repeat(65_526));
+    writer.write_all(begun.as_bytes()).await.unwrap();
+    let trickling = async {
+        for _ in 0..9 {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            drop(writer.write_all(b"x").await);
+        }
+        std::future::pending::<()>().await;
+    };
+    let mut answer = [0; 12];
+    let answered = reader.read_exact(&mut answer);
+    tokio::select! {
+        answered = tokio::time::timeout(PATIENCE, answered) => drop(answered.unwrap().unwrap()),
+        () = trickling => {}
+    }
+    assert_eq!(&answer, b"HTTP/1.1 408");
+    endpoint.stopped().await;
+}
+
+#[tokio::test]
 async fn heads_that_never_end_spend_the_share_of_their_sender_alone() {
     let endpoint = start(tight(), Browsers::default()).await;
     let half = format!("GET /echo HTTP/1.1\r\nHost: a\r\nx: {}", "x".repeat(60_000));

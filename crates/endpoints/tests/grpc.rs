@@ -185,8 +185,86 @@ async fn a_payload_over_the_bound_is_refused() {
     let over = endpoint.call("echo", &"x".repeat(1001)).await.unwrap_err();
     assert_eq!(over.code(), Code::ResourceExhausted);
     let far_over = endpoint.call("echo", &"x".repeat(9000)).await.unwrap_err();
-    assert_eq!(far_over.code(), Code::OutOfRange);
+    assert_eq!(far_over.code(), Code::ResourceExhausted);
+    assert_eq!(field(&far_over, "x-tinyfaas-error"), Some("caller"));
     assert_eq!(*endpoint.seen.begun.borrow(), 0);
+    endpoint.stopped().await;
+}
+
+/// Sends this as the body of a call, for the status and whose fault it is.
+async fn raw(endpoint: &Endpoint, body: &[u8], encoding: Option<&str>) -> (Code, String) {
+    let io = TokioIo::new(TcpStream::connect(endpoint.addr).await.unwrap());
+    let handshake = hyper::client::conn::http2::handshake(TokioExecutor::new(), io);
+    let (mut sender, connection) = handshake.await.unwrap();
+    let connection = TaskTracker::new().spawn(connection);
+    let path = "openfogstack.tinyfaas.tinyfaas.TinyFaaS/Request";
+    let mut request = http::Request::post(format!("http://{}/{path}", endpoint.addr))
+        .header("content-type", "application/grpc")
+        .header("te", "trailers");
+    if let Some(encoding) = encoding {
+        request = request.header("grpc-encoding", encoding);
+    }
+    let body = Full::new(bytes::Bytes::copy_from_slice(body));
+    let response = sender.send_request(request.body(body).unwrap()).await;
+    let response = response.unwrap();
+    let status = Status::from_header_map(response.headers()).unwrap();
+    let fault = field(&status, "x-tinyfaas-error").unwrap_or_default();
+    let told = (status.code(), fault.to_owned());
+    connection.abort();
+    told
+}
+
+#[tokio::test]
+async fn a_message_that_can_not_be_read_is_the_callers_fault() {
+    let endpoint = start(Limits::default()).await;
+    let check = async |body: &[u8], encoding: Option<&str>, code: Code| {
+        let told = raw(&endpoint, body, encoding).await;
+        assert_eq!(told, (code, "caller".to_owned()), "{body:?} {encoding:?}");
+    };
+    let broken = Code::InvalidArgument;
+    check(b"", None, broken).await;
+    check(b"\0\0", None, broken).await;
+    check(b"\0\0\0\0\x09ab", None, broken).await;
+    check(b"\x01\0\0\0\x02ab", None, broken).await;
+    check(b"\x07\0\0\0\x02ab", None, broken).await;
+    check(b"\0\0\0\0\x02\xff\xff", None, broken).await;
+    check(b"\0\0\0\0\x03\x0a\x01\xff", None, broken).await;
+    check(b"\0\xff\xff\xff\xffab", None, Code::ResourceExhausted).await;
+    check(b"\x01\0\0\0\x02ab", Some("gzip"), Code::Unimplemented).await;
+    assert_eq!(*endpoint.seen.begun.borrow(), 0);
+    endpoint.stopped().await;
+}
+
+#[tokio::test]
+async fn a_message_that_stops_short_of_its_end_is_not_kept_for_hours() {
+    let limits = Limits {
+        http_idle: Duration::from_millis(300),
+        ..Limits::default()
+    };
+    let endpoint = start(limits).await;
+    let io = TokioIo::new(TcpStream::connect(endpoint.addr).await.unwrap());
+    let handshake = hyper::client::conn::http2::handshake(TokioExecutor::new(), io);
+    let (mut sender, connection) = handshake.await.unwrap();
+    let connection = TaskTracker::new().spawn(connection);
+    // All but the last byte of 200 kB, which earn 195 s at the least rate of a whole message.
+    let mut begun = b"\0\0\x03\x0d\x40".to_vec();
+    begun.resize(200_004, b'x');
+    let pieces = [Ok::<_, Status>(http_body::Frame::data(bytes::Bytes::from(
+        begun,
+    )))];
+    let stream =
+        tokio_stream::StreamExt::chain(tokio_stream::iter(pieces), tokio_stream::pending());
+    let path = "openfogstack.tinyfaas.tinyfaas.TinyFaaS/Request";
+    let request = http::Request::post(format!("http://{}/{path}", endpoint.addr))
+        .header("content-type", "application/grpc")
+        .body(http_body_util::StreamBody::new(stream));
+    let response = sender.send_request(request.unwrap());
+    let response = tokio::time::timeout(Duration::from_secs(20), response).await;
+    let response = response.expect("it is refused in time").unwrap();
+    let status = Status::from_header_map(response.headers()).unwrap();
+    assert_eq!(status.code(), Code::DeadlineExceeded);
+    assert_eq!(field(&status, "x-tinyfaas-error"), Some("caller"));
+    connection.abort();
     endpoint.stopped().await;
 }
 

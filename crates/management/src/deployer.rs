@@ -14,10 +14,11 @@ use crate::probe::Probe;
 use crate::starts::Starts;
 use crate::store::{Manifests, Record, Store};
 use crate::turns::{Turn, Turns};
-use crate::upload;
+use crate::upload::Uploads;
 use faas::Package;
 use faas::{Deployment, Entry, FunctionLog, FunctionName, FunctionSpec, Handler, Network};
 use futures_util::future::join_all;
+use net::Budget;
 use std::fs::File;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -39,10 +40,10 @@ pub(crate) struct Deployer {
     pub(crate) started: SystemTime,
     /// Downloads that run at once.
     pub(crate) downloads: Semaphore,
-    /// Clients that read logs at once.
-    pub(crate) log_readers: Arc<Semaphore>,
-    /// Memory for the bodies of requests.
-    pub(crate) bodies: net::Share,
+    /// Places for clients that read logs, half of them for one address or the socket.
+    pub(crate) log_readers: Arc<Budget>,
+    /// The bodies of requests.
+    pub(crate) uploads: Arc<Uploads>,
     /// Where the API listens.
     pub(crate) addr: OnceLock<SocketAddr>,
     /// Whether the original's calls need the token too; once on, it stays on.
@@ -90,8 +91,11 @@ impl Deployer {
             functions: Functions::default(),
             started: SystemTime::now(),
             downloads: Semaphore::new(at_once),
-            log_readers: Arc::new(Semaphore::new(options.limits.log_readers_max)),
-            bodies: upload::budget(&options.limits),
+            log_readers: Budget::new(
+                options.limits.log_readers_max,
+                options.limits.log_readers_max.div_ceil(2),
+            ),
+            uploads: Uploads::new(&options.limits),
             addr: OnceLock::new(),
             is_token_always: AtomicBool::new(options.is_token_always),
             store: disk.store,

@@ -118,8 +118,9 @@ impl Management {
     ) -> io::Result<()> {
         self.deployer.listens_at(listener.local_addr()?);
         let routes = api::routes(&self.deployer, Door::Tcp);
-        let limits = &self.deployer.options.limits;
-        server::serve(Listener::Tcp(listener), routes, limits, shutdown).await
+        let (listener, limits) = (Listener::Tcp(listener), &self.deployer.options.limits);
+        let clients = self.deployer.uploads.door(limits, &listener);
+        server::serve(listener, routes, (limits, clients), shutdown).await
     }
 
     /// Serves the API to the owner of the data directory, through a socket in it, until
@@ -131,7 +132,9 @@ impl Management {
         let options = &self.deployer.options;
         let listener = data_dir::listen(&options.data_dir)?;
         let routes = api::routes(&self.deployer, Door::Socket);
-        let served = server::serve(Listener::Unix(listener), routes, &options.limits, shutdown);
+        let (listener, limits) = (Listener::Unix(listener), &*options.limits);
+        let clients = self.deployer.uploads.door(limits, &listener);
+        let served = server::serve(listener, routes, (limits, clients), shutdown);
         served.await?;
         std::fs::remove_file(options.data_dir.join(SOCKET))
     }

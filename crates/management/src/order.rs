@@ -7,9 +7,9 @@ use crate::named::Named;
 use crate::probe::Unwritable;
 use crate::store::StoreError;
 use crate::undecided::Undecided;
+use crate::upload::Room;
 use bytes::Bytes;
 use faas::{Entry, FunctionName, FunctionSpec, Limits, PrepareError, Runtime};
-use net::Held;
 use std::collections::HashSet;
 use std::path::PathBuf;
 
@@ -49,7 +49,7 @@ pub(crate) struct Order {
     /// The folder in the archive that is the function's.
     pub(crate) subfolder: Option<String>,
     /// The room that the code takes in memory until it is unpacked.
-    pub(crate) room: Option<Held>,
+    pub(crate) room: Option<Room>,
 }
 
 /// What came of a deployment.

@@ -1,8 +1,9 @@
 //! Accepting connections for the API: bounded in number, patience and shutdown.
 
-use axum::body::Body;
+use axum::body::{Body, Bytes};
 use faas::Limits;
-use hyper::body::Incoming;
+use http_body_util::BodyExt;
+use hyper::body::{Body as _, Incoming};
 use hyper::server::conn::http1;
 use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -16,7 +17,6 @@ use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio_util::either::Either;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tower::ServiceExt;
 
 /// How long accepting pauses after it failed, such as for want of descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -28,41 +28,51 @@ pub(crate) enum Listener {
 }
 
 impl Listener {
-    async fn accept(&self) -> io::Result<Either<TcpStream, UnixStream>> {
+    async fn accept(&self) -> io::Result<(Either<TcpStream, UnixStream>, Peer)> {
         match self {
             Self::Tcp(listener) => {
-                let (stream, _peer) = listener.accept().await?;
+                let (stream, peer) = listener.accept().await?;
                 // Small answers go out at once; a socket that can't is slower, no more.
                 let _is_set = stream.set_nodelay(true).is_ok();
-                Ok(Either::Left(stream))
+                Ok((Either::Left(stream), peer.ip().into()))
             }
-            Self::Unix(listener) => Ok(Either::Right(listener.accept().await?.0)),
+            Self::Unix(listener) => Ok((Either::Right(listener.accept().await?.0), Peer::Local)),
         }
     }
+}
+
+/// The clients of one listener. An address has half of the places; through the socket comes nobody
+/// but its owner.
+pub(crate) fn clients(limits: &Limits, listener: &Listener) -> Arc<Clients> {
+    let connections_max = limits.management_connections_max;
+    let peer_connections_max = match listener {
+        Listener::Tcp(_) => connections_max.div_ceil(2),
+        Listener::Unix(_) => connections_max,
+    };
+    Clients::new(Bounds {
+        connections_max,
+        peer_connections_max,
+        // The bodies are bounded where they are read, and the rest by the number.
+        bytes_max: usize::MAX,
+        peer_bytes_max: usize::MAX,
+    })
 }
 
 /// Serves until `shutdown`, then lets the calls under way finish, up to [`Limits::drain`].
 pub(crate) async fn serve(
     listener: Listener,
     routes: axum::Router,
-    limits: &Limits,
+    (limits, clients): (&Limits, Arc<Clients>),
     shutdown: CancellationToken,
 ) -> io::Result<()> {
-    let clients = Clients::new(Bounds {
-        connections_max: limits.management_connections_max,
-        peer_connections_max: limits.management_connections_max,
-        // The bodies are bounded where they are read, and the rest by the number.
-        bytes_max: usize::MAX,
-        peer_bytes_max: usize::MAX,
-    });
     let (connections, cut) = (TaskTracker::new(), CancellationToken::new());
     loop {
         let stream = tokio::select! {
             accepted = listener.accept() => accepted,
             () = shutdown.cancelled() => break,
         };
-        let stream = match stream {
-            Ok(stream) => stream,
+        let (stream, peer) = match stream {
+            Ok(accepted) => accepted,
             Err(error) => {
                 tracing::warn!(%error, "could not accept a connection");
                 clients.evict();
@@ -70,8 +80,8 @@ pub(crate) async fn serve(
                 continue;
             }
         };
-        // The idlest gives way; where all are busy, the new one is closed.
-        let Some(place) = clients.admit(Peer::Local) else {
+        // The idlest gives way, else the slowest upload; where all are busy, the new one is closed.
+        let Some(place) = clients.admit(peer) else {
             continue;
         };
         let client = Arc::clone(place.client());
@@ -99,15 +109,28 @@ pub(crate) async fn serve(
     Ok(())
 }
 
+/// A body that counts how fast it comes.
+fn counted(body: Incoming, client: &Arc<Client>) -> Body {
+    if body.is_end_stream() {
+        return Body::new(body);
+    }
+    let upload = client.upload();
+    Body::new(body.map_frame(move |frame| {
+        upload.came(frame.data_ref().map_or(0, Bytes::len));
+        frame
+    }))
+}
+
 async fn converse(
     stream: impl AsyncRead + AsyncWrite + Unpin,
     (routes, client): (axum::Router, Arc<Client>),
     head: Duration,
     shutdown: CancellationToken,
 ) {
-    let routes = routes.map_request(|request: hyper::Request<_>| request.map(Body::new));
     let routes = TowerToHyperService::new(routes);
     let service = service_fn(move |request: hyper::Request<Incoming>| {
+        let mut request = request.map(|body| counted(body, &client));
+        request.extensions_mut().insert(client.share().peer());
         let in_flight = client.begin();
         let answering = routes.call(request);
         async move {

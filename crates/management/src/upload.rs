@@ -1,7 +1,11 @@
-//! How large uploads may be, one and all together.
+//! How large uploads may be, one and all together, and which of them gives way.
 
+use crate::server::{self, Listener};
 use faas::Limits;
-use net::{Budget, Peer, Share};
+use net::{Budget, Clients, Held, Peer, Share, Spent};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio::sync::Notify;
 
 /// What a request may have besides its archive: settings and the frame around both.
 const SLACK_BYTES: u64 = 1 << 20;
@@ -15,10 +19,95 @@ pub(crate) fn bytes_max(limits: &Limits) -> u64 {
     base64.saturating_add(SLACK_BYTES)
 }
 
+/// Uploads that give way to one, at most.
+const EVICTIONS_MAX: usize = 64;
+
+/// How long one that gives way may take to end.
+const ENDS: Duration = Duration::from_secs(1);
+
 /// The memory that bodies may take together. It is the management service's own: what clients of
 /// the endpoints take leaves it alone.
-pub(crate) fn budget(limits: &Limits) -> Share {
-    let bytes = bytes_max(limits).saturating_mul(limits.uploads_at_once_max);
-    let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
-    Budget::new(bytes, bytes).share(Peer::Local)
+#[derive(Debug)]
+pub(crate) struct Uploads {
+    memory: Share,
+    doors: Mutex<Vec<Arc<Clients>>>,
+    ended: Notify,
+}
+
+impl Uploads {
+    pub(crate) fn new(limits: &Limits) -> Arc<Self> {
+        let bytes = bytes_max(limits).saturating_mul(limits.uploads_at_once_max);
+        let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
+        Arc::new(Self {
+            memory: Budget::new(bytes, bytes).share(Peer::Local),
+            doors: Mutex::default(),
+            ended: Notify::new(),
+        })
+    }
+
+    /// The clients of a listener, whose uploads these are too.
+    pub(crate) fn door(&self, limits: &Limits, listener: &Listener) -> Arc<Clients> {
+        let clients = server::clients(limits, listener);
+        let mut doors = self.doors.lock().unwrap_or_else(PoisonError::into_inner);
+        doors.push(Arc::clone(&clients));
+        clients
+    }
+
+    /// Memory for the next upload, of which nothing has come.
+    pub(crate) fn begin(self: &Arc<Self>) -> Result<Room, Spent> {
+        Ok(Room {
+            held: self.memory.hold(0)?,
+            end: End(Arc::clone(self)),
+        })
+    }
+
+    fn let_slowest_go(&self) -> bool {
+        let doors = self.doors.lock().unwrap_or_else(PoisonError::into_inner);
+        doors.iter().any(|clients| clients.evict_slow())
+    }
+}
+
+/// The memory that one upload takes.
+#[derive(Debug)]
+pub(crate) struct Room {
+    held: Held,
+    /// Dropped after what is held, so that whoever waits finds it free.
+    end: End,
+}
+
+#[derive(Debug)]
+struct End(Arc<Uploads>);
+
+impl Drop for End {
+    fn drop(&mut self) {
+        self.0.ended.notify_waiters();
+    }
+}
+
+impl Room {
+    /// Takes memory for what came. Where there is none, the slowest upload gives way.
+    ///
+    /// # Errors
+    /// If none is slow.
+    pub(crate) async fn grow(&mut self, bytes: usize) -> Result<(), Spent> {
+        let uploads = Arc::clone(&self.end.0);
+        for _ in 0..EVICTIONS_MAX {
+            let mut ended = std::pin::pin!(uploads.ended.notified());
+            let _is_enabled = ended.as_mut().enable();
+            let Err(spent) = self.held.grow(bytes) else {
+                return Ok(());
+            };
+            if !uploads.let_slowest_go() {
+                return Err(spent);
+            }
+            // Another one may have ended, or this one may take longer: the next look tells.
+            let _within = tokio::time::timeout(ENDS, ended).await;
+        }
+        self.held.grow(bytes)
+    }
+
+    /// Gives back all that is held.
+    pub(crate) fn clear(&mut self) {
+        let _given_back = self.held.resize(0).is_ok();
+    }
 }

@@ -2,10 +2,12 @@
 
 use crate::budget::{Budget, Held, Share, Spent};
 use crate::peer::Peer;
+use crate::upload::{Recent, Upload};
 use slab::Slab;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 use tokio::sync::Notify;
 
 /// What an accepted connection takes before its client has said anything: a task and a socket.
@@ -62,6 +64,8 @@ pub struct Client {
     turns: AtomicU64,
     replying: AtomicUsize,
     replied: AtomicU64,
+    /// Set while a body comes that counts how fast it does.
+    recent: Mutex<Option<Recent>>,
     closed: Notify,
 }
 
@@ -137,6 +141,11 @@ impl Clients {
         self.ring().evict(None)
     }
 
+    /// Lets the connection go that sends a body most slowly. False where none is slow.
+    pub fn evict_slow(&self) -> bool {
+        self.ring().evict_slow(None)
+    }
+
     /// Returns when few connections that gave way still have their files: a crowd that comes faster
     /// than others end would take more files than connections are allowed.
     pub async fn settled(&self) {
@@ -165,10 +174,10 @@ impl Ring {
     fn enter(&mut self, client: &Arc<Client>, bounds: &Bounds) -> Option<usize> {
         let peer = client.share.peer();
         let own = self.peers.get(&peer).copied().unwrap_or_default();
-        if own >= bounds.peer_connections_max && !self.evict(Some(peer)) {
+        if own >= bounds.peer_connections_max && !self.make_way(Some(peer)) {
             return None;
         }
-        if self.connections.len() >= bounds.connections_max && !self.evict(None) {
+        if self.connections.len() >= bounds.connections_max && !self.make_way(None) {
             return None;
         }
         *self.peers.entry(peer).or_default() += 1;
@@ -199,6 +208,39 @@ impl Ring {
         }
     }
 
+    /// Closes an idle connection, else the slowest upload.
+    fn make_way(&mut self, of: Option<Peer>) -> bool {
+        self.evict(of) || self.evict_slow(of)
+    }
+
+    /// Closes the connection, of that peer or of anybody, whose request comes most slowly.
+    fn evict_slow(&mut self, of: Option<Peer>) -> bool {
+        let now = Instant::now();
+        let meant = self
+            .connections
+            .iter()
+            .filter(|(_, (client, _))| of.is_none_or(|peer| peer == client.share.peer()));
+        let slow = meant.filter_map(|(at, (client, _))| {
+            let recent = (*client.recent())?;
+            recent.is_slow(now).then(|| (recent.bytes(now), at))
+        });
+        let Some((_, at)) = slow.min() else {
+            return false;
+        };
+        self.close(at)
+    }
+
+    fn close(&mut self, at: usize) -> bool {
+        let Some((client, _)) = self.connections.get(at) else {
+            return false;
+        };
+        let client = Arc::clone(client);
+        client.close();
+        self.remove(at, &client);
+        self.leaving += 1;
+        true
+    }
+
     /// Closes the next connection that has nothing under way, of that peer or of anybody. One
     /// that did something since the hand came by is spared for a turn.
     fn evict(&mut self, of: Option<Peer>) -> bool {
@@ -213,11 +255,7 @@ impl Ring {
             if !is_meant || client.is_busy() || seen.replace(turns) != Some(turns) {
                 continue;
             }
-            let client = Arc::clone(client);
-            client.close();
-            self.remove(self.hand, &client);
-            self.leaving += 1;
-            return true;
+            return self.close(self.hand);
         }
         false
     }
@@ -232,6 +270,7 @@ impl Client {
             turns: AtomicU64::new(0),
             replying: AtomicUsize::new(0),
             replied: AtomicU64::new(0),
+            recent: Mutex::default(),
             closed: Notify::new(),
         }
     }
@@ -266,6 +305,18 @@ impl Client {
     #[must_use]
     pub fn is_busy(&self) -> bool {
         self.in_flight.load(Ordering::Relaxed) > 0
+    }
+
+    /// Counts how fast the body of a request comes, until the guard is dropped. Where others need its
+    /// place or its memory, a slow one gives way.
+    #[must_use]
+    pub fn upload(self: &Arc<Self>) -> Upload {
+        *self.recent() = Some(Recent::new(Instant::now()));
+        Upload(Arc::clone(self))
+    }
+
+    pub(crate) fn recent(&self) -> MutexGuard<'_, Option<Recent>> {
+        self.recent.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Counts bytes of replies that wait for the client to take them.

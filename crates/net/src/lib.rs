@@ -6,12 +6,16 @@ mod accept;
 mod account;
 mod budget;
 mod clients;
+mod pace;
 mod peer;
 mod reach;
+mod upload;
 
 pub use accept::serve;
 pub use account::Account;
 pub use budget::{Budget, Held, Share, Spent};
 pub use clients::{Bounds, Client, Clients, InFlight, Place};
+pub use pace::Pace;
 pub use peer::Peer;
 pub use reach::{is_never_reached, is_own, reached};
+pub use upload::Upload;

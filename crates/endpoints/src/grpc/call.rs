@@ -32,6 +32,7 @@ impl TinyFaaS for Functions {
         let (metadata, extensions, data) = request.into_parts();
         let ticket = extensions.get::<Arc<Ticket>>();
         if let Some(ticket) = ticket {
+            ticket.read();
             // What came is decoded: the text is left of it.
             let bytes = data.function_identifier.len() + data.data.len();
             ticket.resize(bytes).map_err(reply::spent)?;

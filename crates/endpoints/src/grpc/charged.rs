@@ -7,12 +7,12 @@ use faas::Limits;
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
-use net::{Held, Spent};
+use net::{Held, Pace, Spent};
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
-use tokio::time::{Instant, Sleep};
+use tokio::time::Sleep;
 use tonic::Status;
 
 /// The library has a message twice while it decodes it: as it came, and the text in it.
@@ -23,6 +23,8 @@ const COPIES: usize = 2;
 pub(crate) struct Ticket {
     connection: Arc<Connection>,
     charge: Mutex<Option<Charge>>,
+    /// Whether the whole message came and could be read.
+    is_read: AtomicBool,
 }
 
 impl Ticket {
@@ -34,7 +36,18 @@ impl Ticket {
         Ok(Self {
             charge: Mutex::new(Some(connection.charge(fields)?)),
             connection: Arc::clone(connection),
+            is_read: AtomicBool::new(false),
         })
+    }
+
+    /// Tells that the message could be read: what fails from now on is no fault of it.
+    pub(crate) fn read(&self) {
+        self.is_read.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether it could.
+    pub(crate) fn is_read(&self) -> bool {
+        self.is_read.load(Ordering::Relaxed)
     }
 
     /// Holds so many bytes beside the call's head.
@@ -67,15 +80,13 @@ impl Ticket {
 pub(crate) struct ChargedBody {
     inner: Incoming,
     ticket: Arc<Ticket>,
-    pace: Option<Pace>,
+    paced: Option<Paced>,
 }
 
 /// How fast a message has to come.
-struct Pace {
-    begin: Instant,
-    idle: Duration,
+struct Paced {
+    pace: Pace,
     bytes_min: u64,
-    received: u64,
     /// Set where the body had to be waited for.
     timer: Option<Pin<Box<Sleep>>>,
 }
@@ -85,22 +96,19 @@ impl ChargedBody {
         Self {
             inner,
             ticket,
-            pace: pace.map(|limits| Pace {
-                begin: Instant::now(),
-                idle: limits.http_idle,
+            paced: pace.map(|limits| Paced {
+                pace: Pace::new(limits.http_idle, limits.pace_bytes_min),
                 bytes_min: limits.pace_bytes_min,
-                received: 0,
                 timer: None,
             }),
         }
     }
 }
 
-impl Pace {
+impl Paced {
     /// Ready when the body is too slow.
     fn poll_elapsed(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let paced = self.received * 1000 / self.bytes_min.max(1);
-        let deadline = self.begin + self.idle + Duration::from_millis(paced);
+        let deadline = self.pace.deadline();
         let timer = self
             .timer
             .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline)));
@@ -121,9 +129,9 @@ impl Body for ChargedBody {
     ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         let this = &mut *self;
         let polled = Pin::new(&mut this.inner).poll_frame(cx);
-        if let (Poll::Pending, Some(pace)) = (&polled, &mut this.pace) {
-            ready!(pace.poll_elapsed(cx));
-            return Poll::Ready(Some(Err(reply::slow(pace.bytes_min))));
+        if let (Poll::Pending, Some(paced)) = (&polled, &mut this.paced) {
+            ready!(paced.poll_elapsed(cx));
+            return Poll::Ready(Some(Err(reply::slow(paced.bytes_min))));
         }
         let frame = match ready!(polled) {
             Some(Ok(frame)) => frame,
@@ -131,8 +139,8 @@ impl Body for ChargedBody {
             None => return Poll::Ready(None),
         };
         let bytes = frame.data_ref().map_or(0, Bytes::len);
-        if let Some(pace) = &mut this.pace {
-            pace.received += bytes as u64;
+        if let Some(paced) = &mut this.paced {
+            paced.pace.came(bytes);
         }
         let charged = this.ticket.grow(COPIES * bytes).map_err(reply::spent);
         Poll::Ready(Some(charged.map(|()| frame)))

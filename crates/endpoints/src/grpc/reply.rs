@@ -120,6 +120,32 @@ pub(crate) fn slow(bytes_min: u64) -> Status {
     with_fault(Status::deadline_exceeded(message), Fault::Caller)
 }
 
+/// Says whose fault it is that no message could be read, and with a code that tells callers not to
+/// send it again: the library calls all but one of these faults an internal error.
+pub(crate) fn blame_caller<B>(response: &mut http::Response<B>) {
+    let Some(status) = Status::from_header_map(response.headers()) else {
+        return;
+    };
+    // What the endpoint itself refused says it already.
+    if status.metadata().contains_key(ERROR_KEY) {
+        return;
+    }
+    let found = status.message();
+    let status = match status.code() {
+        Code::OutOfRange => Status::resource_exhausted(format!(
+            "the message is too large ({found}); send less, or call the function over HTTP"
+        )),
+        Code::Internal => Status::invalid_argument(format!(
+            "the message could not be read ({found}); send one message Data of tinyfaas.proto, \
+             which reflection describes"
+        )),
+        code => Status::new(code, found),
+    };
+    let status = with_fault(status, Fault::Caller);
+    // What can't be a field is not told; the code the library chose stays then.
+    let _is_told = status.add_header(response.headers_mut()).is_ok();
+}
+
 /// The status where metadata can't be passed on.
 pub(crate) fn bad_metadata(error: HeaderError) -> Status {
     with_fault(Status::invalid_argument(error.to_string()), Fault::Caller)

@@ -8,10 +8,8 @@ use http::{HeaderMap, HeaderValue, Method, Version};
 use http_body::Body;
 use http_body_util::BodyExt;
 use hyper::body::{Bytes, Incoming};
-use net::Spent;
+use net::{Pace, Spent};
 use std::borrow::Cow;
-use std::time::Duration;
-use tokio::time::Instant;
 
 /// What is allocated for a body before any of it has come, at most.
 const BODY_RESERVE_BYTES_MAX: usize = 1 << 20;
@@ -214,8 +212,8 @@ pub(crate) async fn read_body(
     if announced > limits.payload_bytes_max {
         return Err(too_large(limits));
     }
-    let mut pace = Pace::new(limits);
-    let Some(first) = pace.next_piece(&mut body).await? else {
+    let mut pace = Pace::new(limits.http_idle, limits.pace_bytes_min);
+    let Some(first) = next_piece(&mut pace, &mut body, limits).await? else {
         return Ok(Bytes::new());
     };
     charge.grow(connection, first.len())?;
@@ -226,7 +224,7 @@ pub(crate) async fn read_body(
     let mut whole = BytesMut::with_capacity(announced.min(BODY_RESERVE_BYTES_MAX).max(first.len()));
     whole.extend_from_slice(&first);
     drop(first);
-    while let Some(data) = pace.next_piece(&mut body).await? {
+    while let Some(data) = next_piece(&mut pace, &mut body, limits).await? {
         if whole.len() + data.len() > limits.payload_bytes_max {
             return Err(too_large(limits));
         }
@@ -237,49 +235,24 @@ pub(crate) async fn read_body(
     Ok(whole.freeze())
 }
 
-/// How fast a body comes.
-struct Pace<'a> {
-    limits: &'a Limits,
-    begin: Instant,
-    received: u64,
-}
-
-impl<'a> Pace<'a> {
-    fn new(limits: &'a Limits) -> Self {
-        Self {
-            limits,
-            begin: Instant::now(),
-            received: 0,
-        }
-    }
-
-    /// The next piece, which has to come within [`Limits::http_idle`], and all together no slower
-    /// than [`Limits::pace_bytes_min`].
-    async fn next_piece(&mut self, body: &mut Incoming) -> Result<Option<Bytes>, BodyError> {
-        loop {
-            let frame = tokio::time::timeout_at(self.deadline(), body.frame()).await;
-            let Ok(frame) = frame else {
-                return Err(BodyError::Slow(self.limits.pace_bytes_min));
-            };
-            let Some(frame) = frame.transpose()? else {
-                return Ok(None);
-            };
-            // What is no data is trailers, which no function asks for.
-            if let Ok(data) = frame.into_data() {
-                self.received += data.len() as u64;
-                return Ok(Some(data));
-            }
-        }
-    }
-
-    fn deadline(&self) -> Instant {
-        let idle = self.limits.http_idle;
-        let paced = self.received * 1000 / self.limits.pace_bytes_min.max(1);
-        let whole = self.begin + idle + Duration::from_millis(paced);
-        if self.received == 0 {
-            whole
-        } else {
-            whole.min(Instant::now() + idle)
+/// The next piece, which has to come at its pace.
+async fn next_piece(
+    pace: &mut Pace,
+    body: &mut Incoming,
+    limits: &Limits,
+) -> Result<Option<Bytes>, BodyError> {
+    loop {
+        let frame = tokio::time::timeout_at(pace.deadline(), body.frame()).await;
+        let Ok(frame) = frame else {
+            return Err(BodyError::Slow(limits.pace_bytes_min));
+        };
+        let Some(frame) = frame.transpose()? else {
+            return Ok(None);
+        };
+        // What is no data is trailers, which no function asks for.
+        if let Ok(data) = frame.into_data() {
+            pace.came(data.len());
+            return Ok(Some(data));
         }
     }
 }

@@ -2,16 +2,14 @@
 
 use crate::deployer::Deployer;
 use crate::problem::Problem;
-use crate::upload::bytes_max;
+use crate::upload::{Room, bytes_max};
 use axum::body::Body;
 use axum::http::{HeaderMap, StatusCode, header};
 use bytes::{Bytes, BytesMut};
 use faas::Limits;
 use http_body_util::BodyExt;
-use net::Held;
+use net::Pace;
 use std::sync::Arc;
-use std::time::Duration;
-use tokio::time::Instant;
 
 /// How many of the largest bodies are read of one that is too large.
 const DISCARDED_MAX: u64 = 2;
@@ -22,7 +20,7 @@ pub(crate) struct Received {
     /// The body.
     pub(crate) bytes: Bytes,
     /// Its memory, to be held as long as the bytes are.
-    pub(crate) room: Held,
+    pub(crate) room: Room,
 }
 
 /// Reads the body, which has to come at [`Limits::pace_bytes_min`]. Memory is taken as it comes.
@@ -45,7 +43,7 @@ pub(crate) async fn read(
         }
         return Err(too_large(bytes_max));
     }
-    let mut room = deployer.bodies.hold(0).map_err(|_spent| busy())?;
+    let mut room = deployer.uploads.begin().map_err(|_spent| busy())?;
     let bytes = collect(body, limits, (bytes_max, &mut room)).await?;
     Ok(Received { bytes, room })
 }
@@ -65,22 +63,15 @@ fn too_slow(limits: &Limits) -> Problem {
     Problem::new(status, "too-slow", "too slow", detail).fix("send it again")
 }
 
-/// When a body of which so much has come is too slow.
-fn deadline(begin: Instant, received: usize, limits: &Limits) -> Instant {
-    let paced = (received as u64).saturating_mul(1000) / limits.pace_bytes_min.max(1);
-    let whole = begin + limits.http_idle + Duration::from_millis(paced);
-    whole.min(Instant::now() + limits.http_idle)
-}
-
 async fn collect(
     mut body: Body,
     limits: &Limits,
-    (bytes_max, room): (u64, &mut Held),
+    (bytes_max, room): (u64, &mut Room),
 ) -> Result<Bytes, Problem> {
-    let (mut bytes, begin) = (BytesMut::new(), Instant::now());
+    let mut bytes = BytesMut::new();
+    let mut pace = Pace::new(limits.http_idle, limits.pace_bytes_min);
     loop {
-        let deadline = deadline(begin, bytes.len(), limits);
-        let Ok(frame) = tokio::time::timeout_at(deadline, body.frame()).await else {
+        let Ok(frame) = tokio::time::timeout_at(pace.deadline(), body.frame()).await else {
             return Err(too_slow(limits));
         };
         let Some(frame) = frame else {
@@ -94,13 +85,14 @@ async fn collect(
         let Ok(piece) = frame.into_data() else {
             continue;
         };
+        pace.came(piece.len());
         if (bytes.len() + piece.len()) as u64 > bytes_max {
             drop(bytes);
-            let _given_back = room.resize(0).is_ok();
+            room.clear();
             discard(body, limits, bytes_max).await;
             return Err(too_large(bytes_max));
         }
-        room.grow(piece.len()).map_err(|_spent| busy())?;
+        room.grow(piece.len()).await.map_err(|_spent| busy())?;
         bytes.extend_from_slice(&piece);
     }
 }

@@ -8,39 +8,42 @@ use crate::functions::Function;
 use crate::problem::Problem;
 use crate::wire::{LineShape, parse_rfc3339, rfc3339};
 use axum::body::Body;
-use axum::extract::{Path, Query, State};
+use axum::extract::{Extension, Path, Query, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use faas::{FunctionLog, LogLine, quantity};
 use futures_util::future::select_all;
 use futures_util::{StreamExt, stream};
+use net::{Held, Peer, Spent};
 use std::collections::HashMap;
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::SystemTime;
-use tokio::sync::{OwnedSemaphorePermit, watch};
+use tokio::sync::watch;
 
 /// `GET /v1/functions/{name}/logs`.
 pub(crate) async fn of_function(
     State(deployer): Deployers,
     Path(name): Path<String>,
     Query(pairs): Pairs,
+    Extension(peer): Extension<Peer>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     find(&deployer, &name)?;
     let asked = Asked::parse(&pairs, &headers)?;
-    respond(deployer, Some(name), asked)
+    respond(deployer, Some(name), (asked, peer))
 }
 
 /// `GET /v1/logs`.
 pub(crate) async fn of_all(
     State(deployer): Deployers,
     Query(pairs): Pairs,
+    Extension(peer): Extension<Peer>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let asked = Asked::parse(&pairs, &headers)?;
-    respond(deployer, None, asked)
+    respond(deployer, None, (asked, peer))
 }
 
 /// What lines are asked for, and how.
@@ -98,10 +101,10 @@ fn moment(text: &str) -> Option<SystemTime> {
 fn respond(
     deployer: Arc<Deployer>,
     name: Option<String>,
-    asked: Asked,
+    (asked, peer): (Asked, Peer),
 ) -> Result<Response, Problem> {
-    let place = Arc::clone(&deployer.log_readers).try_acquire_owned();
-    let place = place.map_err(|_taken| too_many(&deployer))?;
+    let place = deployer.log_readers.share(peer).hold(1);
+    let place = place.map_err(|spent| too_many(&deployer, spent))?;
     let media = if asked.is_text {
         "text/plain; charset=utf-8"
     } else {
@@ -125,9 +128,15 @@ fn respond(
 }
 
 /// Each reader holds lines in memory, and whoever follows wakes with every line.
-fn too_many(deployer: &Deployer) -> Problem {
+fn too_many(deployer: &Deployer, spent: Spent) -> Problem {
     let readers_max = deployer.options.limits.log_readers_max;
-    let detail = format!("{readers_max} clients read logs already");
+    let detail = match spent {
+        Spent::Share => format!(
+            "your address reads logs {} times already",
+            readers_max.div_ceil(2)
+        ),
+        Spent::Budget => format!("{readers_max} clients read logs already"),
+    };
     Problem::new(
         StatusCode::SERVICE_UNAVAILABLE,
         "log-readers",
@@ -150,7 +159,7 @@ struct Reader {
     seen: HashMap<String, (u64, Arc<FunctionLog>)>,
     changes: watch::Receiver<u64>,
     is_first: bool,
-    _place: OwnedSemaphorePermit,
+    _place: Held,
 }
 
 impl Reader {

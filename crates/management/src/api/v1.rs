@@ -77,7 +77,7 @@ pub(crate) async fn set(
 async fn put(
     deployer: &Arc<Deployer>,
     headers: &HeaderMap,
-    (settings, source, room): (Settings, Source, net::Held),
+    (settings, source, room): (Settings, Source, crate::upload::Room),
     name: FunctionName,
 ) -> Result<Response, Problem> {
     let (spec, undecided, named) = settings.into_spec(name.clone());

@@ -221,7 +221,7 @@ fn logs_are_followed_as_they_come() {
 #[test]
 fn readers_of_logs_are_bounded() {
     let mut setup = Setup::default();
-    setup.limits.log_readers_max = 2;
+    setup.limits.log_readers_max = 4;
     let node = Node::with(setup);
     node.put("/v1/functions/f", &pack::function("1"));
     let url = format!("http://{}/v1/logs?follow", node.addr);

@@ -17,3 +17,4 @@ mod pack;
 mod redeployments;
 mod requests;
 mod storage;
+mod uploads;
