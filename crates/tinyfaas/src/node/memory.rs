@@ -8,50 +8,77 @@ const INTERVAL: Duration = Duration::from_secs(15);
 /// How much more than the least that was seen makes it worth the time that it takes.
 const GROWTH_BYTES_MIN: usize = 16 << 20;
 
-/// Where that much stays, the memory may be in use: from this round on, only one of three trims.
-const PROMPT_ROUNDS: u32 = 4;
+/// So much must have been freed, or come to the process, since the last trim: where nothing moves,
+/// what is there is in use, and another trim would bring nothing.
+const CHANGE_BYTES_MIN: usize = 4 << 20;
 
 /// Gives back what the allocator keeps, again and again: glibc keeps what was freed below
 /// something that lives, up to all of a flood. Another C library gives it back by itself.
 pub(super) async fn give_back() {
-    let mut growth = Growth {
-        least: resident_bytes().unwrap_or(usize::MAX),
-        rounds: 0,
-    };
+    let mut growth = Growth::default();
     loop {
-        tokio::time::sleep(INTERVAL).await;
-        let Some(now) = resident_bytes() else {
+        let Some(now) = Seen::now() else {
             return;
         };
         if growth.is_due(now) {
             // It takes milliseconds for each hundred megabytes.
             let trimmed = tokio::task::spawn_blocking(trim).await;
+            let Some(after) = Seen::now() else {
+                return;
+            };
+            growth.trimmed(after);
             tracing::debug!(
                 trimmed = trimmed.is_ok(),
-                resident_bytes = now,
+                resident_bytes = now.resident,
+                after_bytes = after.resident,
+                used_bytes = after.used,
                 "trimmed the heap"
             );
         }
+        tokio::time::sleep(INTERVAL).await;
     }
 }
 
-/// How resident memory compares with the least that was seen. What is still held while a flood
-/// lasts is no new least: it is given back when the flood is over.
+/// What the process has of the machine's memory, and what of it is in use on the heap.
+#[derive(Debug, Clone, Copy)]
+struct Seen {
+    resident: usize,
+    used: usize,
+}
+
+impl Seen {
+    fn now() -> Option<Self> {
+        Some(Self {
+            resident: resident_bytes()?,
+            used: used_bytes(),
+        })
+    }
+}
+
+/// How memory compares with the least that was seen. What is still held while a flood lasts is no
+/// new least: it is given back when the flood is over.
+#[derive(Debug, Default)]
 struct Growth {
-    least: usize,
-    rounds: u32,
+    least: Option<usize>,
+    /// What the last trim left; nothing before the first.
+    left: usize,
+    /// The most that was in use since then.
+    used_max: usize,
 }
 
 impl Growth {
     /// Whether this round trims.
-    fn is_due(&mut self, now: usize) -> bool {
-        self.least = self.least.min(now);
-        if now <= self.least.saturating_add(GROWTH_BYTES_MIN) {
-            self.rounds = 0;
-            return false;
-        }
-        self.rounds = self.rounds.saturating_add(1);
-        self.rounds <= PROMPT_ROUNDS || self.rounds.is_multiple_of(3)
+    fn is_due(&mut self, now: Seen) -> bool {
+        let least = self.least.unwrap_or(now.resident).min(now.resident);
+        self.least = Some(least);
+        self.used_max = self.used_max.max(now.used);
+        let has_come = now.resident >= self.left.saturating_add(CHANGE_BYTES_MIN);
+        let was_freed = now.used.saturating_add(CHANGE_BYTES_MIN) <= self.used_max;
+        now.resident > least.saturating_add(GROWTH_BYTES_MIN) && (has_come || was_freed)
+    }
+
+    fn trimmed(&mut self, after: Seen) {
+        (self.left, self.used_max) = (after.resident, after.used);
     }
 }
 
@@ -60,6 +87,20 @@ fn resident_bytes() -> Option<usize> {
     let statm = std::fs::read_to_string("/proc/self/statm").ok()?;
     let pages: usize = statm.split(' ').nth(1)?.parse().ok()?;
     Some(pages.saturating_mul(rustix::param::page_size()))
+}
+
+/// What is allocated on the heap and not freed.
+#[cfg(target_env = "gnu")]
+#[expect(unsafe_code, reason = "no safe crate wraps this call")]
+fn used_bytes() -> usize {
+    // SAFETY: the call takes nothing and may be made by any thread at any time.
+    let told = unsafe { libc::mallinfo2() };
+    told.uordblks.saturating_add(told.hblkhd)
+}
+
+#[cfg(not(target_env = "gnu"))]
+fn used_bytes() -> usize {
+    0
 }
 
 #[cfg(target_env = "gnu")]
@@ -78,39 +119,58 @@ fn trim() {}
 mod tests {
     use super::*;
 
+    const MIB: usize = 1 << 20;
+
+    fn seen(resident: usize, used: usize) -> Seen {
+        Seen {
+            resident: resident * MIB,
+            used: used * MIB,
+        }
+    }
+
     #[test]
     fn a_flood_that_outlasts_a_trim_is_given_back_afterwards() {
-        const MIB: usize = 1 << 20;
-        let mut growth = Growth {
-            least: 30 * MIB,
-            rounds: 0,
-        };
-        assert!(!growth.is_due(40 * MIB));
-        assert!(growth.is_due(110 * MIB), "while the flood lasts");
-        assert!(growth.is_due(110 * MIB), "and when it is over");
-        assert!(!growth.is_due(31 * MIB));
-        let due = (0..100).filter(|_| growth.is_due(200 * MIB)).count();
-        assert!(
-            (30..40).contains(&due),
-            "what is in use is left alone: {due}"
-        );
+        let mut growth = Growth::default();
+        assert!(!growth.is_due(seen(30, 20)));
+        assert!(!growth.is_due(seen(40, 30)), "too little to be worth it");
+        assert!(growth.is_due(seen(110, 100)), "while the flood lasts");
+        growth.trimmed(seen(110, 100));
+        assert!(growth.is_due(seen(110, 21)), "and when it is over");
+        growth.trimmed(seen(31, 21));
+        assert!(!growth.is_due(seen(31, 21)));
+    }
+
+    #[test]
+    fn what_is_in_use_is_trimmed_once() {
+        let mut growth = Growth::default();
+        assert!(!growth.is_due(seen(30, 20)));
+        assert!(growth.is_due(seen(200, 190)));
+        growth.trimmed(seen(199, 190));
+        let due = (0..100).filter(|_| growth.is_due(seen(199, 190)));
+        assert_eq!(due.count(), 0);
+        assert!(growth.is_due(seen(204, 190)), "more has come and gone");
+        growth.trimmed(seen(200, 190));
+        assert!(growth.is_due(seen(200, 186)), "some was freed");
     }
 
     #[cfg(target_env = "gnu")]
     #[test]
     fn memory_below_something_that_lives_goes_back() {
-        let before = resident_bytes().unwrap();
+        let before = Seen::now().unwrap();
         let mut flood: Vec<Vec<u8>> = (0..3200).map(|_| vec![1; 64 << 10]).collect();
         let kept = flood.pop();
-        let during = resident_bytes().unwrap();
+        let during = Seen::now().unwrap();
         drop(flood);
         trim();
-        let after = resident_bytes().unwrap();
-        assert!(during - before > 150 << 20, "{before} {during}");
+        let after = Seen::now().unwrap();
+        let told = format!("{before:?} {during:?} {after:?}");
+        assert!(during.resident - before.resident > 150 * MIB, "{told}");
+        assert!(during.used - before.used > 150 * MIB, "{told}");
         assert!(
-            after.saturating_sub(before) < 50 << 20,
-            "{before} {during} {after}"
+            after.resident.saturating_sub(before.resident) < 50 * MIB,
+            "{told}"
         );
+        assert!(after.used.saturating_sub(before.used) < 50 * MIB, "{told}");
         drop(kept);
     }
 }
