@@ -13,6 +13,11 @@ use tonic::{Code, Request, Status};
 /// The largest reply that is taken.
 const REPLY_BYTES_MAX: usize = 64 << 20;
 
+/// The most metadata that is taken: what a function may send, 64 KiB, with the 32 bytes that HTTP/2
+/// counts for each field (RFC 9113, section 6.5.2), however short they are. Without it, the library
+/// takes 16 KiB.
+const METADATA_BYTES_MAX: u32 = 1 << 20;
+
 pub(super) fn call(call: &Call) -> Result<Answer> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -71,6 +76,7 @@ async fn connect(call: &Call) -> Result<Option<Channel>> {
     for address in addresses {
         let endpoint = Channel::from_shared(address)?
             .connect_timeout(call.timeout)
+            .http2_max_header_list_size(METADATA_BYTES_MAX)
             .origin(named.parse()?);
         if let Ok(channel) = endpoint.connect().await {
             return Ok(Some(channel));
