@@ -64,17 +64,17 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn what_comes_at_the_least_rate_may_take_as_long_as_it_likes() {
-        let pace = Pace::new(IDLE, 1000);
-        assert_eq!(lasts(pace, 1000, Duration::from_secs(1)).await, None);
-        assert_eq!(lasts(pace, 20_000, Duration::from_secs(20)).await, None);
+        let pace = || Pace::new(IDLE, 1000);
+        assert_eq!(lasts(pace(), 1000, Duration::from_secs(1)).await, None);
+        assert_eq!(lasts(pace(), 20_000, Duration::from_secs(20)).await, None);
     }
 
     #[tokio::test(start_paused = true)]
     async fn what_trickles_or_pauses_is_too_slow() {
-        let pace = Pace::new(IDLE, 1000);
-        let trickling = lasts(pace, 100, Duration::from_secs(1)).await.unwrap();
+        let pace = || Pace::new(IDLE, 1000);
+        let trickling = lasts(pace(), 100, Duration::from_secs(1)).await.unwrap();
         assert!(trickling < Duration::from_secs(34), "{trickling:?}");
-        let pausing = lasts(pace, 1 << 30, Duration::from_secs(31)).await;
+        let pausing = lasts(pace(), 1 << 30, Duration::from_secs(31)).await;
         assert_eq!(pausing, Some(IDLE));
     }
 
