@@ -6,14 +6,22 @@
 )]
 
 use e2e::{Function, Node, Place, until};
+use rustix::net::{AddressFamily, SocketType};
 use rustix::process::{Resource, getrlimit, setrlimit};
-use std::io::{Read, Write};
-use std::net::{TcpStream, UdpSocket};
+use std::collections::BTreeMap;
+use std::io::{ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpStream, UdpSocket};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
 /// How long an answer may take before a test fails.
 const PATIENCE: Duration = Duration::from_secs(20);
+
+/// How long an HTTP/2 connection that no more comes from is waited for.
+const STALL: Duration = Duration::from_secs(3);
+
+/// What a frame of HTTP/2 carries at most.
+const PIECE_BYTES: usize = 16 << 10;
 
 /// The budget for clients, 128 MiB, and half of it for what the budget can't see.
 const DURING_BYTES_MAX: usize = 192 << 20;
@@ -126,8 +134,11 @@ fn head(path: &str) -> Vec<u8> {
 }
 
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+const DATA: u8 = 0;
 const HEADERS: u8 = 1;
+const RST_STREAM: u8 = 3;
 const SETTINGS: u8 = 4;
+const WINDOW_UPDATE: u8 = 8;
 const CONTINUATION: u8 = 9;
 const END_STREAM: u8 = 1;
 const END_HEADERS: u8 = 4;
@@ -191,6 +202,254 @@ fn unfinished_uploads_with_long_keys_stay_within_the_budget() {
         assert!(count >= 4, "{count}");
         Box::new(())
     });
+}
+
+/// One HTTP/2 connection to the gRPC endpoint, which keeps to the flow control: so much goes to the
+/// server as it takes.
+struct Calls {
+    stream: TcpStream,
+    window: usize,
+    windows: BTreeMap<u32, usize>,
+}
+
+/// The window of a stream and of a connection before the server says otherwise (RFC 9113, section
+/// 6.9.2).
+const WINDOW_BYTES: usize = 65_535;
+
+impl Calls {
+    fn connect(node: &Node) -> Self {
+        let stream = TcpStream::connect(node.addr("grpc")).unwrap();
+        stream.set_read_timeout(Some(STALL)).unwrap();
+        stream.set_write_timeout(Some(STALL)).unwrap();
+        let mut calls = Self {
+            stream,
+            window: WINDOW_BYTES,
+            windows: BTreeMap::new(),
+        };
+        // A window for what comes back that is closed for all but the heads.
+        let settings = [&4_u16.to_be_bytes()[..], &0_u32.to_be_bytes()].concat();
+        calls.send(&[PREFACE, &frame(SETTINGS, 0, 0, &settings)].concat());
+        calls
+    }
+
+    /// Whether the connection is still there.
+    fn send(&mut self, bytes: &[u8]) -> bool {
+        self.stream.write_all(bytes).is_ok()
+    }
+
+    fn begin(&mut self, stream: u32, fields: &[u8], flags: u8) -> bool {
+        self.windows.insert(stream, WINDOW_BYTES);
+        self.send(&frame(HEADERS, END_HEADERS | flags, stream, fields))
+    }
+
+    /// Reads one frame; false where none comes any more.
+    fn read(&mut self) -> bool {
+        let mut head = [0; 9];
+        if self.stream.read_exact(&mut head).is_err() {
+            return false;
+        }
+        let number = |bytes: &[u8]| {
+            bytes
+                .iter()
+                .fold(0, |sum, byte| sum << 8 | usize::from(*byte))
+        };
+        let mut payload = vec![0; number(&head[..3])];
+        if self.stream.read_exact(&mut payload).is_err() {
+            return false;
+        }
+        let stream = u32::try_from(number(&head[5..])).unwrap();
+        match head[3] {
+            WINDOW_UPDATE if stream == 0 => self.window += number(&payload),
+            WINDOW_UPDATE => {
+                if let Some(window) = self.windows.get_mut(&stream) {
+                    *window += number(&payload);
+                }
+            }
+            SETTINGS if head[4] == 0 => {
+                // Those of the server: the windows of streams grow to what it names.
+                for setting in payload.chunks(6).filter(|setting| setting[..2] == [0, 4]) {
+                    let more = number(&setting[2..]) - WINDOW_BYTES;
+                    self.windows.values_mut().for_each(|window| *window += more);
+                }
+                self.send(&frame(SETTINGS, 1, 0, b""));
+            }
+            RST_STREAM => drop(self.windows.remove(&stream)),
+            HEADERS if head[4] & END_STREAM != 0 => drop(self.windows.remove(&stream)),
+            _ => {}
+        }
+        true
+    }
+
+    /// Sends so much on each stream, in turns, as far as the server takes it; for how much went out.
+    fn fill(&mut self, bytes_max: usize) -> usize {
+        let mut left: BTreeMap<_, _> = self.windows.keys().map(|s| (*s, bytes_max)).collect();
+        let mut sent = 0;
+        loop {
+            left.retain(|stream, left| *left > 0 && self.windows.contains_key(stream));
+            let window = self.window;
+            let next = left.iter_mut().find_map(|(stream, left)| {
+                let open = self.windows.get_mut(stream)?;
+                let count = PIECE_BYTES.min(*left).min(*open).min(window);
+                (count > 0).then(|| {
+                    (*left, *open) = (*left - count, *open - count);
+                    (*stream, count)
+                })
+            });
+            let Some((stream, count)) = next else {
+                if left.is_empty() || !self.read() {
+                    return sent;
+                }
+                continue;
+            };
+            self.window -= count;
+            sent += count;
+            if !self.send(&frame(DATA, 0, stream, &vec![b'x'; count])) {
+                return sent;
+            }
+        }
+    }
+}
+
+/// The fields of a call, as many of 100 bytes more.
+fn grpc_head(more: usize) -> Vec<u8> {
+    let path = "/openfogstack.tinyfaas.tinyfaas.TinyFaaS/Request";
+    let own = [
+        (":method", "POST"),
+        (":scheme", "http"),
+        (":path", path),
+        (":authority", "localhost"),
+        ("content-type", "application/grpc"),
+        ("te", "trailers"),
+    ]
+    .map(|(name, value)| field(name, value))
+    .concat();
+    [own, field("x", &"x".repeat(100)).repeat(more)].concat()
+}
+
+/// A message of gRPC before its bytes: it is not compressed, and so long.
+fn prefix(bytes: usize) -> Vec<u8> {
+    [&[0][..], &u32::try_from(bytes).unwrap().to_be_bytes()].concat()
+}
+
+#[test]
+fn grpc_messages_that_are_never_whole_stay_within_the_budget() {
+    check("gRPC messages", 1, |node| {
+        let mut calls = Calls::connect(node);
+        for stream in 0..200 {
+            calls.begin(2 * stream + 1, &grpc_head(0), 0);
+            calls.send(&frame(DATA, 0, 2 * stream + 1, &prefix(8 << 20)));
+            calls.window -= 5;
+            *calls.windows.get_mut(&(2 * stream + 1)).unwrap() -= 5;
+        }
+        let sent = calls.fill((8 << 20) - 1);
+        eprintln!("sent {} MiB", sent >> 20);
+        assert!(sent > 16 << 20, "the control: {sent}");
+        Box::new(calls)
+    });
+}
+
+#[test]
+fn grpc_replies_that_nobody_reads_stay_within_the_budget() {
+    check("gRPC replies", 4, |node| {
+        let mut calls = Calls::connect(node);
+        // `function_identifier` is the first field of the message.
+        let message = [&prefix(7)[..], b"\x0a\x05large"].concat();
+        for stream in 0..200 {
+            calls.begin(2 * stream + 1, &grpc_head(0), 0);
+            calls.send(&frame(DATA, END_STREAM, 2 * stream + 1, &message));
+        }
+        // They are called one after the other; the last answers are refusals.
+        while calls.read() {}
+        Box::new(calls)
+    });
+}
+
+#[test]
+fn grpc_metadata_stays_within_the_budget() {
+    let head = grpc_head(400);
+    check("gRPC metadata of 60 kB", 20, |node| {
+        let mut calls = Calls::connect(node);
+        for stream in 0..200 {
+            let stream = 2 * stream + 1;
+            let mut pieces = head.chunks(PIECE_BYTES).peekable();
+            let mut kind = HEADERS;
+            while let Some(piece) = pieces.next() {
+                let flags = if pieces.peek().is_none() {
+                    END_HEADERS
+                } else {
+                    0
+                };
+                calls.send(&frame(kind, flags, stream, piece));
+                kind = CONTINUATION;
+            }
+        }
+        Box::new(calls)
+    });
+}
+
+/// What an endpoint answers first, to who connects now.
+fn is_served(node: &Node, port: &str) {
+    let request = match port {
+        "grpc" => [PREFACE, &frame(SETTINGS, 0, 0, b"")].concat(),
+        "http" => b"POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\nx".to_vec(),
+        _ => b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n".to_vec(),
+    };
+    let mut client = TcpStream::connect(node.addr(port)).unwrap();
+    client.set_read_timeout(Some(PATIENCE)).unwrap();
+    client.write_all(&request).unwrap();
+    let mut answer = [0; 12];
+    client.read_exact(&mut answer).unwrap();
+    let is_right = if port == "grpc" {
+        answer[3] == SETTINGS
+    } else {
+        answer == *b"HTTP/1.1 200"
+    };
+    assert!(is_right, "{port}: {}", answer.escape_ascii());
+}
+
+/// Connects from this address of the machine, and says nothing.
+fn silent(node: &Node, port: &str, last: u8) -> TcpStream {
+    let socket = rustix::net::socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
+    let from = SocketAddr::from(([127, 0, 0, last], 0));
+    rustix::net::bind(&socket, &from).unwrap();
+    let to: SocketAddr = node.addr(port).parse().unwrap();
+    rustix::net::connect(&socket, &to).unwrap();
+    TcpStream::from(socket)
+}
+
+fn check_crowd(port: &str, addresses: u8) {
+    raise_open_files();
+    let node = Node::start_at(&Place::new(), &[]);
+    node.deploy(&Function::python("echo", "def fn(input): return input\n"));
+    let mut crowd = Vec::new();
+    for turn in 0..10_000_u32 {
+        let last = u8::try_from(turn % u32::from(addresses)).unwrap() + 1;
+        crowd.push(silent(&node, port, last));
+    }
+    // The last of the crowd, which says nothing, still has its time when the next one is answered.
+    let newest = silent(&node, port, 1);
+    is_served(&node, port);
+    newest.set_nonblocking(true).unwrap();
+    let seen = newest.peek(&mut [0]).map_err(|error| error.kind());
+    assert_eq!(seen, Err(ErrorKind::WouldBlock), "it is idle and open");
+    drop(crowd);
+    for other in ["http", "grpc", "management"] {
+        is_served(&node, other);
+    }
+}
+
+#[test]
+fn a_crowd_from_one_address_makes_nobody_wait() {
+    for port in ["http", "grpc", "management"] {
+        check_crowd(port, 1);
+    }
+}
+
+#[test]
+fn a_crowd_from_many_addresses_makes_nobody_wait() {
+    for port in ["http", "grpc", "management"] {
+        check_crowd(port, 50);
+    }
 }
 
 /// As `ulimit -n 256`, a thousand clients that stay.
