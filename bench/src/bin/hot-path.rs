@@ -207,6 +207,7 @@ async fn through_wasm(count: usize) -> Result<()> {
         code,
         digest: "0".to_owned(),
         log: Arc::new(FunctionLog::new(&limits)),
+        progress: faas::Progress::default(),
     };
     let handlers = backend.prepare(package).await?;
     let handler = handlers.first().context("one is prepared")?;

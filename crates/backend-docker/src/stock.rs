@@ -6,11 +6,11 @@ use crate::image::Image;
 use crate::shim;
 use crate::volume::{self, Entry, Filling, Source, Volume};
 use builds::Recipe;
-use faas::{Exposed, Exposure, Limits, Package, PrepareError, Runtime};
+use faas::{Exposed, Exposure, Limits, Package, PrepareError, Runtime, Stage};
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Weak};
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, MutexGuard};
 
 /// What is on hand at the engine.
 #[derive(Debug)]
@@ -72,7 +72,7 @@ impl Stock {
         package: &Package,
         image: &Image,
     ) -> Result<Volumes, PrepareError> {
-        let mut volumes = self.volumes.lock().await;
+        let mut volumes = self.turn(package).await?;
         let (digest, entries) = match package.spec.runtime {
             Runtime::Binary => shim::program(&self.program).map_err(|error| {
                 PrepareError::Host(format!("this program could not be read: {error}"))
@@ -107,6 +107,26 @@ impl Stock {
             code,
             shim,
             is_built,
+        })
+    }
+
+    /// Waits until nothing else is filled or built, for a bounded time, and tells of it.
+    async fn turn(
+        &self,
+        package: &Package,
+    ) -> Result<MutexGuard<'_, HashMap<String, Weak<Volume>>>, PrepareError> {
+        if let Ok(volumes) = self.volumes.try_lock() {
+            return Ok(volumes);
+        }
+        let _waits = package.progress.enter(Stage::WaitsForBuild);
+        let wait = self.limits.builds.wait;
+        let volumes = tokio::time::timeout(wait, self.volumes.lock()).await;
+        volumes.map_err(|_elapsed| {
+            PrepareError::Busy(format!(
+                "function \"{}\": it waited {} s for other builds to end",
+                package.spec.name,
+                wait.as_secs()
+            ))
         })
     }
 
@@ -149,6 +169,7 @@ impl Stock {
         let Some((recipe, package)) = recipe else {
             return Ok(());
         };
+        let _builds = package.progress.enter(Stage::Builds);
         let what = (recipe, &*filling);
         let notes = build::run(&self.engine, &self.limits, (package, image), what).await?;
         filling.volume.notes = notes;

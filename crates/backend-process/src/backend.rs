@@ -239,7 +239,7 @@ async fn set_up(options: Options) -> Result<Node, StartError> {
         cache: cache.map_err(io("open the cache of builds"))?,
         build_envs,
         shims: shims.map_err(io("write the shims"))?,
-        build_turns: Semaphore::new(limits.builds.at_once_max),
+        build_turns: Arc::new(Semaphore::new(limits.builds.at_once_max)),
         build_network,
         scratch,
         walls: OnceLock::new(),

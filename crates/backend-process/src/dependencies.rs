@@ -15,13 +15,15 @@ use crate::process::{Order, SandboxedProcess};
 use crate::toolchain;
 use crate::tree;
 use builds::{Place, Recipe, Toolchain};
-use faas::{LogStream, Package, PrepareError, Runtime};
+use faas::{InStage, LogStream, Package, PrepareError, Runtime, Stage};
 use handler_protocol::Process;
 use layout::Layout;
 use std::fs::File;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::OwnedSemaphorePermit;
+use tokio_util::sync::CancellationToken;
 
 /// How often the size of what a build writes is looked at.
 const SIZE_INTERVAL: Duration = Duration::from_secs(2);
@@ -52,17 +54,17 @@ pub(crate) async fn install(
     let Some(interpreter) = interpreter else {
         return Ok(None);
     };
-    let Some((recipe, toolchain)) = recipe(node, package, interpreter)? else {
+    let Some(recipe) = recipe(node, package, interpreter)? else {
         return Ok(None);
     };
     if let Some(built) = find(node, package, &recipe).await? {
         return Ok(Some(built));
     }
-    let _turn = turn(node).await?;
+    let turn = turn(node, package).await?;
     if let Some(built) = find(node, package, &recipe).await? {
         return Ok(Some(built));
     }
-    build(node, package, (interpreter, &toolchain), recipe)
+    build_apart(node, package, interpreter, (recipe, turn))
         .await
         .map(Some)
 }
@@ -79,8 +81,8 @@ pub(crate) async fn rebuild(
         return None;
     }
     let interpreter = interpreter?;
-    let (recipe, toolchain) = recipe(node, package, interpreter).ok().flatten()?;
-    let _turn = turn(node).await.ok()?;
+    let recipe = recipe(node, package, interpreter).ok().flatten()?;
+    let turn = turn(node, package).await.ok()?;
     if node.cache.is_proven(&built.key) {
         // Another deployment has built it meanwhile.
         return find(node, package, &recipe).await.ok().flatten();
@@ -88,7 +90,7 @@ pub(crate) async fn rebuild(
     tracing::warn!(function = %package.spec.name, "a kept build failed to load and is built again");
     let key = Arc::clone(&built.key);
     drop(built);
-    let rebuilt = build(node, package, (interpreter, &toolchain), recipe).await;
+    let rebuilt = build_apart(node, package, interpreter, (recipe, turn)).await;
     // Once is enough: where it fails again, the build was not the cause.
     node.cache.prove(&key);
     rebuilt.ok()
@@ -99,19 +101,66 @@ pub(crate) fn prove(node: &Node, built: &Built) {
     node.cache.prove(&built.key);
 }
 
-fn recipe<'a>(
-    node: &'a Node,
+fn recipe(
+    node: &Node,
     package: &Package,
-    interpreter: &'a Interpreter,
-) -> Result<Option<(Recipe, Toolchain<'a>)>, PrepareError> {
+    interpreter: &Interpreter,
+) -> Result<Option<Recipe>, PrepareError> {
     let toolchain = toolchain::of(node, package.spec.runtime, interpreter);
-    let recipe = builds::recipe(package, &toolchain)?;
-    Ok(recipe.map(|recipe| (recipe, toolchain)))
+    builds::recipe(package, &toolchain)
 }
 
-async fn turn(node: &Node) -> Result<tokio::sync::SemaphorePermit<'_>, PrepareError> {
-    let turn = node.build_turns.acquire().await;
-    turn.map_err(|_closed| PrepareError::Host("this node is stopping".into()))
+/// A place among the builds that run at once.
+#[derive(Debug)]
+struct Turn {
+    _place: OwnedSemaphorePermit,
+    _stage: InStage,
+}
+
+/// Waits for a place among the builds, for a bounded time, and tells of it.
+async fn turn(node: &Node, package: &Package) -> Result<Turn, PrepareError> {
+    let turns = || Arc::clone(&node.build_turns);
+    let place = match turns().try_acquire_owned() {
+        Ok(place) => place,
+        Err(_none_free) => {
+            let _waits = package.progress.enter(Stage::WaitsForBuild);
+            let wait = node.limits.builds.wait;
+            let place = tokio::time::timeout(wait, turns().acquire_owned()).await;
+            let place = place.map_err(|_elapsed| {
+                PrepareError::Busy(format!(
+                    "function \"{}\": it waited {} s for other builds to end",
+                    package.spec.name,
+                    wait.as_secs()
+                ))
+            })?;
+            place.map_err(|_closed| PrepareError::Host("this node is stopping".into()))?
+        }
+    };
+    Ok(Turn {
+        _place: place,
+        _stage: package.progress.enter(Stage::Builds),
+    })
+}
+
+/// Builds in a task of its own, which keeps the turn until nothing of the build is left. Dropping
+/// the future cuts it: what runs is killed, then its folders are removed.
+async fn build_apart(
+    node: &Arc<Node>,
+    package: &Package,
+    interpreter: &Interpreter,
+    (recipe, turn): (Recipe, Turn),
+) -> Result<Built, PrepareError> {
+    let cut = CancellationToken::new();
+    let _cuts = cut.clone().drop_guard();
+    let (here, package, interpreter) = (Arc::clone(node), package.clone(), interpreter.clone());
+    let building = node.sandbox.tracker.spawn(async move {
+        let toolchain = toolchain::of(&here, package.spec.runtime, &interpreter);
+        let built = build(&here, &package, (&interpreter, &toolchain, &cut), recipe).await;
+        drop(turn);
+        built
+    });
+    let broken = |_panicked| Err(PrepareError::Host("the build broke off".into()));
+    building.await.unwrap_or_else(broken)
 }
 
 async fn find(
@@ -137,19 +186,19 @@ fn built(recipe: &Recipe, kept: Arc<Kept>) -> Built {
 async fn build(
     node: &Arc<Node>,
     package: &Package,
-    (interpreter, toolchain): (&Interpreter, &Toolchain<'_>),
+    (interpreter, toolchain, cut): (&Interpreter, &Toolchain<'_>, &CancellationToken),
     mut recipe: Recipe,
 ) -> Result<Built, PrepareError> {
     make_room(node, package).await?;
     let started = std::time::Instant::now();
     let library = match package.spec.runtime {
-        Runtime::Go => go_library::prepare(node, package, (interpreter, toolchain)).await,
+        Runtime::Go => go_library::prepare(node, package, (interpreter, toolchain, cut)).await,
         Runtime::Nodejs | Runtime::Python3 | Runtime::Binary | Runtime::Wasm => None,
     };
     let layout = Layout::make(node, package, &recipe, library.as_deref())
         .await
         .map_err(|error| host(package, "lay out the build", &error))?;
-    if let Err(error) = run(node, package, interpreter, (&recipe, &layout)).await {
+    if let Err(error) = run(node, package, (interpreter, cut), (&recipe, &layout)).await {
         // It may be hundreds of thousands of files.
         let removed = blocking(move || {
             drop(layout);
@@ -240,7 +289,7 @@ fn unrun_scripts(package: &Package, layout: &Layout) -> Option<String> {
 async fn run(
     node: &Arc<Node>,
     package: &Package,
-    interpreter: &Interpreter,
+    (interpreter, cut): (&Interpreter, &CancellationToken),
     (recipe, layout): (&Recipe, &Layout),
 ) -> Result<(), PrepareError> {
     let order = Order {
@@ -259,7 +308,11 @@ async fn run(
     let id = Arc::clone(&order.output.handler);
     let started = node.sandbox.start(order).await;
     let mut process = started.map_err(|error| node.explain(package, &error))?;
-    let Some(message) = failure(node, &mut process, recipe, layout).await else {
+    let failed = tokio::select! {
+        failed = failure(node, &mut process, recipe, layout) => failed,
+        () = cut.cancelled() => Some(format!("{}: the build was cancelled", recipe.complaint)),
+    };
+    let Some(message) = failed else {
         return Ok(());
     };
     // A build that was cut off must not write any more when its folders are removed.

@@ -34,7 +34,7 @@ pub(crate) struct Node {
     /// Variables that builds see.
     pub(crate) build_envs: Vec<(String, String)>,
     pub(crate) shims: Shims,
-    pub(crate) build_turns: Semaphore,
+    pub(crate) build_turns: Arc<Semaphore>,
     pub(crate) build_network: Network,
     /// Writable folders of handlers in reduced isolation.
     pub(crate) scratch: PathBuf,

@@ -297,6 +297,7 @@ fn named(name: &str, error: PrepareError) -> PrepareError {
         PrepareError::Code(text) => PrepareError::Code(with(text)),
         PrepareError::Host(text) => PrepareError::Host(with(text)),
         PrepareError::NoRoom(text) => PrepareError::NoRoom(with(text)),
+        PrepareError::Busy(text) => PrepareError::Busy(with(text)),
         PrepareError::Build { message, output } => PrepareError::Build {
             message: with(message),
             output,

@@ -61,6 +61,7 @@ impl Function {
             code: self.folder.path().to_owned(),
             digest: self.digest.clone(),
             log: Arc::new(FunctionLog::new(&limits)),
+            progress: faas::Progress::default(),
         };
         let npm = Npm {
             program: "node".into(),

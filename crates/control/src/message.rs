@@ -116,6 +116,7 @@ enum FailureKind {
     Load,
     Host,
     NoRoom,
+    Busy,
 }
 
 /// A [`HandlerStatus`].
@@ -190,6 +191,7 @@ impl From<&PrepareError> for Failure {
             PrepareError::Load { .. } => FailureKind::Load,
             PrepareError::Host(_) => FailureKind::Host,
             PrepareError::NoRoom(_) => FailureKind::NoRoom,
+            PrepareError::Busy(_) => FailureKind::Busy,
         };
         Self {
             kind,
@@ -209,6 +211,7 @@ impl From<Failure> for PrepareError {
             FailureKind::Load => Self::Load { message, output },
             FailureKind::Host => Self::Host(message),
             FailureKind::NoRoom => Self::NoRoom(message),
+            FailureKind::Busy => Self::Busy(message),
         }
     }
 }

@@ -39,6 +39,7 @@ impl From<&PrepareError> for Failure {
             PrepareError::Load { .. } => "it could not be loaded",
             PrepareError::Host(_) => "this node can't start it",
             PrepareError::NoRoom(_) => "this node's disk has no room for it",
+            PrepareError::Busy(_) => "this node is busy with other builds",
         };
         let detail = match error.output().trim_end() {
             "" => error.to_string(),
@@ -83,6 +84,9 @@ pub enum PrepareError {
     /// The disk has too little room for what must be kept of it.
     #[error("{0}")]
     NoRoom(String),
+    /// Other builds left no place for too long.
+    #[error("{0}")]
+    Busy(String),
 }
 
 impl PrepareError {
@@ -91,7 +95,9 @@ impl PrepareError {
     pub fn output(&self) -> &str {
         match self {
             Self::Build { output, .. } | Self::Load { output, .. } => output,
-            Self::Runtime(_) | Self::Code(_) | Self::Host(_) | Self::NoRoom(_) => "",
+            Self::Runtime(_) | Self::Code(_) | Self::Host(_) | Self::NoRoom(_) | Self::Busy(_) => {
+                ""
+            }
         }
     }
 }

@@ -22,6 +22,7 @@ pub mod log;
 mod memory;
 mod pace;
 pub mod package;
+pub mod progress;
 pub mod proxy;
 pub mod quantity;
 mod reserve;
@@ -45,6 +46,7 @@ pub use invocation::{Deadline, Fault, Invocation, InvocationId, InvokeError, Rep
 pub use limits::{Bound, BoundError, BuildLimits, FunctionLimits, Limits, WasmLimits};
 pub use log::{FunctionLog, LogLine, LogStream, Printer};
 pub use package::Package;
+pub use progress::{InStage, Progress, Stage};
 pub use proxy::Proxy;
 pub use reserve::Reserve;
 pub use route::{Counters, Route, Tally};

@@ -32,6 +32,8 @@ bounds! {
         pub functions_max: usize = 20_000,
         /// Handlers ("threads") of one function.
         pub handlers_max: u16 = 256,
+        /// Memory that a handler can be given: what the machine has.
+        pub handler_memory_bytes_max: u64 = 1 << 40,
 
         /// How long a handler may take from its start to its hello.
         pub handler_start: Duration = Duration::from_secs(30),
@@ -263,7 +265,10 @@ bounds! {
         /// How long after a start kept results stay that no function has asked for yet: until then it
         /// may be brought back.
         pub spared_after_start: Duration = Duration::from_secs(300),
-        /// Builds at once: they are heavy.
+        /// How long a build may wait for others to end; longer than a build may take, so that those
+        /// which hang don't make it fail.
+        pub wait: Duration = Duration::from_secs(900),
+        /// Builds at once: they are heavy. One name has one of them at most.
         pub at_once_max: usize = 2,
         /// Memory of a build.
         pub memory_bytes_max: u64 = 1024 << 20,

@@ -3,6 +3,7 @@
 use crate::failure::PrepareError;
 use crate::function::{Entry, FunctionSpec, Runtime};
 use crate::log::FunctionLog;
+use crate::progress::Progress;
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
@@ -18,6 +19,8 @@ pub struct Package {
     pub digest: String,
     /// Where builds and handlers print to.
     pub log: Arc<FunctionLog>,
+    /// Where the backend tells how far it is.
+    pub progress: Progress,
 }
 
 impl Package {
@@ -77,10 +80,15 @@ impl Package {
     pub fn build_fix(&self, output: &str) -> Option<&'static str> {
         const NO_C: &str = "files that use C are left out, as builds have no C compiler (cgo is off): \
                             write it in Go, or deploy the compiled program as a binary function";
+        const NOT_MAIN: &str = "every .go file beside fn.go belongs to one package: write package main as its \
+                                first line, and keep other packages in folders of their own";
         const NO_FN: &str =
             "write func fn(data string, headers map[string]string) (string, error) in package main";
         if self.spec.runtime != Runtime::Go {
             return None;
+        }
+        if output.contains("found packages") {
+            return Some(NOT_MAIN);
         }
         if output.contains("not using cgo") {
             return Some(NO_C);

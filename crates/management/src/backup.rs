@@ -144,8 +144,15 @@ impl Write for Pieces<'_> {
 /// # Errors
 /// If the directory is in use, or the file is not a whole backup.
 pub fn restore(backup: impl Read, data_dir: &Path) -> Result<usize, RestoreError> {
-    let _lock = crate::data_dir::claim(data_dir)
+    let lock = crate::data_dir::claim(data_dir)
         .map_err(|error| RestoreError::Io(io::Error::other(error)))?;
+    let restored = restore_into(backup, data_dir);
+    crate::data_dir::leave(data_dir);
+    drop(lock);
+    restored
+}
+
+fn restore_into(backup: impl Read, data_dir: &Path) -> Result<usize, RestoreError> {
     let has_any = |folder: &str| {
         let entries = fs::read_dir(data_dir.join(folder));
         entries.is_ok_and(|mut entries| entries.next().is_some())

@@ -47,10 +47,27 @@ pub fn claim(path: &Path) -> Result<File, OpenError> {
     };
     let lock = lock.map_err(failed)?;
     match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(lock),
-        Err(rustix::io::Errno::WOULDBLOCK) => Err(OpenError::Locked(path.to_owned())),
+        Ok(()) if is_current(path, &lock).map_err(failed)? => Ok(lock),
+        Ok(()) | Err(rustix::io::Errno::WOULDBLOCK) => Err(OpenError::Locked(path.to_owned())),
         Err(error) => Err(failed(error.into())),
     }
+}
+
+/// Takes the file of the lock away, which is held: a directory that has no node needs none.
+pub(crate) fn leave(path: &Path) {
+    // At worst an empty file stays.
+    let _is_removed = fs::remove_file(path.join(LOCK)).is_ok();
+}
+
+/// Whether the file of the lock is still the one that was opened: another process may have left the
+/// directory meanwhile.
+fn is_current(path: &Path, lock: &File) -> io::Result<bool> {
+    let held = lock.metadata()?;
+    if held.is_dir() {
+        return Ok(true);
+    }
+    let named = fs::metadata(path.join(LOCK));
+    Ok(named.is_ok_and(|named| (named.dev(), named.ino()) == (held.dev(), held.ino())))
 }
 
 /// Sees that nobody else can enter: the store has variables of functions, which are often secrets.

@@ -4,6 +4,7 @@ mod durable;
 mod kept;
 mod restore;
 
+use crate::applies;
 use crate::archive::{self, ArchiveError, Unpacked};
 use crate::bad_field::BadField;
 use crate::codes::{Code, Codes};
@@ -11,18 +12,21 @@ use crate::functions::{Function, Functions};
 use crate::options::Options;
 use crate::order::{self, DeployError, Deployed, Order, Source};
 use crate::probe::Probe;
+use crate::reach::{Reach, Reaches};
 use crate::starts::Starts;
 use crate::store::{Manifests, Record, Store};
 use crate::turns::{Turn, Turns};
+use crate::underway::{Underway, Work};
 use crate::upload::Uploads;
 use faas::Package;
-use faas::{Deployment, Entry, FunctionLog, FunctionName, FunctionSpec, Handler, Network};
+use faas::{Deployment, Entry, FunctionLog, FunctionName, FunctionSpec, Handler};
 use futures_util::future::join_all;
 use net::Budget;
+use std::collections::HashSet;
 use std::fs::File;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::sync::{Semaphore, SemaphorePermit};
@@ -46,13 +50,15 @@ pub(crate) struct Deployer {
     pub(crate) uploads: Arc<Uploads>,
     /// Where the API listens.
     pub(crate) addr: OnceLock<SocketAddr>,
-    /// Whether the original's calls need the token too; once on, it stays on.
-    is_token_always: AtomicBool,
+    /// The functions that can reach this service.
+    reaches: Arc<Reaches>,
     store: Store,
     manifests: Arc<Manifests>,
     codes: Arc<Codes>,
     probe: Probe,
     turns: Arc<Turns>,
+    /// The functions that are being made ready.
+    pub(crate) underway: Arc<Underway>,
     /// Deployments that are worked on at once.
     starts: Starts,
     /// The same for functions that are brought back, so that they don't hold up deployments.
@@ -97,12 +103,13 @@ impl Deployer {
             ),
             uploads: Uploads::new(&options.limits),
             addr: OnceLock::new(),
-            is_token_always: AtomicBool::new(options.is_token_always),
+            reaches: Arc::default(),
             store: disk.store,
             manifests: disk.manifests,
             probe: Probe::new(disk.codes.tmp()),
             codes: disk.codes,
             turns: Arc::default(),
+            underway: Arc::default(),
             starts: Starts::new(&options.limits),
             restores: Starts::new(&options.limits),
             pending: AtomicUsize::new(0),
@@ -118,9 +125,13 @@ impl Deployer {
         for (record, code) in stored {
             specs.push(Arc::clone(&record.spec));
             let log = Arc::new(FunctionLog::new(&deployer.options.limits));
-            deployer
-                .functions
-                .put(Arc::new(Function { record, code, log }));
+            let reach = deployer.reaches.note(&record.spec);
+            deployer.functions.put(Arc::new(Function {
+                record,
+                code,
+                log,
+                _reach: reach,
+            }));
         }
         deployer.options.router.announce(specs);
         deployer
@@ -128,7 +139,7 @@ impl Deployer {
 
     /// Whether every call needs the token.
     pub(crate) fn demands_token_always(&self) -> bool {
-        self.is_token_always.load(Ordering::Relaxed)
+        self.options.is_token_always || self.is_reached()
     }
 
     /// Whether a build runs that can reach this service.
@@ -137,62 +148,75 @@ impl Deployer {
         exposure.is_some_and(|exposure| exposure.is_any())
     }
 
-    /// Turns the token on for every call where a function can reach this service.
-    fn mind_network(&self, network: &Network) {
-        let port = self.addr.get().map(SocketAddr::port);
-        let is_ours = |named: &u16| Some(*named) == port;
+    /// Whether a function can reach this service, or one that was replaced or deleted still may.
+    fn is_reached(&self) -> bool {
+        self.reaches.any(self.addr.get().map(SocketAddr::port))
+    }
+
+    /// Counts in what a function reaches, before its handlers start.
+    fn mind_network(&self, spec: &FunctionSpec) -> Option<Reach> {
+        let was_reached = self.is_reached();
+        // Where the backend's networks lead to this service, each of them does.
         let is_near = self.options.backend.exposure().is_some();
-        let is_reached = network.is_host()
-            || network.host_ports().iter().any(is_ours)
-            || (is_near && network.is_on());
-        if is_reached && !self.is_token_always.swap(true, Ordering::Relaxed) {
+        let reach = self.reaches.note(spec, is_near);
+        if !was_reached && self.is_reached() {
             tracing::warn!(
-                "a function can reach the management service: every call of it needs the token now"
+                function = %spec.name,
+                "a function can reach the management service: as long as it is there, every call needs the token"
             );
         }
+        reach
     }
 
     /// Notes where the API listens; the first address is the one that is shown.
     pub(crate) fn listens_at(&self, addr: SocketAddr) {
         let _is_first = self.addr.set(addr).is_ok();
-        for function in self.functions.all() {
-            self.mind_network(&function.record.spec.network);
+        if self.is_reached() {
+            tracing::warn!(
+                "a function can reach the management service: as long as it is there, every call needs the token"
+            );
         }
     }
 
-    /// Deploys in a task of its own: whoever asked may go. Deployments of one name come one after
-    /// the other, in the order of the calls.
+    /// Deploys in a task of its own, which ends in order where whoever asked has gone: a build that
+    /// runs or waits is cut, anything else finishes. Deployments of one name come one after the
+    /// other, in the order of the calls; one that brings its code cuts the builds before it.
     pub(crate) async fn deploy(self: &Arc<Self>, order: Order) -> Result<Deployed, DeployError> {
         let limits = &self.options.limits;
         order::check(&order.spec, limits)?;
-        // Before its handlers start.
-        self.mind_network(&order.spec.network);
+        order::check_sizes(&order.spec, &order.named, limits)?;
         let is_known = self.functions.get(order.spec.name.as_str()).is_some();
         if !is_known && self.functions.count() >= limits.functions_max {
             let functions_max = limits.functions_max;
             return Err(DeployError::Full { functions_max });
         }
         let place = self.take_place()?;
+        let supersedes = !matches!(order.source, Source::Kept);
+        let work = self.underway.begin(&order.spec.name, supersedes);
         let turn = self.turns.take(&order.spec.name);
+        let gone = CancellationToken::new();
+        let _tells = gone.clone().drop_guard();
         let deployer = Arc::clone(self);
         let task = self.tasks.spawn(async move {
             let _place = place;
-            deployer.work(order, turn).await
+            deployer.work(order, turn, (&work, &gone)).await
         });
         task.await.unwrap_or(Err(DeployError::Broken))
     }
 
-    /// Takes a function out of service and forgets it. Says whether it was known.
+    /// Takes a function out of service and forgets it; a build of it is cut. Says whether it was
+    /// known, or was being deployed.
     pub(crate) async fn delete(self: &Arc<Self>, name: FunctionName) -> Result<bool, DeployError> {
         if self.stopping.is_cancelled() {
             return Err(DeployError::Stopping);
         }
+        let was_underway = self.underway.supersede(&name);
         let turn = self.turns.take(&name);
         let deployer = Arc::clone(self);
         let task = self.tasks.spawn(async move {
             turn.begin().await;
             if deployer.functions.get(name.as_str()).is_none() {
-                return Ok(false);
+                return Ok(was_underway);
             }
             deployer.forget(&name).await?;
             let (_, served) = deployer.options.router.withdraw(&name);
@@ -205,12 +229,14 @@ impl Deployer {
         task.await.unwrap_or(Err(DeployError::Broken))
     }
 
-    /// Deletes every function that is known now. Says how many there were.
+    /// Deletes every function that is known or being deployed now. Says how many there were.
     pub(crate) async fn wipe(self: &Arc<Self>) -> Result<usize, DeployError> {
         let functions = self.functions.all();
-        let names = functions
+        let known = functions
             .iter()
             .map(|function| function.record.spec.name.clone());
+        let names: HashSet<_> = known.chain(self.underway.names()).collect();
+        let names = names.into_iter();
         let mut deleted = 0;
         for result in join_all(names.map(|name| self.delete(name))).await {
             deleted += usize::from(result?);
@@ -264,7 +290,12 @@ impl Deployer {
         Ok(place)
     }
 
-    async fn work(self: &Arc<Self>, mut order: Order, turn: Turn) -> Result<Deployed, DeployError> {
+    async fn work(
+        self: &Arc<Self>,
+        mut order: Order,
+        turn: Turn,
+        (work, gone): (&Work, &CancellationToken),
+    ) -> Result<Deployed, DeployError> {
         turn.begin().await;
         let Some(slot) = self.starts.slot(std::future::pending()).await else {
             return Err(DeployError::Stopping);
@@ -275,9 +306,13 @@ impl Deployer {
             None => Arc::new(FunctionLog::new(&self.options.limits)),
         };
         let kept = self.keep_settings(&mut order, known.as_deref())?;
+        // Until its handlers have ended.
+        let reach = self.mind_network(&order.spec);
         let prepared = tokio::select! {
-            prepared = self.prepare(order, known.as_ref(), (&log, slot)) => prepared?,
+            prepared = self.prepare(order, known.as_ref(), (&log, slot, work)) => prepared?,
             () = self.aborting.cancelled() => return Err(DeployError::Stopping),
+            () = work.superseded() => return Err(DeployError::Superseded),
+            () = work.abandoned(gone) => return Err(DeployError::Abandoned),
         };
         let (record, code, handlers) = prepared;
         let deployed = Deployed {
@@ -288,8 +323,13 @@ impl Deployer {
             kept,
         };
         drop(known);
-        self.publish(Function { record, code, log }, handlers)
-            .await?;
+        let function = Function {
+            record,
+            code,
+            log,
+            _reach: reach,
+        };
+        self.publish(function, handlers).await?;
         Ok(deployed)
     }
 
@@ -298,7 +338,7 @@ impl Deployer {
         self: &Arc<Self>,
         order: Order,
         known: Option<&Arc<Function>>,
-        (log, slot): (&Arc<FunctionLog>, SemaphorePermit<'_>),
+        (log, slot, work): (&Arc<FunctionLog>, SemaphorePermit<'_>, &Work),
     ) -> Result<(Record, Code, Vec<Arc<dyn Handler>>), DeployError> {
         let (deployer, known) = (Arc::clone(self), known.cloned());
         let unpacking = tokio::task::spawn_blocking(move || deployer.unpack(order, known.as_ref()));
@@ -308,9 +348,10 @@ impl Deployer {
             code: code.path(),
             digest: record.digest.clone(),
             log: Arc::clone(log),
+            progress: work.progress.clone(),
         };
         let starting = self.options.backend.prepare(package);
-        match self.starts.run(slot, starting).await {
+        match self.starts.run(slot, starting, &work.progress).await {
             Ok(handlers) => Ok((record, code, handlers)),
             Err(error) => Err(self.explain(error).await),
         }
@@ -326,13 +367,13 @@ impl Deployer {
         let Order {
             mut spec,
             undecided,
-            named: _,
+            named,
             source,
             subfolder,
             room: _room,
         } = order;
         let (unpacked, packed_bytes) = match source {
-            Source::Kept => return self.reuse(spec, undecided, known),
+            Source::Kept => return self.reuse(spec, undecided, &named, known),
             Source::Archive(archive) => {
                 let unpacked = archive::unpack(&archive, subfolder.as_deref(), tmp, limits)?;
                 (unpacked, Some(archive.len() as u64))
@@ -344,6 +385,7 @@ impl Deployer {
             }
         };
         undecided.decide(&mut spec, &unpacked.root, limits)?;
+        applies::check(&spec, &named, self.options.backend.name())?;
         check_entry(&spec, &unpacked)?;
         let code = self.codes.adopt(&unpacked).map_err(ArchiveError::Disk)?;
         let record = Record {

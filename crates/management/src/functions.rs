@@ -1,6 +1,7 @@
 //! The functions that are known now.
 
 use crate::codes::Code;
+use crate::reach::Reach;
 use crate::store::Record;
 use faas::{FunctionLog, FunctionName};
 use std::collections::BTreeMap;
@@ -16,6 +17,8 @@ pub(crate) struct Function {
     pub(crate) code: Code,
     /// Its log, the same for every version.
     pub(crate) log: Arc<FunctionLog>,
+    /// Counts in what it reaches until this version has ended, and nobody looks at it any more.
+    pub(crate) _reach: Option<Reach>,
 }
 
 /// The functions that are known now, by name.

@@ -5,6 +5,7 @@
 //! Everything that can fail comes before publish. Functions are never invoked here.
 
 mod api;
+mod applies;
 mod archive;
 mod backup;
 mod bad_field;
@@ -18,6 +19,7 @@ mod options;
 mod order;
 mod probe;
 mod problem;
+mod reach;
 mod reconcile;
 mod server;
 mod space;
@@ -25,6 +27,7 @@ mod starts;
 mod store;
 mod turns;
 mod undecided;
+mod underway;
 mod upload;
 mod wire;
 
@@ -139,8 +142,8 @@ impl Management {
         std::fs::remove_file(options.data_dir.join(SOCKET))
     }
 
-    /// Deploys a function in a task of its own, as the API does: dropping the future does not cut
-    /// it. Of several deployments of one name the one that was called last wins.
+    /// Deploys a function in a task of its own, as the API does: dropping the future cuts nothing
+    /// but its build. Of several deployments of one name the one that was called last wins.
     ///
     /// # Errors
     /// See [`DeployError`]; the version before, if any, still serves, and nothing is left.

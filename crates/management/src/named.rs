@@ -18,7 +18,7 @@ pub(crate) struct Named {
 
 impl Named {
     /// Whether one of these was named.
-    fn has(&self, names: &[&str]) -> bool {
+    pub(crate) fn has(&self, names: &[&str]) -> bool {
         self.names.iter().any(|name| names.contains(&name.as_str()))
     }
 
@@ -58,7 +58,7 @@ impl Named {
                 &mut kept,
             );
         }
-        if !self.has(&["allow_scripts"]) {
+        if !self.has(&["allow_scripts"]) && undecided.may_be(known.runtime, spec) {
             keep(
                 "allow_scripts",
                 &mut spec.allow_scripts,

@@ -17,7 +17,7 @@ pub struct Options {
     /// The bearer token that calls under `/v1` need over TCP; none leaves every call open.
     pub token: Option<String>,
     /// Whether every call but `/healthz` and `/readyz` needs the token over TCP, not only those
-    /// under `/v1`. A function with the host's network turns it on.
+    /// under `/v1`. As long as a function can reach this service, it is so in any case.
     pub is_token_always: bool,
     /// The endpoints that are on, in the order in which they are shown.
     pub endpoints: Vec<EndpointUrl>,

@@ -100,12 +100,60 @@ pub enum DeployError {
         /// The bound.
         functions_max: usize,
     },
+    /// Its name was deleted or deployed again while it was built.
+    #[error(
+        "the build was cancelled: the function was deleted or deployed again meanwhile; deploy it again if it is still wanted"
+    )]
+    Superseded,
+    /// Whoever asked has gone while it was built.
+    #[error("the build was cancelled: its client has gone; deploy it again")]
+    Abandoned,
+    /// Other builds left no place for too long.
+    #[error("{message}{}; try again later, or delete the function whose build hangs", shown(.building))]
+    BuildsBusy {
+        /// What waited, and how long.
+        message: String,
+        /// The functions that are being built.
+        building: Vec<FunctionName>,
+    },
     /// The node is shutting down.
     #[error("this node is stopping; try again when it has started")]
     Stopping,
     /// A bug: the deployment's task ended without a result.
     #[error("the deployment broke off; see the log of tinyfaas")]
     Broken,
+}
+
+/// Checks sizes that were named against what this machine has: more would be no bound at all.
+pub(crate) fn check_sizes(
+    spec: &FunctionSpec,
+    named: &Named,
+    limits: &Limits,
+) -> Result<(), BadField> {
+    let max = limits.handler_memory_bytes_max;
+    let sizes = [
+        ("memory", spec.limits.memory_bytes_max),
+        ("tmp", spec.limits.tmp_bytes_max),
+    ];
+    for (name, bytes) in sizes {
+        if bytes > max && named.has(&[name]) {
+            let (mib, mib_max) = (bytes >> 20, max >> 20);
+            let reason = format!(
+                "{name} must be at most the {mib_max}MiB that this machine has, got {mib}MiB"
+            );
+            let fix = format!("choose up to {mib_max}MiB");
+            return Err(BadField::new(name, reason, fix));
+        }
+    }
+    Ok(())
+}
+
+fn shown(building: &[FunctionName]) -> String {
+    if building.is_empty() {
+        return String::new();
+    }
+    let names: Vec<&str> = building.iter().map(FunctionName::as_str).collect();
+    format!(" (being built: {})", names.join(", "))
 }
 
 /// Checks what a spec asks for against the bounds.

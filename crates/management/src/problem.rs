@@ -6,10 +6,12 @@ use crate::bad_field::BadField;
 use crate::download::DownloadError;
 use crate::order::DeployError;
 use crate::probe::Unwritable;
+use crate::underway::Far;
+use crate::wire::rfc3339;
 use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use faas::PrepareError;
+use faas::{PrepareError, Stage};
 use serde::Serialize;
 
 /// What went wrong. Boxed, as it goes through many results.
@@ -105,6 +107,20 @@ impl Problem {
             detail,
         )
         .fix("see GET /list for the names")
+    }
+
+    /// No function has the name yet.
+    pub(crate) fn not_yet(far: &Far) -> Self {
+        let what = match far.stage {
+            Stage::Starts => "it is being started",
+            Stage::WaitsForBuild => "it waits for other builds to end",
+            Stage::Builds => "it is being built",
+        };
+        let (name, since) = (far.name.as_str(), rfc3339(far.since));
+        let detail = format!("there is no function {name:?} yet: {what}, since {since}");
+        let status = StatusCode::NOT_FOUND;
+        Self::new(status, "unknown-function", "unknown function", detail)
+            .fix("ask again later, or delete it to cancel that")
     }
 
     /// As the old calls answer: a line, and what a build or the function printed.
@@ -227,6 +243,7 @@ impl From<PrepareError> for Problem {
                 "host",
                 "the host can't do it",
             ),
+            PrepareError::Busy(_) => (StatusCode::SERVICE_UNAVAILABLE, "busy", "too much to do"),
             PrepareError::NoRoom(_) => (
                 StatusCode::INSUFFICIENT_STORAGE,
                 "no-room",
@@ -265,6 +282,15 @@ impl From<DeployError> for Problem {
             DeployError::Full { .. } => {
                 let status = StatusCode::INSUFFICIENT_STORAGE;
                 Self::new(status, "full", "too many functions", detail).fix(fix)
+            }
+            DeployError::BuildsBusy { .. } => {
+                Self::new(unavailable, "busy", "too much to do", detail)
+                    .fix(fix)
+                    .retry_after(60)
+            }
+            DeployError::Superseded | DeployError::Abandoned => {
+                let status = StatusCode::CONFLICT;
+                Self::new(status, "cancelled", "the build was cancelled", detail).fix(fix)
             }
             DeployError::Stopping => Self::new(unavailable, "stopping", "stopping", detail)
                 .fix(fix)

@@ -1,6 +1,6 @@
 //! Who may start handlers now: a few at a time work, and more wait for functions that load slowly.
 
-use faas::Limits;
+use faas::{Limits, Progress};
 use std::pin::pin;
 use std::time::Duration;
 use tokio::sync::{Semaphore, SemaphorePermit};
@@ -44,11 +44,13 @@ impl Starts {
     }
 
     /// Starts something with a slot, which it keeps for [`Limits::start_slot`]: what takes longer
-    /// mostly waits, and does not hold up the others, [`Limits::slow_starts_max`] at most.
+    /// mostly waits, and does not hold up the others, [`Limits::slow_starts_max`] at most. Builds
+    /// have a line of their own and are not counted, so that what needs none never waits for one.
     pub(crate) async fn run<T>(
         &self,
         slot: SemaphorePermit<'_>,
         start: impl Future<Output = T>,
+        progress: &Progress,
     ) -> T {
         let mut start = pin!(start);
         if let Ok(started) = tokio::time::timeout(self.slot_time, start.as_mut()).await {
@@ -56,7 +58,8 @@ impl Starts {
         }
         let _place = tokio::select! {
             started = start.as_mut() => return started,
-            place = self.loading.acquire() => place,
+            place = self.loading.acquire() => Some(place),
+            () = progress.builds() => None,
         };
         drop(slot);
         start.await

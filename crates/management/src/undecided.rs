@@ -51,11 +51,6 @@ impl Undecided {
             }
             *memory = spec.runtime.default_memory(*memory, limits);
         }
-        if !spec.allow_hosts.is_empty() && spec.runtime != Runtime::Wasm {
-            let reason = format!("the runtime {} can't be bound to hosts", spec.runtime);
-            let fix = "leave it out; network=true allows every host";
-            return Err(BadField::new("allow_hosts", reason, fix));
-        }
         check_network(spec, limits)
     }
 }
@@ -67,12 +62,6 @@ fn check_network(spec: &FunctionSpec, limits: &Limits) -> Result<(), BadField> {
         let reason = format!("a function may name {max} ports, got {ports}");
         let fix = "name only those that it connects to";
         return Err(BadField::new("host_ports", reason, fix));
-    }
-    let is_on_host = spec.network.is_host() || ports > 0;
-    if is_on_host && spec.runtime == Runtime::Wasm {
-        let reason = "a WebAssembly function has no network of the host".to_owned();
-        let fix = "name what it may send requests to with allow_hosts";
-        return Err(BadField::new("network", reason, fix));
     }
     Ok(())
 }

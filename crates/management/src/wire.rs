@@ -2,6 +2,7 @@
 
 use crate::deployer::Deployer;
 use crate::functions::Function;
+use crate::underway::Far;
 use faas::{
     BackendReport, Deployment, Entry, FunctionSpec, HandlerState, HandlerStatus, LogLine, Route,
     Runtime,
@@ -46,6 +47,9 @@ pub(crate) struct FunctionShape {
     allow_scripts: bool,
     limits: LimitsShape,
     urls: Vec<String>,
+    /// Where another version of it is being made ready.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) deployment: Option<DeploymentShape>,
     /// After a deployment: settings that were not named and are as they were, not the defaults.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) kept: Option<Vec<&'static str>>,
@@ -96,6 +100,43 @@ struct LimitsShape {
 #[derive(Debug, Serialize)]
 pub(crate) struct ListShape {
     pub(crate) functions: Vec<FunctionShape>,
+    /// What is being made ready.
+    pub(crate) deployments: Vec<DeploymentShape>,
+}
+
+/// What a node makes ready.
+#[derive(Debug, Serialize)]
+pub(crate) struct DeploymentsShape {
+    pub(crate) deployments: Vec<DeploymentShape>,
+}
+
+/// A function that is being made ready.
+#[derive(Debug, Serialize)]
+pub(crate) struct DeploymentShape {
+    name: String,
+    /// `starts`, `waits-for-build` or `builds`.
+    stage: &'static str,
+    since: String,
+    /// The functions whose builds it waits for.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    waits_for: Vec<String>,
+}
+
+impl From<Far> for DeploymentShape {
+    fn from(far: Far) -> Self {
+        Self {
+            name: far.name.to_string(),
+            stage: far.stage.as_str(),
+            since: rfc3339(far.since),
+            waits_for: far.waits_for.iter().map(ToString::to_string).collect(),
+        }
+    }
+}
+
+/// What is being made ready now.
+pub(crate) fn deployments(deployer: &Deployer) -> Vec<DeploymentShape> {
+    let all = deployer.underway.all().into_iter();
+    all.map(DeploymentShape::from).collect()
 }
 
 /// A node and what it can do.
@@ -112,6 +153,7 @@ pub(crate) struct StatusShape {
     endpoints: Vec<EndpointShape>,
     management: Option<String>,
     functions: CountsShape,
+    deployments: Vec<DeploymentShape>,
 }
 
 #[derive(Debug, Serialize)]
@@ -196,6 +238,7 @@ impl FunctionShape {
             allow_scripts: spec.allow_scripts,
             limits: LimitsShape::new(spec),
             urls,
+            deployment: None,
             kept: None,
         }
     }
@@ -320,6 +363,7 @@ impl StatusShape {
                 .collect(),
             management: deployer.addr.get().map(ToString::to_string),
             functions: counts(deployer),
+            deployments: deployments(deployer),
         }
     }
 }

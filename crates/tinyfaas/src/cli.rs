@@ -125,7 +125,7 @@ pub(crate) struct Mgmt {
 /// The node that a command talks to.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Node {
-    /// The node's management service: a URL, or unix:PATH [default: the socket in the data
+    /// The node's management service: a URL, a port of this machine, or unix:PATH [default: the socket in the data
     /// directory, or port 8080 of this machine]
     #[arg(long, value_name = "URL", env = "TINYFAAS_NODE")]
     pub(crate) node: Option<String>,
@@ -322,6 +322,25 @@ pub(crate) struct Doctor {
     pub(crate) node: Node,
 }
 
+/// Flags that may stand alone, so that their value comes with an equals sign.
+const WITH_EQUALS: [&str; 4] = [
+    "--network",
+    "--examples",
+    "--insecure-management",
+    "--accept-no-landlock",
+];
+
+/// What to write where a value of such a flag was taken for another word of the command line.
+pub(crate) fn equals_hint(words: &[String]) -> Option<String> {
+    let is_value = |word: &str| matches!(word, "own" | "host" | "true" | "false");
+    words.windows(2).find_map(|pair| {
+        let [flag, value] = pair else { return None };
+        let is_split = WITH_EQUALS.contains(&flag.as_str()) && is_value(value);
+        is_split
+            .then(|| format!("{flag} takes its value after an equals sign: write {flag}={value}"))
+    })
+}
+
 fn variable(text: &str) -> Result<String, String> {
     match text.split_once('=') {
         Some((name, _)) if !name.is_empty() => Ok(text.to_owned()),
@@ -406,5 +425,18 @@ mod tests {
             let words = std::iter::once("tinyfaas").chain(line.split(' '));
             assert!(Cli::try_parse_from(words).is_err(), "{line}");
         }
+    }
+
+    #[test]
+    fn a_value_after_a_space_is_told_to_want_an_equals_sign() {
+        let hint = |line: &str| {
+            let words: Vec<String> = line.split(' ').map(str::to_owned).collect();
+            equals_hint(&words)
+        };
+        let told = hint("deploy --network host fn").unwrap();
+        assert!(told.ends_with("write --network=host"), "{told}");
+        assert!(hint("serve --examples true").is_some());
+        assert_eq!(hint("deploy --network fn"), None);
+        assert_eq!(hint("deploy host --network=own"), None);
     }
 }

@@ -9,6 +9,7 @@ mod logs;
 mod pack;
 mod show;
 mod socket;
+mod underway;
 mod url;
 
 pub(crate) use api::Api;

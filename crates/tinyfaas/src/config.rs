@@ -4,6 +4,7 @@
 //! the reference, with its parser, help and default.
 
 mod address;
+mod check;
 mod layers;
 mod token;
 
@@ -181,6 +182,8 @@ pub(crate) struct ImageNames {
 pub(crate) struct Config {
     pub(crate) data_dir: PathBuf,
     pub(crate) handlers_dir: PathBuf,
+    /// Whether it was named: the default may be missing.
+    pub(crate) is_handlers_dir_named: bool,
     pub(crate) management: Place,
     pub(crate) coap: Place,
     pub(crate) http: Place,
@@ -250,6 +253,7 @@ impl Settings {
         }
         limits.check()?;
         Ok(Config {
+            is_handlers_dir_named: false,
             handlers_dir: absolute(self.handlers_dir),
             management: self.management.or_default(Place::default_of(MANAGEMENT)?),
             coap: self.coap.or_default(Place::default_of(COAP)?),

@@ -29,13 +29,35 @@ fn main() -> ExitCode {
     if let Some(code) = backend_wasm::compiler_main() {
         return code;
     }
-    match run(Cli::parse().command) {
+    let words: Vec<String> = std::env::args().collect();
+    let parsed = match Cli::try_parse() {
+        Ok(parsed) => parsed,
+        Err(error) => return wrong_usage(&error, &words),
+    };
+    match run(parsed.command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             output::progress_done();
             output::message(format_args!("error: {error:#}"));
+            tell_hint(&words);
             failure::exit_code(&error)
         }
+    }
+}
+
+/// Says what is wrong with the command line, or shows the help that was asked for.
+fn wrong_usage(error: &clap::Error, words: &[String]) -> ExitCode {
+    // Where nobody reads there is nobody to tell.
+    drop(error.print());
+    if error.use_stderr() {
+        tell_hint(words);
+    }
+    u8::try_from(error.exit_code()).map_or(ExitCode::FAILURE, ExitCode::from)
+}
+
+fn tell_hint(words: &[String]) {
+    if let Some(hint) = cli::equals_hint(words) {
+        output::message(format_args!("hint: {hint}"));
     }
 }
 

@@ -41,6 +41,7 @@ pub(crate) fn serve(args: &Serve) -> Result<()> {
     let names = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
     check_variables(names)?;
     let config = Config::load(&args.settings, args.config.as_deref(), &variable)?;
+    config.check(&files::limits(&config.limits))?;
     on_event_loop(|reserve| run(&config, args.json, reserve))
 }
 

@@ -96,6 +96,15 @@ pub(crate) fn progress(text: impl Display) {
     }
 }
 
+/// Tells what is waited for: to a person as progress, else as a line of its own.
+pub(crate) fn waiting(text: &str) {
+    if stderr().is_terminal() {
+        progress(text);
+    } else {
+        message(text);
+    }
+}
+
 /// Takes the progress line away.
 pub(crate) fn progress_done() {
     progress("");

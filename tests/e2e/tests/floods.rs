@@ -74,14 +74,19 @@ fn check(name: &str, times: usize, mut flood: impl FnMut(&Node) -> Open) {
 /// A connection that has sent this, and has waited for the first byte of an answer where it is asked
 /// to.
 fn connection(node: &Node, port: &str, request: &[u8], reads_one: bool) -> Open {
-    let mut client = TcpStream::connect(node.addr(port)).unwrap();
-    client.set_read_timeout(Some(PATIENCE)).unwrap();
-    // One that is closed meanwhile can't be written to.
-    drop(client.write_all(request));
+    let mut client = sent(node, port, request);
     if reads_one {
         drop(client.read(&mut [0]));
     }
     Box::new(client)
+}
+
+fn sent(node: &Node, port: &str, request: &[u8]) -> TcpStream {
+    let mut client = TcpStream::connect(node.addr(port)).unwrap();
+    client.set_read_timeout(Some(PATIENCE)).unwrap();
+    // One that is closed meanwhile can't be written to.
+    drop(client.write_all(request));
+    client
 }
 
 #[test]
@@ -474,10 +479,13 @@ fn a_crowd_leaves_files_for_the_management_service_and_handlers() {
     let node = Node::start_command(&place, &mut limited);
     node.deploy(&Function::python("echo", "def fn(input): return input\n"));
     let request = b"POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\nx";
-    let crowd: Vec<_> = (0..1000)
-        .map(|_| connection(&node, "http", request, false))
-        .collect();
+    let mut crowd: Vec<_> = (0..1000).map(|_| sent(&node, "http", request)).collect();
     node.deploy(&Function::python("other", "def fn(input): return input\n"));
+    // As long as every open connection is busy, a new one is closed: the calls of the crowd end, its
+    // connections stay.
+    for client in &mut crowd {
+        drop(client.read(&mut [0]));
+    }
     assert_eq!(node.post("other", b"hello").text(), "hello");
     assert_eq!(node.post("echo", b"hello").text(), "hello");
     assert_eq!(node.describe("other")["name"], "other");

@@ -16,6 +16,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use tokio_util::sync::CancellationToken;
 
 /// The list of the packages that are kept.
 const LIST: &str = "packages.json";
@@ -25,7 +26,7 @@ const LIST: &str = "packages.json";
 pub(super) async fn prepare(
     node: &Arc<Node>,
     package: &Package,
-    (interpreter, toolchain): (&Interpreter, &Toolchain<'_>),
+    (interpreter, toolchain, cut): (&Interpreter, &Toolchain<'_>, &CancellationToken),
 ) -> Option<PathBuf> {
     let folder = node.cache.go(&builds::library_key(toolchain));
     let root = toolchain.program.parent()?.parent()?.to_owned();
@@ -40,7 +41,8 @@ pub(super) async fn prepare(
         return Some(folder);
     }
     let wanted = &wanted | &kept;
-    match compile(node, package, (interpreter, toolchain), (&folder, wanted)).await {
+    let tools = (interpreter, toolchain, cut);
+    match compile(node, package, tools, (&folder, wanted)).await {
         Ok(()) => Some(folder),
         Err(error) => {
             tracing::warn!(%error, "the Go standard library could not be compiled ahead");
@@ -58,7 +60,7 @@ fn kept(folder: &Path) -> BTreeSet<String> {
 async fn compile(
     node: &Arc<Node>,
     package: &Package,
-    (interpreter, toolchain): (&Interpreter, &Toolchain<'_>),
+    (interpreter, toolchain, cut): (&Interpreter, &Toolchain<'_>, &CancellationToken),
     (folder, packages): (&Path, BTreeSet<String>),
 ) -> Result<(), String> {
     let recipe = builds::library(&packages, toolchain);
@@ -66,7 +68,7 @@ async fn compile(
     let layout = Layout::make(node, package, &recipe, kept)
         .await
         .map_err(|error| error.to_string())?;
-    run(node, package, interpreter, (&recipe, &layout))
+    run(node, package, (interpreter, cut), (&recipe, &layout))
         .await
         .map_err(|error| error.to_string())?;
     let (folder, bytes_max) = (folder.to_owned(), node.limits.builds.go_cache_bytes_max);

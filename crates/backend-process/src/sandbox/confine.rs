@@ -58,6 +58,11 @@ pub(crate) fn prefer_for_out_of_memory() {
     ));
 }
 
+/// The limit of core dumps at which the kernel makes none. To 0 it would still start the program that
+/// `core_pattern` may name, on the host and outside every sandbox; 1 stops that, and is less than
+/// any file takes (core(5)). Functions can't lower it: the filter of system calls refuses that.
+const NO_CORE: u64 = 1;
+
 /// Sets the limits of the process itself, which children inherit.
 pub(crate) fn limit_resources(plan: &Plan) -> Result<(), Failure> {
     let limit = |resource, max: u64| {
@@ -72,7 +77,7 @@ pub(crate) fn limit_resources(plan: &Plan) -> Result<(), Failure> {
             },
         )
     };
-    limit(Resource::Core, 0).step("limit of core dumps")?;
+    limit(Resource::Core, NO_CORE).step("limit of core dumps")?;
     limit(Resource::Nofile, plan.open_files_max).step("limit of open files")?;
     if let Some(max) = plan.data_bytes_max {
         limit(Resource::Data, max).step("limit of data")?;

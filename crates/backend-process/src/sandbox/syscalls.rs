@@ -143,10 +143,10 @@ const NAMESPACE_FLAGS: i32 = libc::CLONE_NEWNS
 /// Terminal requests that put input into another's terminal (`TIOCSTI`, `TIOCLINUX`).
 const TERMINAL_INPUT: [u64; 2] = [0x5412, 0x541c];
 
-/// Calls that change the process whose id is this argument, where 0 is the caller.
-const ON_ANOTHER_PROCESS: [(i64, u8); 1] = [(libc::SYS_prlimit64, 0)];
+/// The resource whose limit functions may read and not set: see `NO_CORE` in [`super::confine`].
+const RLIMIT_CORE: i32 = 4;
 
-/// Likewise, of processes in sight: within a pid namespace those are the function's own.
+/// Calls that change the process whose id is this argument, where 0 is the caller: within a pid namespace those are the function's own.
 const ON_ANOTHER_IN_SIGHT: [(i64, u8); 3] = [
     (libc::SYS_sched_setaffinity, 0),
     (libc::SYS_sched_setscheduler, 0),
@@ -210,14 +210,28 @@ fn rules(mode: SandboxMode, walls: Walls) -> Result<Rules, seccompiler::BackendE
     let in_sight = ON_ANOTHER_IN_SIGHT
         .into_iter()
         .filter(|_| mode == SandboxMode::Reduced);
-    for (call, argument) in ON_ANOTHER_PROCESS.into_iter().chain(in_sight) {
+    let core = |argument| is(argument, Op::Ne, RLIMIT_CORE);
+    rules.insert(libc::SYS_setrlimit, vec![SeccompRule::new(vec![core(0)?])?]);
+    for (call, argument) in in_sight {
         let on_itself = is(argument, Op::Eq, 0)?;
         rules.insert(call, vec![SeccompRule::new(vec![on_itself])?]);
     }
+    rules.insert(libc::SYS_prlimit64, own_limits()?);
     if mode == SandboxMode::Reduced && walls.landlock < Some(LANDLOCK_WITH_TRUNCATE) {
         rules.remove(&TRUNCATE);
     }
     Ok(rules)
+}
+
+/// A process may read its own limits and set all but that of core dumps; those of others are not its
+/// business.
+fn own_limits() -> Result<Vec<SeccompRule>, seccompiler::BackendError> {
+    let reads = SeccompRule::new(vec![
+        is(0, Op::Eq, 0)?,
+        SeccompCondition::new(2, Len::Qword, Op::Eq, 0)?,
+    ])?;
+    let sets = SeccompRule::new(vec![is(0, Op::Eq, 0)?, is(1, Op::Ne, RLIMIT_CORE)?])?;
+    Ok(vec![reads, sets])
 }
 
 fn sockets() -> Result<Vec<SeccompRule>, seccompiler::BackendError> {

@@ -112,6 +112,7 @@ impl Node {
             code,
             digest: "0".into(),
             log: Arc::clone(&log),
+            progress: faas::Progress::default(),
         };
         let (backend, handlers) = runtime.block_on(async {
             let backend = ProcessBackend::start(options).await?;
@@ -173,6 +174,7 @@ impl Node {
             digest: code.display().to_string(),
             code,
             log: Arc::clone(&self.log),
+            progress: faas::Progress::default(),
         };
         self.runtime.block_on(self.backend.prepare(package))
     }
@@ -257,6 +259,7 @@ pub(crate) fn failed_build(runtime: Runtime, files: &[(&str, String)]) -> Result
         code,
         digest: "0".into(),
         log: Arc::new(FunctionLog::new(&limits)),
+        progress: faas::Progress::default(),
     };
     let options = Options {
         data_dir: folder.path().join("data"),

@@ -91,6 +91,7 @@ impl Node {
             code,
             digest: "0".to_owned(),
             log: Arc::clone(&self.log),
+            progress: faas::Progress::default(),
         };
         let mut handlers = self.backend.prepare(package).await?;
         assert_eq!(handlers.len(), 1);

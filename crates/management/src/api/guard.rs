@@ -25,7 +25,8 @@ pub(crate) async fn check_token(
     request: Request,
     next: Next,
 ) -> Response {
-    match token_problem(&deployer, request.headers()) {
+    let reason = "calls under /v1 always do";
+    match token_problem(&deployer, request.headers(), reason) {
         None => next.run(request).await,
         Some(problem) => problem.into_response(),
     }
@@ -41,7 +42,13 @@ pub(crate) async fn check_token_of_old(
     if !deployer.demands_token_always() && !is_exposed {
         return next.run(request).await;
     }
-    match token_problem(&deployer, request.headers()) {
+    let reason = if deployer.options.is_token_always {
+        "this tinyFaaS was started so that every call does"
+    } else {
+        "every call does as long as a function is there that can reach this service, by \
+         --network=host or its port as --host-port; deploy that one without, or delete it"
+    };
+    match token_problem(&deployer, request.headers(), reason) {
         None => next.run(request).await,
         Some(_) if !deployer.demands_token_always() => build_runs().into_response(),
         Some(problem) => problem.into_response(),
@@ -59,15 +66,15 @@ fn build_runs() -> Problem {
         .retry_after(1)
 }
 
-fn token_problem(deployer: &Deployer, headers: &HeaderMap) -> Option<Problem> {
+fn token_problem(deployer: &Deployer, headers: &HeaderMap, reason: &str) -> Option<Problem> {
     let token = deployer.options.token.as_ref()?;
     let sent = headers.get(header::AUTHORIZATION).and_then(bearer);
     if sent.is_some_and(|sent| is_same(sent, token)) {
         return None;
     }
     let detail = match sent {
-        Some(_) => "the bearer token is not the one of this tinyFaaS",
-        None => "this call needs a bearer token",
+        Some(_) => format!("the bearer token is not the one of this tinyFaaS ({reason})"),
+        None => format!("this call needs a bearer token: {reason}"),
     };
     let problem = Problem::new(StatusCode::UNAUTHORIZED, "token", "no valid token", detail);
     Some(problem.fix("send \"Authorization: Bearer TOKEN\" with the token in the file that tinyfaas serve names at its start"))

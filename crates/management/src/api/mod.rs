@@ -72,6 +72,7 @@ fn versioned_calls() -> Router<Arc<Deployer>> {
         .route("/v1/functions/{name}", function)
         .route("/v1/functions/{name}/logs", get(logs::of_function))
         .route("/v1/logs", get(logs::of_all))
+        .route("/v1/deployments", get(v1::deployments))
         .route("/v1/status", get(v1::status))
         .route("/v1/backup", get(v1::backup))
         .method_not_allowed_fallback(wrong_method)

@@ -10,7 +10,7 @@ use crate::deployer::Deployer;
 use crate::functions::Function;
 use crate::order::{Order, Source};
 use crate::problem::Problem;
-use crate::wire::{FunctionShape, ListShape, StatusShape};
+use crate::wire::{self, DeploymentShape, DeploymentsShape, FunctionShape, ListShape, StatusShape};
 use axum::Json;
 use axum::body::Body;
 use axum::extract::{Path, Query, State};
@@ -132,6 +132,7 @@ pub(crate) async fn list(State(deployer): Deployers, headers: HeaderMap) -> Json
         .map(|function| shape(&deployer, &headers, function));
     Json(ListShape {
         functions: functions.collect(),
+        deployments: wire::deployments(&deployer),
     })
 }
 
@@ -139,6 +140,12 @@ pub(crate) async fn list(State(deployer): Deployers, headers: HeaderMap) -> Json
 pub(crate) async fn wipe(State(deployer): Deployers) -> Result<StatusCode, Problem> {
     deployer.wipe().await?;
     Ok(StatusCode::NO_CONTENT)
+}
+
+/// `GET /v1/deployments`: what is being made ready now.
+pub(crate) async fn deployments(State(deployer): Deployers) -> Json<DeploymentsShape> {
+    let deployments = wire::deployments(&deployer);
+    Json(DeploymentsShape { deployments })
 }
 
 /// `GET /v1/status`.
@@ -175,13 +182,18 @@ pub(crate) async fn openapi() -> Response {
 /// The function of that name, or the problem that there is none.
 pub(crate) fn find(deployer: &Deployer, name: &str) -> Result<std::sync::Arc<Function>, Problem> {
     let function = deployer.functions.get(name);
-    function.ok_or_else(|| Problem::unknown_function(name))
+    function.ok_or_else(|| match deployer.underway.of(name) {
+        Some(far) => Problem::not_yet(&far),
+        None => Problem::unknown_function(name),
+    })
 }
 
 fn shape(deployer: &Deployer, headers: &HeaderMap, function: &Function) -> FunctionShape {
     let name = function.record.spec.name.as_str();
     let route = deployer.options.router.find(name);
-    FunctionShape::new(function, route.as_deref(), urls(deployer, headers, name))
+    let mut shape = FunctionShape::new(function, route.as_deref(), urls(deployer, headers, name));
+    shape.deployment = deployer.underway.of(name).map(DeploymentShape::from);
+    shape
 }
 
 /// The boundary of a multipart body; none where the body is the archive itself.

@@ -40,8 +40,13 @@ impl Deployer {
         self.probe.failure().await
     }
 
-    /// What a failure to prepare means: where the host failed, its disk may be why.
+    /// What a failure to prepare means: where the host failed, its disk may be why; where other
+    /// builds were in the way, they are named.
     pub(super) async fn explain(&self, error: PrepareError) -> DeployError {
+        if let PrepareError::Busy(message) = error {
+            let building = self.underway.building();
+            return DeployError::BuildsBusy { message, building };
+        }
         if matches!(error, PrepareError::Host(_) | PrepareError::Build { .. })
             && let Some(unwritable) = self.unwritable().await
         {

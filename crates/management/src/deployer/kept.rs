@@ -1,9 +1,11 @@
 //! What a redeployment takes over from the function that is known: settings, or the code.
 
 use super::{Deployer, now_ms};
+use crate::applies;
 use crate::bad_field::BadField;
 use crate::codes::Code;
 use crate::functions::Function;
+use crate::named::Named;
 use crate::order::{self, DeployError, Order, Source};
 use crate::store::Record;
 use crate::undecided::Undecided;
@@ -33,7 +35,7 @@ impl Deployer {
         if order.named.is_reset {
             return Ok(Vec::new());
         }
-        let named = std::mem::take(&mut order.named);
+        let named = order.named.clone();
         let kept = named.keep(&mut order.spec, &mut order.undecided, spec, limits);
         order::check(&order.spec, limits)?;
         Ok(kept)
@@ -44,6 +46,7 @@ impl Deployer {
         &self,
         mut spec: FunctionSpec,
         undecided: Undecided,
+        named: &Named,
         known: Option<&Arc<Function>>,
     ) -> Result<(Record, Code), DeployError> {
         let bad = |reason: &str| BadField::new("name", reason, "deploy the function with its code");
@@ -57,6 +60,7 @@ impl Deployer {
             return Err(bad("the function's code is damaged on the disk").into());
         }
         undecided.decide(&mut spec, &code.path(), &self.options.limits)?;
+        applies::check(&spec, named, self.options.backend.name())?;
         let record = Record {
             spec: Arc::new(spec),
             deployed_at_ms: now_ms(),

@@ -2,7 +2,7 @@
 
 use super::Deployer;
 use crate::functions::Function;
-use faas::{Deployment, Failure, Package, PrepareError};
+use faas::{Deployment, Failure, Package, PrepareError, Progress};
 use std::sync::Arc;
 
 /// How a try ended.
@@ -86,9 +86,11 @@ impl Deployer {
             route.set_failure(failure);
             return Outcome::Settled;
         }
-        let preparing = self.options.backend.prepare(package(function));
+        let work = self.underway.begin(&spec.name, false);
+        let package = package(function, &work.progress);
+        let preparing = self.options.backend.prepare(package);
         let prepared = tokio::select! {
-            prepared = self.restores.run(slot, preparing) => prepared,
+            prepared = self.restores.run(slot, preparing, &work.progress) => prepared,
             () = self.stopping.cancelled() => return Outcome::Settled,
         };
         match prepared {
@@ -131,12 +133,13 @@ async fn check_code(function: &Arc<Function>) -> Result<(), Failure> {
     Err(Failure::plain("its code is gone; deploy it again"))
 }
 
-fn package(function: &Function) -> Package {
+fn package(function: &Function, progress: &Progress) -> Package {
     Package {
         spec: Arc::clone(&function.record.spec),
         code: function.code.path(),
         digest: function.code.digest().to_owned(),
         log: Arc::clone(&function.log),
+        progress: progress.clone(),
     }
 }
 

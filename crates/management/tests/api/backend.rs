@@ -3,7 +3,7 @@
 use faas::{
     Backend, BackendReport, BoxFuture, Exposure, Handler, HandlerState, HandlerStatus, Headers,
     Invocation, InvokeError, Isolation, LogStream, Package, PrepareError, Reply, Runtime,
-    RuntimeReport,
+    RuntimeReport, Stage,
 };
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -50,6 +50,18 @@ impl InProcess {
         if text.contains("WAIT") {
             let mut gate = self.gate.subscribe();
             gate.wait_for(|open| *open).await.unwrap();
+        }
+        let in_stage = |stage| package.progress.enter(stage);
+        if text.contains("BUILDS") {
+            let _builds = in_stage(Stage::Builds);
+            std::future::pending::<()>().await;
+        }
+        if text.contains("QUEUES") {
+            let _waits = in_stage(Stage::WaitsForBuild);
+            std::future::pending::<()>().await;
+        }
+        if text.contains("BUSY") {
+            return Err(PrepareError::Busy("it waited 1 s".to_owned()));
         }
         let (message, output) = ("it did not work".to_owned(), "line 1\nline 2".to_owned());
         if text.contains("BUILD FAILS") {

@@ -2,10 +2,12 @@
 
 use crate::node::{Node, Setup, wait_for};
 use crate::pack;
+use faas::Invocation;
 use std::io::{Read, Write};
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 /// The status without a token.
 fn status(node: &Node, path: &str) -> u16 {
@@ -63,6 +65,51 @@ fn a_function_that_reaches_this_service_turns_the_token_on_for_every_call() {
     check(&|_| "host_port=1".to_owned(), 200);
     check(&|_| "host_network=true".to_owned(), 401);
     check(&port, 401);
+}
+
+/// Deployed with another network, or deleted.
+#[test]
+fn the_token_is_needed_only_as_long_as_a_function_reaches_this_service() {
+    let node = with_token();
+    let code = pack::zip(&[("fn.py", "LINGERS")]);
+    let deploy = |query: &str| {
+        let path = format!("/v1/functions/f?runtime=python3&{query}");
+        let answer = node.put(&path, &code);
+        assert!(answer.status < 300, "{}", answer.text);
+    };
+    deploy("host_network=true");
+    let refused = node.bare("/list");
+    assert_eq!(refused.status, 401);
+    for told in ["--network=host", "delete it", "Bearer"] {
+        assert!(refused.text.contains(told), "{told}: {}", refused.text);
+    }
+    // One that has been kept its setting by a change of another.
+    deploy("memory=64MiB");
+    assert_eq!(status(&node, "/list"), 401);
+    deploy("network=false&host_network=false");
+    wait_for("the token to be of no need", || {
+        status(&node, "/list") == 200
+    });
+    deploy("host_network=true");
+    assert_eq!(status(&node, "/list"), 401);
+    // As long as a call of it runs, its handler is there.
+    let (proxy, invocation) = (
+        node.proxy.clone(),
+        Invocation::new("POST", "/f".into(), "".into()),
+    );
+    let call = node
+        .runtime
+        .spawn(async move { proxy.invoke("f", invocation).await });
+    wait_for("the call", || {
+        node.backend.lingering.load(Ordering::SeqCst) == 1
+    });
+    assert_eq!(node.delete("/v1/functions/f").status, 204);
+    assert_eq!(status(&node, "/list"), 401);
+    node.backend.gate.send_replace(true);
+    node.runtime.block_on(call).unwrap().unwrap();
+    wait_for("the token to be of no need", || {
+        status(&node, "/list") == 200
+    });
 }
 
 #[test]

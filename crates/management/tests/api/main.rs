@@ -10,6 +10,7 @@
 mod archives;
 mod backend;
 mod browsers;
+mod builds;
 mod deployments;
 mod durability;
 mod node;

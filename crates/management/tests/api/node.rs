@@ -147,12 +147,27 @@ impl Node {
         self.call("DELETE", path, &[], b"")
     }
 
+    /// What is answered to whoever has no token.
+    pub(crate) fn bare(&self, path: &str) -> Answer {
+        self.send("GET", path, &[], (b"", None))
+    }
+
     pub(crate) fn call(
         &self,
         method: &str,
         path: &str,
         headers: &[(&str, &str)],
         body: &[u8],
+    ) -> Answer {
+        self.send(method, path, headers, (body, self.token.as_deref()))
+    }
+
+    fn send(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        (body, token): (&[u8], Option<&str>),
     ) -> Answer {
         let agent = ureq::Agent::config_builder()
             .http_status_as_error(false)
@@ -162,7 +177,7 @@ impl Node {
         let mut request = ureq::http::Request::builder()
             .method(method)
             .uri(format!("http://{}{path}", self.addr));
-        if let Some(token) = &self.token {
+        if let Some(token) = token {
             request = request.header("authorization", format!("Bearer {token}"));
         }
         for (name, value) in headers {

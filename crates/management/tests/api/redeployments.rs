@@ -1,7 +1,8 @@
 //! What a redeployment keeps, and settings that change without code.
 
-use crate::node::{Node, wait_for};
+use crate::node::{Node, Setup, wait_for};
 use crate::pack;
+use faas::Limits;
 use serde_json::{Value, json};
 
 const PATH: &str = "/v1/functions/f";
@@ -120,4 +121,58 @@ fn a_setting_that_can_not_be_is_refused_and_nothing_changes() {
     assert_eq!(before["deployed_at"], after["deployed_at"]);
     assert_eq!(node.invoke("f").unwrap(), "code");
     node.wait_for_codes(1);
+}
+
+#[test]
+fn a_setting_that_does_nothing_for_its_runtime_is_refused_by_deploy_and_set() {
+    let node = Node::start();
+    let check = |runtime: &str, query: &str, field: &str| {
+        let archive = pack::zip(&[("fn.py", "code"), ("fn.wasm", "")]);
+        let path = format!("/v1/functions/{runtime}");
+        let deployed = node.put(&format!("{path}?runtime={runtime}&{query}"), &archive);
+        assert_eq!(deployed.status, 400, "{runtime} {query}: {}", deployed.text);
+        assert_eq!(deployed.json()["field"], field, "{}", deployed.text);
+        let plain = node.put(&format!("{path}?runtime={runtime}"), &archive);
+        assert!(plain.status < 300, "{}", plain.text);
+        let set = node.call("PATCH", &format!("{path}?{query}"), &[], b"");
+        assert_eq!(set.status, 400, "{runtime} {query}: {}", set.text);
+        assert_eq!(set.json()["field"], field, "{}", set.text);
+    };
+    for runtime in ["python3", "go", "binary", "wasm"] {
+        check(runtime, "allow_scripts=true", "allow_scripts");
+    }
+    for runtime in ["python3", "go", "binary", "nodejs"] {
+        check(runtime, "allow_host=example.org", "allow_hosts");
+    }
+    check("wasm", "network=true", "network");
+    check("wasm", "host_network=true", "network");
+    check("wasm", "host_port=1", "network");
+    for limit in ["pids=9", "tmp=1MiB", "tmp_files=9", "open_files=9"] {
+        let field = limit.split('=').next().unwrap();
+        check("wasm", limit, field);
+    }
+    // What is turned off is nothing to refuse.
+    let off = "allow_scripts=false&network=false";
+    let answer = node.call("PATCH", &format!("/v1/functions/wasm?{off}"), &[], b"");
+    assert_eq!(answer.status, 200, "{}", answer.text);
+}
+
+#[test]
+fn more_memory_than_the_machine_has_is_refused() {
+    let node = Node::with(Setup {
+        limits: Limits {
+            handler_memory_bytes_max: 512 << 20,
+            ..Limits::default()
+        },
+        ..Setup::default()
+    });
+    let archive = pack::zip(&[("fn.py", "code")]);
+    for (query, field) in [("memory=900G", "memory"), ("tmp=513MiB", "tmp")] {
+        let answer = node.put(&format!("{PATH}?runtime=python3&{query}"), &archive);
+        assert_eq!(answer.status, 400, "{}", answer.text);
+        assert_eq!(answer.json()["field"], field);
+        assert!(answer.text.contains("512MiB"), "{}", answer.text);
+    }
+    let fits = node.put(&format!("{PATH}?runtime=python3&memory=512MiB"), &archive);
+    assert_eq!(fits.status, 201, "{}", fits.text);
 }

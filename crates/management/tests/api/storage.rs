@@ -352,6 +352,8 @@ fn backed_up_and_restored(node: &Node) -> (Node, Vec<String>) {
     let backup = response.body_mut().read_to_vec().unwrap();
     let dir = Arc::new(tempfile::tempdir().unwrap());
     management::restore(&backup[..], &dir.path().join("data")).unwrap();
+    let lock = dir.path().join("data/lock");
+    assert!(!lock.exists(), "the restore left a file of its own");
     (reopen(dir), left_out)
 }
 

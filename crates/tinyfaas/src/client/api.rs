@@ -63,11 +63,7 @@ impl Api {
         }
         let address = node.node.as_deref().unwrap_or(DEFAULT_URL);
         let address = address.trim_end_matches('/');
-        let url = if address.contains("://") {
-            address.to_owned()
-        } else {
-            format!("http://{address}")
-        };
+        let url = url_of(address);
         let mut api = Self {
             agent: localhost::agent(config()),
             shown: url.clone(),
@@ -222,6 +218,17 @@ impl Api {
             .into(),
             other => anyhow!("call {}: {other}", self.shown),
         }
+    }
+}
+
+/// The URL of a node, of which the scheme may be left out, and of one of this machine the host too.
+fn url_of(address: &str) -> String {
+    let port = address.strip_prefix(':').unwrap_or(address);
+    let is_port = !port.is_empty() && port.bytes().all(|b| b.is_ascii_digit());
+    match address {
+        _ if is_port => format!("http://127.0.0.1:{port}"),
+        url if url.contains("://") => url.to_owned(),
+        host => format!("http://{host}"),
     }
 }
 
@@ -416,5 +423,16 @@ mod tests {
         check("10.0.0.1:8080/", "10.0.0.1");
         check("http://[::1]:1", "[::1]");
         check("http://[::1]", "[::1]");
+        check("21080", "127.0.0.1");
+        check(":21080", "127.0.0.1");
+        check("node:21080", "node");
+    }
+
+    #[test]
+    fn a_bare_port_is_one_of_this_machine() {
+        assert_eq!(url_of("21080"), "http://127.0.0.1:21080");
+        assert_eq!(url_of(":21080"), "http://127.0.0.1:21080");
+        assert_eq!(url_of("node"), "http://node");
+        assert_eq!(url_of("https://node"), "https://node");
     }
 }

@@ -1,7 +1,7 @@
 //! `tinyfaas deploy`.
 
 use super::api::{Api, function_path};
-use super::pack;
+use super::{pack, underway};
 use crate::cli::{Deploy, NetworkChoice, Set};
 use crate::output;
 use anyhow::{Context, Result, bail};
@@ -38,7 +38,9 @@ pub(crate) fn deploy(args: &Deploy) -> Result<()> {
     };
     let target = function_path(&name);
     let media = form.media_type();
-    let answer = api.upload("PUT", &target, &media, (&mut body, len))?;
+    let answer = underway::told(&args.node, &name, || {
+        api.upload("PUT", &target, &media, (&mut body, len))
+    })?;
     output::progress_done();
     let function: Value = serde_json::from_slice(&answer)?;
     if args.node.json {
@@ -67,7 +69,9 @@ pub(crate) fn set(args: &Set) -> Result<()> {
     }
     output::progress("starting the handlers with the new settings");
     let body = changed.to_string();
-    let answer = api.send("PATCH", &function_path(name), Some(body.as_bytes()))?;
+    let answer = underway::told(&settings.node, name, || {
+        api.send("PATCH", &function_path(name), Some(body.as_bytes()))
+    })?;
     output::progress_done();
     let function: Value = serde_json::from_slice(&answer)?;
     if settings.node.json {
@@ -214,7 +218,9 @@ fn from_url(args: &Deploy, api: &Api) -> Result<()> {
         "envs": args.var,
     });
     output::progress(format_args!("the node fetches and builds {name}"));
-    let answer = api.send("POST", "/uploadURL", Some(body.to_string().as_bytes()))?;
+    let answer = underway::told(&args.node, &name, || {
+        api.send("POST", "/uploadURL", Some(body.to_string().as_bytes()))
+    })?;
     output::progress_done();
     let text = String::from_utf8_lossy(&answer);
     if args.node.json {

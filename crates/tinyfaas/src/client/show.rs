@@ -1,6 +1,7 @@
 //! `list`, `describe` and `status`: what the node tells, for people.
 
 use super::api::{Api, function_path};
+use super::underway;
 use crate::cli::{Named, Node};
 use crate::output;
 use anyhow::Result;
@@ -13,7 +14,7 @@ pub(crate) fn list(args: &Node) -> Result<()> {
         return output::line(&answer);
     }
     let functions = items(&answer, "functions");
-    if functions.is_empty() {
+    if functions.is_empty() && underway::all(&answer).next().is_none() {
         return output::line("no functions yet; deploy one with: tinyfaas deploy DIR");
     }
     let row = |function: &Value| {
@@ -32,7 +33,14 @@ pub(crate) fn list(args: &Node) -> Result<()> {
     let heads = [
         "NAME", "RUNTIME", "STATE", "READY", "CALLS", "ERRORS", "DEPLOYED",
     ];
-    output::table(&heads, &rows)
+    output::table(&heads, &rows)?;
+    show_underway(&answer)
+}
+
+/// Shows what the node is making ready.
+fn show_underway(answer: &Value) -> Result<()> {
+    underway::all(answer)
+        .try_for_each(|deployment| output::line(text(&underway::line(deployment).into())))
 }
 
 /// Shows everything about a function.
@@ -65,6 +73,10 @@ pub(crate) fn describe(args: &Named) -> Result<()> {
     );
     row("calls", &calls)?;
     row("deployed", &text(&function["deployed_at"]))?;
+    if function["deployment"].is_object() {
+        let line = underway::line(&function["deployment"]);
+        row("next", &text(&line.into()))?;
+    }
     row("digest", &text(&function["digest"]))?;
     let size = format!(
         "{} files, {}",
@@ -139,6 +151,9 @@ pub(crate) fn status(args: &Node) -> Result<()> {
         text(&functions["failed"])
     );
     row("functions", &counts)?;
+    for deployment in underway::all(&status) {
+        row("next", &text(&underway::line(deployment).into()))?;
+    }
     for endpoint in items(&status, "endpoints") {
         row(&text(&endpoint["scheme"]), &text(&endpoint["addr"]))?;
     }

@@ -212,3 +212,44 @@ fn a_variable_that_means_nothing_ends_the_start() {
     let error = check(&["HOME", "TINYFAAS_HTP"]).unwrap_err().to_string();
     assert!(error.contains("TINYFAAS_HTP means nothing"), "{error}");
 }
+
+#[test]
+fn a_setting_that_can_not_work_is_refused_with_its_flag_and_what_it_takes() {
+    let folder = tempfile::tempdir().unwrap();
+    let plain = folder.path().join("plain");
+    std::fs::write(&plain, "no program").unwrap();
+    let plain = plain.to_str().unwrap();
+    let limits = faas::Limits::default();
+    let check = |flags: &[&str], texts: &[&str]| {
+        let error = load(flags, "", &[]).unwrap().check(&limits).unwrap_err();
+        let message = format!("{error:#}");
+        for text in texts {
+            assert!(message.contains(text), "{flags:?}: {message}");
+        }
+    };
+    for flag in ["--nodejs", "--python3", "--go"] {
+        check(&[flag, "/nosuch"], &[flag, "/nosuch is not there", "PATH"]);
+        check(&[flag, "no-such-program"], &[flag, "is not there"]);
+        check(&[flag, plain], &[flag, "can't be executed"]);
+        check(&[flag, "/"], &[flag, "can't be executed"]);
+    }
+    check(
+        &["--handlers-dir", "/nosuch"],
+        &["--handlers-dir", "folder"],
+    );
+    let many = vec!["1"; 17].join(",");
+    check(&["--build-host-ports", &many], &["at most 16", "got 17"]);
+    check(&["--build-host-ports", "80,0"], &["1 to 65535", "got 0"]);
+    check(&["--image-go", ""], &["--image-go", "alpine:3"]);
+    check(&["--http-hosts", "http://a"], &["--http-hosts"]);
+    check(
+        &["--http-origins", "example.org"],
+        &["--http-origins", "https://"],
+    );
+    check(&["--http-origins", "https://a/b"], &["--http-origins"]);
+    let fine = |flags: &[&str]| load(flags, "", &[]).unwrap().check(&limits).unwrap();
+    fine(&[]);
+    fine(&["--python3", "/bin/sh", "--nodejs", "sh"]);
+    fine(&["--backend", "docker", "--python3", "/nosuch"]);
+    fine(&["--http-hosts", "a,b:1,*", "--http-origins", "https://a:1,*"]);
+}

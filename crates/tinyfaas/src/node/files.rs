@@ -19,7 +19,23 @@ pub(super) fn limits(configured: &Limits) -> Limits {
     let files = files.map_or(usize::MAX, |files| {
         usize::try_from(files).unwrap_or(usize::MAX)
     });
-    within(files, configured)
+    let limits = Limits {
+        handler_memory_bytes_max: configured.handler_memory_bytes_max.min(memory_bytes()),
+        ..configured.clone()
+    };
+    within(files, &limits)
+}
+
+/// The memory of this machine.
+fn memory_bytes() -> u64 {
+    let told = rustix::system::sysinfo();
+    // Its types differ between architectures.
+    #[expect(
+        clippy::useless_conversion,
+        reason = "a word has 32 bits on small machines"
+    )]
+    let words: u64 = told.totalram.into();
+    words.saturating_mul(u64::from(told.mem_unit))
 }
 
 /// Bounds with connections for half of these files at the most, so that the other half is left for

@@ -111,6 +111,25 @@ result = 'dumps'",
         inside: NOT_PERMITTED,
     },
     Attack {
+        // At a limit of 0 the kernel would still start the host's program for core dumps.
+        name: "a_crash_starts_no_program_of_the_host",
+        code: r"
+import resource
+try: resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+except ValueError as error: raise PermissionError(1, str(error))
+result = 'starts'",
+        outside: "starts",
+        inside: NOT_PERMITTED,
+    },
+    Attack {
+        name: "the_limit_of_core_dumps_is_the_one_that_stops_programs_too",
+        code: r"
+import resource
+result = 'none' if resource.getrlimit(resource.RLIMIT_CORE)[0] == 1 else 'starts'",
+        outside: "starts",
+        inside: &["none"],
+    },
+    Attack {
         name: "watches_of_whole_file_systems_are_refused",
         code: "call(300, 0, 0); result = 'watches'",
         outside: "watches",
