@@ -43,7 +43,7 @@ impl Function {
         self
     }
 
-    fn recipe_with(&self, envs: &[(String, String)]) -> Result<Option<Recipe>, PrepareError> {
+    fn package(&self) -> Package {
         let limits = Limits::default();
         let spec = FunctionSpec {
             name: "fn".parse().unwrap(),
@@ -56,13 +56,16 @@ impl Function {
             allow_scripts: self.allow_scripts,
             limits: FunctionLimits::default(),
         };
-        let package = Package {
+        Package {
             spec: Arc::new(spec),
             code: self.folder.path().to_owned(),
             digest: self.digest.clone(),
             log: Arc::new(FunctionLog::new(&limits)),
             progress: faas::Progress::default(),
-        };
+        }
+    }
+
+    fn recipe_with(&self, envs: &[(String, String)]) -> Result<Option<Recipe>, PrepareError> {
         let npm = Npm {
             program: "node".into(),
             args: vec!["npm".into()],
@@ -77,7 +80,7 @@ impl Function {
             envs,
             go_shim: "package main",
         };
-        recipe(&package, &toolchain)
+        recipe(&self.package(), &toolchain)
     }
 
     fn recipe(&self) -> Option<Recipe> {
@@ -424,4 +427,19 @@ fn the_standard_packages_of_go_are_told_from_others() {
     fs::write(code.path().join("fn.go"), text).unwrap();
     let found = standard_packages(code.path(), "import \"fmt\"", root.path());
     assert_eq!(found.into_iter().collect::<Vec<_>>(), ["fmt", "net/http"]);
+}
+
+#[test]
+fn a_go_file_of_another_package_is_told_to_be_of_main() {
+    let function = Function::new(Runtime::Go, &[("fn.go", "package foo\n")]);
+    let printed = "found packages foo (fn.go) and main (tinyfaas_shim.go) in /code";
+    let error = failed(
+        &function.package(),
+        "go could not compile the function",
+        printed,
+    );
+    assert!(error.to_string().contains("write package main"), "{error}");
+    let python = Function::python3("");
+    let error = failed(&python.package(), "pip failed", printed);
+    assert_eq!(error.to_string(), "pip failed");
 }

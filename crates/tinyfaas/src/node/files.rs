@@ -26,16 +26,18 @@ pub(super) fn limits(configured: &Limits) -> Limits {
     within(files, &limits)
 }
 
-/// The memory of this machine.
+/// The memory of this machine; no bound where the system does not tell.
 fn memory_bytes() -> u64 {
-    let told = rustix::system::sysinfo();
-    // Its types differ between architectures.
-    #[expect(
-        clippy::useless_conversion,
-        reason = "a word has 32 bits on small machines"
-    )]
-    let words: u64 = told.totalram.into();
-    words.saturating_mul(u64::from(told.mem_unit))
+    let told = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    total_bytes(&told).unwrap_or(u64::MAX)
+}
+
+fn total_bytes(told: &str) -> Option<u64> {
+    let line = told
+        .lines()
+        .find_map(|line| line.strip_prefix("MemTotal:"))?;
+    let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    kib.checked_mul(1 << 10)
 }
 
 /// Bounds with connections for half of these files at the most, so that the other half is left for
@@ -53,6 +55,14 @@ fn within(files: usize, limits: &Limits) -> Limits {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_memory_of_the_machine_is_read() {
+        let told = "MemTotal:         947732 kB\nMemFree:  1 kB\n";
+        assert_eq!(total_bytes(told), Some(947_732 << 10));
+        assert_eq!(total_bytes(""), None);
+        assert!(memory_bytes() > 64 << 20);
+    }
 
     #[test]
     fn connections_leave_files_for_the_rest() {
