@@ -128,9 +128,12 @@ impl Underway {
 
 impl Works {
     fn supersede(&mut self, name: &FunctionName) -> bool {
-        let of_it = self.by_number.values().filter(|known| known.name == *name);
-        let cancelled = of_it.map(|known| known.superseded.cancel());
-        cancelled.count() > 0
+        let mut was_there = false;
+        for known in self.by_number.values().filter(|known| known.name == *name) {
+            known.superseded.cancel();
+            was_there = true;
+        }
+        was_there
     }
 
     fn building(&self) -> Vec<FunctionName> {
