@@ -227,6 +227,10 @@ impl Config {
         let settings = layers.settings()?;
         let mut config = settings.complete(variable)?;
         config.in_force = layers.in_force(&config);
+        let named = |setting: &InForce| {
+            setting.name == "handlers-dir" && setting.source != layers::Source::Default
+        };
+        config.is_handlers_dir_named = config.in_force.iter().any(named);
         Ok(config)
     }
 

@@ -5,7 +5,6 @@ use crate::config::{Config, InForce, Place, check_variables};
 use crate::output;
 use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
-use std::path::Path;
 
 /// Prints the settings in force as a file of settings.
 ///
@@ -65,21 +64,7 @@ fn toml_of(value: &str) -> Value {
 }
 
 fn check(config: &Config) -> Result<()> {
-    let programs = [
-        ("nodejs", &config.nodejs),
-        ("python3", &config.python3),
-        ("go", &config.go),
-    ];
-    for (name, program) in programs {
-        if let Some(program) = program.as_deref() {
-            is_program(program).with_context(|| {
-                format!(
-                    "{name} is {}; name a program of this machine",
-                    program.display()
-                )
-            })?;
-        }
-    }
+    config.check(&config.limits)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -98,14 +83,6 @@ fn check(config: &Config) -> Result<()> {
         }
     }
     Ok(())
-}
-
-fn is_program(path: &Path) -> std::io::Result<()> {
-    rustix::fs::access(path, rustix::fs::Access::EXEC_OK)?;
-    match path.metadata()?.is_file() {
-        true => Ok(()),
-        false => Err(std::io::Error::other("it is not a file")),
-    }
 }
 
 #[cfg(test)]
