@@ -35,6 +35,7 @@ fn a_folder_is_deployed_called_over_every_endpoint_and_deleted() {
         &node.url("coap", "greeter"),
         &node.url("http", "greeter"),
         &node.url("grpc", "greeter"),
+        &node.url("http", "greeter").replace("http", "HTTP"),
     ] {
         let called = node.cli(&["invoke", target, "-d", "du"]).expect_code(0);
         assert_eq!(called.stdout.trim_end(), "hej du", "{target}");

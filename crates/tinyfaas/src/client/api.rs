@@ -2,6 +2,7 @@
 
 use super::localhost;
 use super::socket::SocketConnector;
+use super::url::split_scheme;
 use crate::cli::Node;
 use crate::config::{Config, Flags, default_data_dir};
 use crate::failure::Failure;
@@ -225,10 +226,12 @@ impl Api {
 fn url_of(address: &str) -> String {
     let port = address.strip_prefix(':').unwrap_or(address);
     let is_port = !port.is_empty() && port.bytes().all(|b| b.is_ascii_digit());
-    match address {
-        _ if is_port => format!("http://127.0.0.1:{port}"),
-        url if url.contains("://") => url.to_owned(),
-        host => format!("http://{host}"),
+    if is_port {
+        return format!("http://127.0.0.1:{port}");
+    }
+    match split_scheme(address) {
+        Some((scheme, rest)) => format!("{scheme}://{rest}"),
+        None => format!("http://{address}"),
     }
 }
 
@@ -350,6 +353,7 @@ fn flag(field: &str) -> Option<&'static str> {
         "host_port" | "host_ports" => "--host-port",
         "allow_host" | "allow_hosts" => "--allow-host",
         "allow_scripts" => "--allow-scripts",
+        "cors" => "--cors",
         "subfolder_path" => "--subfolder",
         _ => return None,
     })
@@ -421,6 +425,7 @@ mod tests {
         };
         check("http://h:8080", "h");
         check("10.0.0.1:8080/", "10.0.0.1");
+        check("HTTP://h:8080", "h");
         check("http://[::1]:1", "[::1]");
         check("http://[::1]", "[::1]");
         check("21080", "127.0.0.1");

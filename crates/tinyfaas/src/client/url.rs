@@ -26,7 +26,7 @@ pub(crate) struct Target {
     pub(crate) name: String,
     /// What stands behind `?`, undecoded.
     pub(crate) query: Option<String>,
-    /// The URL as it was written.
+    /// The URL as it was written, its scheme in lower case.
     pub(crate) text: String,
 }
 
@@ -36,10 +36,10 @@ impl Target {
     /// # Errors
     /// If it looks like a URL but isn't one that can be called.
     pub(crate) fn parse(text: &str) -> Result<Option<Self>> {
-        let Some((scheme, rest)) = text.split_once("://") else {
+        let Some((scheme, rest)) = split_scheme(text) else {
             return Ok(None);
         };
-        let (scheme, default_port) = match scheme {
+        let (known, default_port) = match scheme.as_str() {
             "coap" => (Scheme::Coap, 5683),
             "http" => (Scheme::Http, 80),
             "https" => (Scheme::Https, 443),
@@ -57,12 +57,12 @@ impl Target {
             bail!("{text:?} names no function; write it like http://localhost:8000/sieve");
         }
         Ok(Some(Self {
-            scheme,
+            scheme: known,
             host: host.to_owned(),
             port,
             name: name.into_owned(),
             query,
-            text: text.to_owned(),
+            text: format!("{scheme}://{rest}"),
         }))
     }
 
@@ -73,6 +73,13 @@ impl Target {
         }
         format!("{}:{}", self.host, self.port)
     }
+}
+
+/// The scheme of a URL in lower case, since it may be written in any (RFC 3986, section 3.1), and what
+/// follows it.
+pub(super) fn split_scheme(text: &str) -> Option<(String, &str)> {
+    let (scheme, rest) = text.split_once("://")?;
+    Some((scheme.to_ascii_lowercase(), rest))
 }
 
 fn split_port(authority: &str, default: u16) -> Result<(&str, u16)> {
@@ -115,6 +122,19 @@ mod tests {
             None,
         );
         assert_eq!(Target::parse("sieve/primes").unwrap(), None);
+    }
+
+    #[test]
+    fn a_scheme_is_written_in_any_case() {
+        for (text, scheme, written) in [
+            ("HTTP://h/A", Scheme::Http, "http://h/A"),
+            ("Https://H/a", Scheme::Https, "https://H/a"),
+            ("COAP://h/a", Scheme::Coap, "coap://h/a"),
+            ("gRPC://h/a", Scheme::Grpc, "grpc://h/a"),
+        ] {
+            let target = Target::parse(text).unwrap().unwrap();
+            assert_eq!((target.scheme, target.text.as_str()), (scheme, written));
+        }
     }
 
     #[test]
