@@ -267,6 +267,7 @@ fn spec(runtime: Runtime) -> Result<FunctionSpec> {
         network: faas::Network::None,
         allow_hosts: Vec::new(),
         allow_scripts: false,
+        cors: None,
         limits: FunctionLimits::default(),
     })
 }

@@ -303,7 +303,8 @@ fn is_running(found: &ContainerInspectResponse) -> bool {
     state.and_then(|state| state.running) == Some(true)
 }
 
-/// Whether a container is what is asked for: this image, these ports, this management service.
+/// Whether a container is what is asked for: this image, these ports and settings, this management
+/// service.
 fn is_planned(found: &ContainerInspectResponse, image: &str, plan: &Plan) -> bool {
     let bindings = found
         .host_config
@@ -321,13 +322,19 @@ fn is_planned(found: &ContainerInspectResponse, image: &str, plan: &Plan) -> boo
     found.image.as_deref() == Some(image)
         && bindings.map_or(0, HashMap::len) == plan.ports.len()
         && plan.ports.iter().all(has_port)
+        && plan.envs.iter().all(|env| envs_of(found).contains(env))
         && variable(found, CONTROL_VARIABLE) == Some(&plan.control.to_string())
 }
 
 fn variable<'a>(found: &'a ContainerInspectResponse, name: &str) -> Option<&'a str> {
-    let envs = found.config.as_ref()?.env.as_ref()?;
-    let mut pairs = envs.iter().filter_map(|env| env.split_once('='));
+    let mut pairs = envs_of(found).iter().filter_map(|env| env.split_once('='));
     pairs.find_map(|(key, value)| (key == name).then_some(value))
+}
+
+fn envs_of(found: &ContainerInspectResponse) -> &[String] {
+    let config = found.config.as_ref();
+    let envs = config.and_then(|config| config.env.as_ref());
+    envs.map_or(&[], Vec::as_slice)
 }
 
 fn networks_of(found: &ContainerInspectResponse) -> BTreeSet<String> {
@@ -342,14 +349,14 @@ mod tests {
     use bollard::models::ContainerConfig;
 
     #[test]
-    fn a_proxy_of_another_image_port_or_service_is_not_taken_over() {
+    fn a_proxy_of_another_image_port_setting_or_service_is_not_taken_over() {
         let plan = |port| Plan {
             command: Vec::new(),
             ports: vec![Published {
                 inside: "5683/udp",
                 port,
             }],
-            envs: Vec::new(),
+            envs: vec!["TINYFAAS_CORS=none".to_owned()],
             control: "10.208.0.2:7001".parse().unwrap(),
             secret: String::new(),
         };
@@ -360,7 +367,10 @@ mod tests {
         let found = ContainerInspectResponse {
             image: Some("sha256:1".to_owned()),
             config: Some(ContainerConfig {
-                env: Some(vec![format!("{CONTROL_VARIABLE}=10.208.0.2:7001")]),
+                env: Some(vec![
+                    "TINYFAAS_CORS=none".to_owned(),
+                    format!("{CONTROL_VARIABLE}=10.208.0.2:7001"),
+                ]),
                 ..ContainerConfig::default()
             }),
             host_config: Some(HostConfig {
@@ -375,6 +385,9 @@ mod tests {
         assert!(is_planned(&found, "sha256:1", &plan(5683)));
         assert!(!is_planned(&found, "sha256:2", &plan(5683)));
         assert!(!is_planned(&found, "sha256:1", &plan(7000)));
+        let mut open = plan(5683);
+        open.envs = vec!["TINYFAAS_CORS=*".to_owned()];
+        assert!(!is_planned(&found, "sha256:1", &open));
         let mut elsewhere = plan(5683);
         elsewhere.control = "10.208.2.2:7001".parse().unwrap();
         assert!(!is_planned(&found, "sha256:1", &elsewhere));

@@ -54,6 +54,7 @@ impl Function {
             network: faas::Network::None,
             allow_hosts: Vec::new(),
             allow_scripts: self.allow_scripts,
+            cors: None,
             limits: FunctionLimits::default(),
         };
         Package {

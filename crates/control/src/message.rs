@@ -1,8 +1,8 @@
 //! The messages, as lines of JSON.
 
 use faas::{
-    Entry, FunctionLimits, FunctionName, FunctionSpec, HandlerState, HandlerStatus, NameError,
-    PrepareError, Runtime, Tally,
+    Cors, Entry, FunctionLimits, FunctionName, FunctionSpec, HandlerState, HandlerStatus,
+    NameError, PrepareError, Runtime, Tally,
 };
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
@@ -87,6 +87,9 @@ pub(crate) struct Function {
     pub(crate) name: String,
     pub(crate) deadline_ms: u64,
     pub(crate) queue_max: usize,
+    /// Which pages may call it; none where that is the node's to say.
+    #[serde(default)]
+    pub(crate) cors: Option<String>,
 }
 
 /// A name of the table and what serves it.
@@ -158,6 +161,7 @@ impl Function {
             name: spec.name.to_string(),
             deadline_ms: millis(spec.limits.deadline),
             queue_max: spec.limits.queue_max,
+            cors: spec.cors.as_ref().map(ToString::to_string),
         }
     }
 
@@ -173,12 +177,19 @@ impl Function {
             network: faas::Network::None,
             allow_hosts: Vec::new(),
             allow_scripts: false,
+            cors: self.cors(),
             limits: FunctionLimits {
                 deadline: Duration::from_millis(self.deadline_ms),
                 queue_max: self.queue_max,
                 ..FunctionLimits::default()
             },
         }))
+    }
+
+    /// No page may call where the text means nothing here.
+    fn cors(&self) -> Option<Cors> {
+        let text = self.cors.as_deref()?;
+        Some(text.parse().unwrap_or(Cors::None))
     }
 }
 

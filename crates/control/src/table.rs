@@ -32,6 +32,7 @@ fn row(registry: &Registry, route: &Route) -> Row {
         name: route.name().to_string(),
         deadline_ms: millis(route.deadline()),
         queue_max: route.queue_max(),
+        cors: route.cors().map(|cors| cors.to_string()),
     };
     let deployment = route.deployment();
     let first = deployment.as_ref().and_then(|it| it.handlers().first());

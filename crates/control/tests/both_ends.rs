@@ -23,6 +23,7 @@ fn spec(name: &str) -> Arc<FunctionSpec> {
         network: faas::Network::None,
         allow_hosts: Vec::new(),
         allow_scripts: false,
+        cors: (name == "a").then(|| "https://app.example".parse().unwrap()),
         limits: FunctionLimits {
             deadline: Duration::from_millis(1234),
             queue_max: 7,
@@ -118,6 +119,10 @@ async fn the_table_is_the_same_after_every_change_and_every_start() {
     assert_eq!(names(&theirs), ["a", "b/c"]);
     let route = theirs.find("a").unwrap();
     assert_eq!((route.deadline().as_millis(), route.queue_max()), (1234, 7));
+    let cors = |name: &str| theirs.find(name).unwrap().cors();
+    let shown = cors("a").map(|cors| cors.to_string());
+    assert_eq!(shown.as_deref(), Some("https://app.example"));
+    assert_eq!(cors("b/c"), None);
 
     management
         .router

@@ -158,8 +158,8 @@ fn fields_bytes(fields: &HeaderMap) -> usize {
     bytes.sum()
 }
 
-/// What one request holds.
-#[derive(Debug)]
+/// What one request holds: nothing before it is charged.
+#[derive(Debug, Default)]
 pub(crate) struct Charge {
     held: Option<Held>,
     base: usize,

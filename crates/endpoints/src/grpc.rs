@@ -6,6 +6,7 @@ mod fields;
 mod reply;
 
 use crate::connection::Connection;
+use crate::http::head;
 use crate::metered::Metered;
 use crate::server::{self, Style};
 use charged::{ChargedBody, Ticket};
@@ -111,6 +112,10 @@ impl server::Door for Door {
         request: Request<Incoming>,
         connection: &Arc<Connection>,
     ) -> Response<Self::Body> {
+        if let Err(error) = head::check(&request, self.proxy.limits()) {
+            let response = reply::bad_head(&error).into_http();
+            return response.map(|body| Metered::new(body, None, connection));
+        }
         let ticket = match Ticket::take(connection, request.headers()) {
             Ok(ticket) => Arc::new(ticket),
             Err(spent) => {

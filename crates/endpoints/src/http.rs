@@ -1,6 +1,8 @@
 //! The HTTP endpoint: HTTP/1.1 and HTTP/2 without TLS on one port, any method at `/NAME`.
 
 mod browser;
+mod grant;
+pub(crate) mod head;
 mod reply;
 mod request;
 
@@ -11,7 +13,9 @@ pub(crate) use request::is_hop_by_hop;
 use crate::connection::{Charge, Connection, owned};
 use crate::metered::Metered;
 use crate::server::{self, Style};
-use faas::Proxy;
+use faas::{Proxy, Route};
+use grant::Grant;
+use http::request::Parts;
 use http::{Request, Response, Version};
 use http_body_util::Full;
 use hyper::body::{Body as _, Bytes, Incoming};
@@ -59,6 +63,15 @@ struct Door {
     browsers: Browsers,
 }
 
+impl Door {
+    /// Whether a request may reach the function, and what its response lets pages do.
+    fn admit(&self, head: &Parts, route: Option<&Route>) -> Result<Grant, Response<Full<Bytes>>> {
+        let admitted = self.browsers.check_host(head);
+        let admitted = admitted.and_then(|()| self.browsers.judge(head, route));
+        admitted.map_err(|refused| reply::foreign(&refused))
+    }
+}
+
 impl server::Door for Door {
     type Body = Metered<Full<Bytes>>;
 
@@ -70,17 +83,25 @@ impl server::Door for Door {
         connection: &Arc<Connection>,
     ) -> Response<Self::Body> {
         let is_head = request.method() == http::Method::HEAD;
-        let mut is_unread = request.version() < Version::HTTP_2 && !request.body().is_end_stream();
-        let (response, held) = match connection.charge(request.headers()) {
-            Ok(mut charge) => {
-                let called = call(self, request, (connection, &mut charge, &mut is_unread)).await;
-                let response = called.unwrap_or_else(|refusal| refusal);
-                match charge.reply(connection, &response) {
-                    Ok(held) => (response, held),
-                    Err(spent) => (reply::spent(spent), None),
-                }
+        let is_unread = request.version() < Version::HTTP_2 && !request.body().is_end_stream();
+        let mut turn = Turn {
+            connection,
+            charge: Charge::default(),
+            is_unread,
+            grant: Grant::default(),
+        };
+        let called = call(self, request, &mut turn).await;
+        let (grant, is_unread) = (turn.grant, turn.is_unread);
+        let mut response = called.unwrap_or_else(|refusal| refusal);
+        // Errors too: a page is to see why.
+        grant.put_into(&mut response);
+        let (response, held) = match turn.charge.reply(connection, &response) {
+            Ok(held) => (response, held),
+            Err(spent) => {
+                let mut response = reply::spent(spent);
+                grant.put_into(&mut response);
+                (response, None)
             }
-            Err(spent) => (reply::spent(spent), None),
         };
         let response = if is_unread {
             reply::last(response)
@@ -96,31 +117,48 @@ impl server::Door for Door {
     }
 }
 
+/// A request that is answered, beside itself.
+struct Turn<'a> {
+    connection: &'a Connection,
+    /// What it holds in memory.
+    charge: Charge,
+    /// Whether some of its body may be unread when it is answered.
+    is_unread: bool,
+    /// What its response lets pages of other sites do.
+    grant: Grant,
+}
+
 /// Decode, invoke, encode; errors are encoded too.
 async fn call(
     door: &Door,
     request: Request<Incoming>,
-    (connection, charge, is_unread): (&Connection, &mut Charge, &mut bool),
+    turn: &mut Turn<'_>,
 ) -> Result<Response<Full<Bytes>>, Response<Full<Bytes>>> {
     let proxy = &door.proxy;
+    head::check(&request, proxy.limits()).map_err(|error| reply::bad_head(&error))?;
     let (head, body) = request.into_parts();
-    request::check_host(&head).map_err(reply::bad_host)?;
-    request::check_is_understood(&head).map_err(reply::not_implemented)?;
-    door.browsers
-        .check(&head)
-        .map_err(|refused| reply::foreign(&refused))?;
     let name = request::function_name(head.uri.path());
+    let route = proxy.route(&name);
+    turn.grant = door.admit(&head, route.as_deref())?;
     // An unknown name is told before its body is read.
-    if !proxy.knows(&name) {
+    if route.is_none() {
         return Err(reply::not_found(&name));
+    }
+    drop(route);
+    turn.charge = turn
+        .connection
+        .charge(&head.headers)
+        .map_err(reply::spent)?;
+    if let Some(response) = turn.grant.preflight(&head) {
+        return Ok(response);
     }
     let limits = proxy.limits();
     let query = head.uri.query().unwrap_or_default();
     request::check_query(query, limits).map_err(|error| reply::failed(&error))?;
     let headers = request::headers(&head).map_err(reply::bad_headers)?;
-    let payload = request::read_body(body, (connection, charge), limits).await;
+    let payload = request::read_body(body, (turn.connection, &mut turn.charge), limits).await;
     let payload = payload.map_err(|error| reply::bad_body(&error))?;
-    *is_unread = false;
+    turn.is_unread = false;
     let mut invocation = faas::Invocation {
         id: faas::InvocationId::next(),
         method: request::method(&head.method),
@@ -131,7 +169,10 @@ async fn call(
     };
     let result = if head.headers.contains_key(ASYNC_HEADER) {
         let bytes = invocation.payload.len() + invocation.headers.len_bytes();
-        let held = charge.detach(connection, bytes).map_err(reply::spent)?;
+        let held = turn
+            .charge
+            .detach(turn.connection, bytes)
+            .map_err(reply::spent)?;
         // The payload goes when the call has ended, and with it what is held for it.
         invocation.payload = owned(invocation.payload, held);
         let taken = proxy.invoke_detached(&name, invocation);
@@ -146,7 +187,7 @@ async fn call(
     // Whoever is held back holds no memory but its connection's.
     drop(name);
     drop(head);
-    charge.shrink();
+    turn.charge.shrink();
     proxy.hold_back(&error).await;
     Err(reply::failed(&error))
 }

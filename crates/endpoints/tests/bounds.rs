@@ -374,7 +374,7 @@ async fn tunnels_and_foreign_transfer_codings_are_not_implemented() {
 
 #[tokio::test]
 async fn what_a_browser_sends_for_another_site_reaches_no_function() {
-    let closed = Browsers::new(true, Vec::new(), Vec::new());
+    let closed = Browsers::new(true, Vec::new(), None);
     let endpoint = start(Limits::default(), closed).await;
     let check = async |fields: &str, status: &str| {
         let request = format!("GET /echo HTTP/1.1\r\nConnection: close\r\n{fields}\r\n");

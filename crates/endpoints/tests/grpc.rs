@@ -429,3 +429,27 @@ async fn a_client_of_http_1_is_told_where_to_go() {
     drop(client);
     endpoint.stopped().await;
 }
+
+#[tokio::test]
+async fn a_call_has_as_many_fields_as_a_request_over_http() {
+    let endpoint = start(Limits::default()).await;
+    for (count, code) in [(80, None), (101, Some(Code::ResourceExhausted))] {
+        let mut request = Request::new(Data {
+            function_identifier: "echo".to_owned(),
+            data: "hello".to_owned(),
+        });
+        for _ in 0..count {
+            let value = tonic::metadata::AsciiMetadataValue::from_static("y");
+            request.metadata_mut().append("x", value);
+        }
+        let mut client = TinyFaaSClient::new(endpoint.channel().await);
+        let refusal = client.request(request).await.err();
+        assert_eq!(refusal.as_ref().map(Status::code), code, "{count}");
+        if let Some(refusal) = refusal {
+            assert!(refusal.message().contains("at most 100"), "{refusal}");
+            let fault = refusal.metadata().get("x-tinyfaas-error").unwrap();
+            assert_eq!(fault, "caller");
+        }
+    }
+    endpoint.stopped().await;
+}

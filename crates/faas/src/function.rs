@@ -1,5 +1,6 @@
 //! What a function is: its name, its runtime and its settings.
 
+use crate::cors::Cors;
 use crate::host::HostPattern;
 use crate::limits::{FunctionLimits, Limits};
 use std::fmt;
@@ -258,6 +259,8 @@ pub struct FunctionSpec {
     /// Whether npm packages may run scripts of their own when they are installed, and the function
     /// its own. Not by default. `nodejs` only.
     pub allow_scripts: bool,
+    /// Which pages of other sites may call it over HTTP; the node's own setting where it is none.
+    pub cors: Option<Cors>,
     /// What one handler may use.
     pub limits: FunctionLimits,
 }

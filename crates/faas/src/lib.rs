@@ -7,6 +7,7 @@
 pub mod backend;
 mod changes;
 mod core_share;
+pub mod cors;
 pub mod deployment;
 mod exposure;
 pub mod failure;
@@ -32,6 +33,7 @@ pub mod router;
 pub use backend::{Backend, BackendReport, Isolation, RuntimeReport};
 pub use changes::Follower;
 pub use core_share::CoreShare;
+pub use cors::{BadCors, Cors, Origin};
 pub use deployment::Deployment;
 pub use exposure::{Exposed, Exposure};
 pub use failure::{Failure, PrepareError};

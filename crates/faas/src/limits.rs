@@ -84,6 +84,8 @@ bounds! {
 
         /// Hosts that a function may send requests to.
         pub allow_hosts_max: usize = 64,
+        /// Origins whose pages may call a function.
+        pub cors_origins_max: usize = 64,
         /// Requests that one call may have sent and not yet read to their end.
         pub outbound_at_once_max: usize = 16,
         /// How long a function's request to another host may take to connect.
@@ -146,8 +148,10 @@ bounds! {
         pub http_idle: Duration = Duration::from_secs(30),
         /// Bytes a second that a client has to send of a body, or take of a reply, at the least.
         pub pace_bytes_min: u64 = 1 << 10,
-        /// Header fields of one HTTP/1.1 request.
+        /// Header fields of one request over HTTP/1.1, HTTP/2 or gRPC.
         pub http_fields_max: usize = 100,
+        /// Longest method of an HTTP request.
+        pub http_method_bytes_max: usize = 64,
         /// Requests at once on one HTTP/2 connection, gRPC included.
         pub http2_streams_max: u32 = 256,
         /// What the node holds in memory for the clients of all endpoints together: heads, bodies,

@@ -64,6 +64,7 @@ mod tests {
             envs: own.collect(),
             network: crate::Network::None,
             allow_scripts: false,
+            cors: None,
             allow_hosts: Vec::new(),
             limits: FunctionLimits {
                 memory_bytes_max: mib << 20,

@@ -54,10 +54,10 @@ impl Proxy {
         &self.limits
     }
 
-    /// Whether a function has that name, for endpoints that answer before the body has come.
+    /// The route of that name, for endpoints that answer before the body has come.
     #[must_use]
-    pub fn knows(&self, name: &str) -> bool {
-        self.router.find(name).is_some()
+    pub fn route(&self, name: &str) -> Option<Arc<Route>> {
+        self.router.find(name)
     }
 
     /// Invocations that are inside now.

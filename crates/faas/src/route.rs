@@ -1,6 +1,7 @@
 //! A name in the router: what serves it, who waits for it, what is counted of it.
 
 use crate::changes::Changes;
+use crate::cors::Cors;
 use crate::deployment::Deployment;
 use crate::failure::Failure;
 use crate::function::{FunctionName, FunctionSpec};
@@ -22,6 +23,7 @@ pub struct Route {
     withdrawn: AtomicBool,
     queue_max: AtomicUsize,
     deadline_ms: AtomicU64,
+    cors: ArcSwapOption<Cors>,
     waiting: AtomicUsize,
     /// Told when an invocation waits for the function to be prepared.
     wanted: Notify,
@@ -68,6 +70,7 @@ impl Route {
             withdrawn: AtomicBool::new(false),
             queue_max: AtomicUsize::new(spec.limits.queue_max),
             deadline_ms: AtomicU64::new(millis(spec.limits.deadline)),
+            cors: ArcSwapOption::from(spec.cors.clone().map(Arc::new)),
             waiting: AtomicUsize::new(0),
             wanted: Notify::new(),
             changes: Arc::clone(changes),
@@ -77,10 +80,11 @@ impl Route {
 
     /// Lets the deployment serve from now on, and returns the one that it replaces.
     pub(crate) fn publish(&self, deployment: Arc<Deployment>) -> Option<Arc<Deployment>> {
-        let limits = &deployment.spec().limits;
+        let FunctionSpec { limits, cors, .. } = &**deployment.spec();
         self.queue_max.store(limits.queue_max, Ordering::Relaxed);
         let deadline_ms = millis(limits.deadline);
         self.deadline_ms.store(deadline_ms, Ordering::Relaxed);
+        self.cors.store(cors.clone().map(Arc::new));
         let replaced = self.deployment.swap(Some(deployment));
         self.failure.store(None);
         self.changed.notify_waiters();
@@ -135,6 +139,12 @@ impl Route {
     #[must_use]
     pub fn queue_max(&self) -> usize {
         self.queue_max.load(Ordering::Relaxed)
+    }
+
+    /// Which pages of other sites may call it; none where that is the node's to say.
+    #[must_use]
+    pub fn cors(&self) -> Option<Arc<Cors>> {
+        self.cors.load_full()
     }
 
     /// Invocations that wait for a handler.

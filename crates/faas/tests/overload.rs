@@ -109,6 +109,7 @@ fn world(shape: Shape) -> (Arc<Proxy>, Arc<Worker>) {
         envs: Vec::new(),
         network: faas::Network::None,
         allow_scripts: false,
+        cors: None,
         allow_hosts: Vec::new(),
         limits: FunctionLimits {
             deadline: shape.deadline,

@@ -206,6 +206,7 @@ fn spec_with(limits: FunctionLimits) -> FunctionSpec {
         network: faas::Network::None,
         allow_hosts: Vec::new(),
         allow_scripts: false,
+        cors: None,
         limits,
     }
 }

@@ -66,6 +66,9 @@ impl Named {
                 &mut kept,
             );
         }
+        if !self.has(&["cors"]) {
+            keep("cors", &mut spec.cors, &known.cors, &mut kept);
+        }
         self.keep_limits(spec, known, &mut kept);
         kept
     }

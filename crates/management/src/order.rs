@@ -178,6 +178,13 @@ pub(crate) fn check(spec: &FunctionSpec, limits: &Limits) -> Result<(), BadField
         let fix = "name a common parent as *.example.org";
         return Err(BadField::new("allow_hosts", reason, fix));
     }
+    let origins = spec.cors.as_ref().map_or(0, |cors| cors.origins().len());
+    if origins > limits.cors_origins_max {
+        let max = limits.cors_origins_max;
+        let reason = format!("a function may name {max} origins, got {origins}");
+        let fix = "name fewer; * lets any page call, and with function it answers for itself";
+        return Err(BadField::new("cors", reason, fix));
+    }
     let (runtime, entry) = (spec.runtime, &spec.entry);
     match (runtime, entry) {
         (_, Entry::Convention) | (Runtime::Nodejs, Entry::EventHandler(_)) => Ok(()),

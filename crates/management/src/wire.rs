@@ -45,6 +45,8 @@ pub(crate) struct FunctionShape {
     host_ports: Vec<u16>,
     allow_hosts: Vec<String>,
     allow_scripts: bool,
+    /// As it is set: `default` where it is the node's.
+    cors: String,
     limits: LimitsShape,
     urls: Vec<String>,
     /// Where another version of it is being made ready.
@@ -236,6 +238,10 @@ impl FunctionShape {
             host_ports: spec.network.host_ports().to_vec(),
             allow_hosts: spec.allow_hosts.iter().map(ToString::to_string).collect(),
             allow_scripts: spec.allow_scripts,
+            cors: spec
+                .cors
+                .as_ref()
+                .map_or_else(|| "default".to_owned(), ToString::to_string),
             limits: LimitsShape::new(spec),
             urls,
             deployment: None,

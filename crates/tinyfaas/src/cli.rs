@@ -189,6 +189,11 @@ pub(crate) struct Deploy {
     /// Lets npm packages, and the function itself, run their install scripts
     #[arg(long)]
     pub(crate) allow_scripts: bool,
+    /// Web pages of other sites that may call the function over HTTP and read its replies: origins such
+    /// as `https://app.example.com` with commas between, * for any, none, function where it answers for
+    /// itself, or default for the node's own setting
+    #[arg(long, value_name = "ORIGINS")]
+    pub(crate) cors: Option<String>,
     /// Gives every setting that is not named its default; without, a known function keeps them
     #[arg(long)]
     pub(crate) reset: bool,
@@ -390,6 +395,9 @@ mod tests {
             "deploy fn --reset",
             "set a/b --memory 512M --var A=1 --unset B --unset C",
             "set a --reset -t 2",
+            "deploy fn --cors https://app.example.com,http://localhost:3000",
+            "set a --cors *",
+            "serve --cors none --http-hosts edge.example",
             "list --json",
             "describe a/b --node http://h:1 --token-file t",
             "invoke coap://localhost/sieve -d -",

@@ -13,7 +13,7 @@ pub(crate) use layers::{Flags, InForce, check_variables};
 pub(crate) use token::{obtain as obtain_token, random as random_secret};
 
 use anyhow::Result;
-use faas::{Limits, quantity};
+use faas::{Cors, Limits, quantity};
 use std::path::{Path, PathBuf};
 
 /// What can be set, each in every layer and under the same name.
@@ -89,13 +89,16 @@ pub(crate) struct Settings {
     #[arg(long, value_name = "IMAGE")]
     pub(crate) image_binary: Option<String>,
     /// Names of this host under which browsers may call functions over HTTP, separated by commas;
-    /// * is any [default: its local names where HTTP listens on loopback, else any]
+    /// * is any [default: its local names where HTTP listens on loopback, or cors is none or names
+    /// origins, else any]
     #[arg(long, value_name = "HOSTS", value_delimiter = ',')]
     pub(crate) http_hosts: Vec<String>,
-    /// Origins whose pages may call functions over HTTP, scheme and host, separated by
-    /// commas; * is any [default: none where HTTP listens on loopback, else any]
-    #[arg(long, value_name = "ORIGINS", value_delimiter = ',')]
-    pub(crate) http_origins: Vec<String>,
+    /// Web pages of other sites that may call functions over HTTP and read their replies, where a
+    /// function has no setting of its own: origins such as `https://app.example.com` with commas
+    /// between, * for any, none, or function where functions answer for themselves [default: none where
+    /// HTTP listens on loopback, else function]
+    #[arg(long, value_name = "ORIGINS", alias = "http-origins")]
+    pub(crate) cors: Option<Cors>,
     /// Sets a bound, such as payload-bytes-max=2MiB; repeat for more, or separate them by commas.
     /// In the file they stand in the section `[limits]`; `tinyfaas config` lists them all
     #[arg(long, value_name = "NAME=VALUE", value_delimiter = ',', value_parser = limit)]
@@ -206,7 +209,8 @@ pub(crate) struct Config {
     pub(crate) images: ImageNames,
     pub(crate) docker_host: Option<String>,
     pub(crate) http_hosts: Vec<String>,
-    pub(crate) http_origins: Vec<String>,
+    /// None where it is what suits the address.
+    pub(crate) cors: Option<Cors>,
     pub(crate) has_examples: bool,
     pub(crate) limits: Limits,
     /// Every setting as text, and where it is from.
@@ -286,7 +290,7 @@ impl Settings {
             },
             docker_host: variable("DOCKER_HOST"),
             http_hosts: listed(&self.http_hosts),
-            http_origins: listed(&self.http_origins),
+            cors: self.cors,
             has_examples: self.examples,
             limits,
             in_force: Vec::new(),

@@ -1,6 +1,6 @@
 //! What each endpoint keeps of its protocol, beyond the contract that all of them share.
 
-use e2e::{Call, Client, Function, Node, Outcome, PATIENCE, until};
+use e2e::{Call, Client, Function, Node, Outcome, PATIENCE, Place, until};
 use std::net::UdpSocket;
 use std::process::Command;
 
@@ -209,4 +209,64 @@ fn receive(socket: &UdpSocket) -> Vec<u8> {
     let mut datagram = [0; 2048];
     let length = socket.recv(&mut datagram).expect("the endpoint answers");
     datagram[..length].to_owned()
+}
+
+/// What curl gets of a request that a browser would send.
+fn browse(node: &Node, args: &[&str]) -> (String, String) {
+    let mut curl = Command::new("curl");
+    curl.args(["-s", "-i", "--max-time", "20"]).args(args);
+    let output = curl.arg(node.url("http", "greeter")).output();
+    let output = output.expect("curl starts");
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let status = text.split(' ').nth(1).unwrap_or_default().to_owned();
+    (status, text.to_ascii_lowercase())
+}
+
+#[test]
+fn pages_of_other_sites_call_what_a_function_lets_them() {
+    const PAGE: &str = "Origin: https://app.example.com";
+    const ALLOWED: &str = "access-control-allow-origin: https://app.example.com\r\n";
+    let place = Place::new();
+    let node = Node::start_at(&place, &["--http", "127.0.0.1:0"]);
+    node.deploy(&Function::python(
+        "greeter",
+        "def fn(input): return 'hello'\n",
+    ));
+    let preflight = [
+        "-X",
+        "OPTIONS",
+        "-H",
+        PAGE,
+        "-H",
+        "Access-Control-Request-Method: PUT",
+        "-H",
+        "Access-Control-Request-Headers: x-unit",
+    ];
+    let refused = |status: &str| {
+        for args in [&preflight[..], &["-H", PAGE]] {
+            let (got, text) = browse(&node, args);
+            assert_eq!(got, status, "{text}");
+            assert!(!text.contains("access-control-allow-origin"), "{text}");
+        }
+    };
+    refused("403");
+    let set = |cors: &str| node.cli(&["set", "greeter", "--cors", cors]);
+    drop(set("https://App.example.com").expect_code(0));
+    let (status, text) = browse(&node, &preflight);
+    assert_eq!(status, "204", "{text}");
+    assert!(text.contains(ALLOWED) && text.contains("access-control-allow-headers: x-unit"));
+    let (status, text) = browse(&node, &["-H", PAGE, "-X", "PUT", "-d", "x"]);
+    assert_eq!(status, "200", "{text}");
+    assert!(text.contains(ALLOWED) && text.ends_with("hello"), "{text}");
+    let described = node.cli(&["describe", "greeter"]).expect_code(0).stdout;
+    assert!(described.contains("https://app.example.com"), "{described}");
+    assert_eq!(node.describe("greeter")["cors"], "https://app.example.com");
+    drop(set("none").expect_code(0));
+    refused("403");
+    let wrong = set("app.example.com").expect_code(1).stderr;
+    assert!(
+        wrong.contains("--cors") && wrong.contains("is no origin"),
+        "{wrong}"
+    );
+    node.stop();
 }

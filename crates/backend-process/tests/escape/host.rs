@@ -347,6 +347,7 @@ fn spec(limits: FunctionLimits, handlers: u16) -> Result<FunctionSpec> {
         network: Network::None,
         allow_hosts: Vec::new(),
         allow_scripts: false,
+        cors: None,
         limits,
     })
 }

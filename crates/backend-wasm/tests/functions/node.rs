@@ -84,6 +84,7 @@ impl Node {
             network: faas::Network::None,
             allow_hosts: self.allow_hosts.clone(),
             allow_scripts: false,
+            cors: None,
             limits: self.limits.clone(),
         };
         let package = Package {

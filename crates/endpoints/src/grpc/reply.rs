@@ -2,6 +2,7 @@
 
 use super::fields::is_reserved;
 use super::proto::Response;
+use crate::http::head::BadHead;
 use faas::{Fault, HeaderError, InvokeError, Reply};
 use net::Spent;
 use std::time::Duration;
@@ -149,6 +150,18 @@ pub(crate) fn blame_caller<B>(response: &mut http::Response<B>) {
 /// The status where metadata can't be passed on.
 pub(crate) fn bad_metadata(error: HeaderError) -> Status {
     with_fault(Status::invalid_argument(error.to_string()), Fault::Caller)
+}
+
+/// The status where the head of a call is refused.
+pub(crate) fn bad_head(error: &BadHead) -> Status {
+    let code = match error {
+        BadHead::Fields { .. } => Code::ResourceExhausted,
+        BadHead::NoHost | BadHead::SeveralHosts | BadHead::Host | BadHead::OtherHost => {
+            Code::InvalidArgument
+        }
+        BadHead::Method { .. } | BadHead::Connect | BadHead::Coding => Code::Unimplemented,
+    };
+    with_fault(Status::new(code, error.to_string()), Fault::Caller)
 }
 
 /// The status where the client's own `grpc-timeout` passed first.

@@ -1,10 +1,11 @@
 //! From a reply or an error to a response.
 
 use super::browser::Refused;
-use super::request::{BadHost, BodyError, NotImplemented, is_hop_by_hop};
+use super::head::BadHead;
+use super::request::{BodyError, is_hop_by_hop};
 use super::{ERROR_HEADER, is_ours};
 use faas::{Fault, HeaderError, InvokeError, Reply};
-use http::header::{CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER};
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER, VARY};
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 use http_body::Body;
 use http_body_util::Full;
@@ -13,6 +14,8 @@ use net::Spent;
 
 const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 const BINARY: HeaderValue = HeaderValue::from_static("application/octet-stream");
+
+const ORIGIN: HeaderValue = HeaderValue::from_static("Origin");
 
 /// The response for a function's reply. A function that names no content type gets
 /// `text/plain; charset=utf-8` where its payload is UTF-8, else `application/octet-stream`.
@@ -129,23 +132,23 @@ pub(crate) fn spent(error: Spent) -> Response<Full<Bytes>> {
     response
 }
 
-/// The response where the `Host` field is not as RFC 9112 wants it.
-pub(crate) fn bad_host(error: BadHost) -> Response<Full<Bytes>> {
-    text(StatusCode::BAD_REQUEST, Fault::Caller, &error.to_string())
-}
-
-/// The response to what this endpoint does not do for anyone.
-pub(crate) fn not_implemented(error: NotImplemented) -> Response<Full<Bytes>> {
-    text(
-        StatusCode::NOT_IMPLEMENTED,
-        Fault::Caller,
-        &error.to_string(),
-    )
+/// The response where the head of a request is refused.
+pub(crate) fn bad_head(error: &BadHead) -> Response<Full<Bytes>> {
+    let status = match error {
+        BadHead::Fields { .. } => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+        BadHead::NoHost | BadHead::SeveralHosts | BadHead::Host | BadHead::OtherHost => {
+            StatusCode::BAD_REQUEST
+        }
+        BadHead::Method { .. } | BadHead::Connect | BadHead::Coding => StatusCode::NOT_IMPLEMENTED,
+    };
+    text(status, Fault::Caller, &error.to_string())
 }
 
 /// The response to what a browser sends for a page of another site.
 pub(crate) fn foreign(refused: &Refused) -> Response<Full<Bytes>> {
-    text(StatusCode::FORBIDDEN, Fault::Caller, &refused.to_string())
+    let mut response = text(StatusCode::FORBIDDEN, Fault::Caller, &refused.to_string());
+    response.headers_mut().insert(VARY, ORIGIN);
+    response
 }
 
 /// The response before the function has run.

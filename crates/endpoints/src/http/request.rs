@@ -3,8 +3,9 @@
 use crate::connection::{Charge, Connection};
 use bytes::BytesMut;
 use faas::{FunctionName, HeaderError, Headers, InvokeError, Limits};
+use http::header::{CONNECTION, HOST};
 use http::request::Parts;
-use http::{HeaderMap, HeaderValue, Method, Version};
+use http::{HeaderMap, Method};
 use http_body::Body;
 use http_body_util::BodyExt;
 use hyper::body::{Bytes, Incoming};
@@ -60,17 +61,16 @@ pub(crate) fn check_query(query: &str, limits: &Limits) -> Result<(), InvokeErro
 /// The fields that are meant for the function.
 pub(crate) fn headers(head: &Parts) -> Result<Headers, HeaderError> {
     let named = connection_options(&head.headers);
+    // The target's host is the request's: HTTP/2 has it in a pseudo-header (RFC 9113 section 8.3.1),
+    // and in HTTP/1.1 it makes the field void (RFC 9112 section 3.2.2).
+    let authority = head.uri.authority();
     let end_to_end = head.headers.iter().filter(|(name, _)| {
+        let is_void = authority.is_some() && *name == HOST;
         let name = name.as_str();
-        !is_hop_by_hop(name) && !named.is_some_and(|n| lists(n, name))
+        !is_void && !is_hop_by_hop(name) && !named.is_some_and(|n| lists(n, name))
     });
     let fields = end_to_end.map(|(name, value)| (name.as_str().as_bytes(), value.as_bytes()));
-    // HTTP/2 has the host in a pseudo-header, RFC 9113 section 8.3.1.
-    let authority = head
-        .uri
-        .authority()
-        .filter(|_| !head.headers.contains_key(http::header::HOST))
-        .map(|authority| (&b"host"[..], authority.as_str().as_bytes()));
+    let authority = authority.map(|authority| (&b"host"[..], authority.as_str().as_bytes()));
     Headers::collect(authority.into_iter().chain(fields))
 }
 
@@ -94,7 +94,7 @@ pub(crate) fn is_hop_by_hop(name: &str) -> bool {
 
 /// What the `Connection` field lists beyond `close` and `keep-alive`.
 fn connection_options(headers: &HeaderMap) -> Option<&str> {
-    let options = headers.get(http::header::CONNECTION)?.to_str().ok()?;
+    let options = headers.get(CONNECTION)?.to_str().ok()?;
     let usual = options.eq_ignore_ascii_case("close") || options.eq_ignore_ascii_case("keep-alive");
     (!usual).then_some(options)
 }
@@ -102,88 +102,6 @@ fn connection_options(headers: &HeaderMap) -> Option<&str> {
 fn lists(options: &str, name: &str) -> bool {
     let mut options = options.split(',');
     options.any(|option| option.trim().eq_ignore_ascii_case(name))
-}
-
-/// Why the `Host` field is refused.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum BadHost {
-    #[error("an HTTP/1.1 request needs a Host field")]
-    Missing,
-    #[error("a request needs one Host field, got several")]
-    Several,
-    #[error("the Host field must be a host and an optional port")]
-    Malformed,
-}
-
-/// Whether a request names its host as RFC 9112 section 3.2 wants it.
-pub(crate) fn check_host(head: &Parts) -> Result<(), BadHost> {
-    let mut hosts = head.headers.get_all(http::header::HOST).iter();
-    let Some(host) = hosts.next() else {
-        return if head.version == Version::HTTP_11 {
-            Err(BadHost::Missing)
-        } else {
-            Ok(())
-        };
-    };
-    if hosts.next().is_some() {
-        return Err(BadHost::Several);
-    }
-    if is_authority(host.as_bytes()) {
-        Ok(())
-    } else {
-        Err(BadHost::Malformed)
-    }
-}
-
-/// What a request wants that functions can't be given.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum NotImplemented {
-    #[error("this is not a proxy: CONNECT is not supported")]
-    Connect,
-    #[error("the only transfer coding that is supported is chunked; send Content-Encoding instead")]
-    Coding,
-}
-
-/// Refuses a tunnel, and bodies in codings that would reach the function undone and unnamed
-/// (RFC 9110 section 9.3.6, RFC 9112 section 6.1).
-pub(crate) fn check_is_understood(head: &Parts) -> Result<(), NotImplemented> {
-    if head.method == Method::CONNECT {
-        return Err(NotImplemented::Connect);
-    }
-    let codings = head.headers.get_all(http::header::TRANSFER_ENCODING);
-    let is_chunked = |coding: &HeaderValue| coding.as_bytes().eq_ignore_ascii_case(b"chunked");
-    if codings.iter().all(is_chunked) {
-        Ok(())
-    } else {
-        Err(NotImplemented::Coding)
-    }
-}
-
-/// Whether it is a host, in brackets where it is an IPv6 address, and an optional port (RFC 3986
-/// section 3.2). It is empty where the target has none.
-fn is_authority(host: &[u8]) -> bool {
-    let (name, rest) = match host {
-        [b'[', inner @ ..] => {
-            let Some(end) = inner.iter().position(|b| *b == b']') else {
-                return false;
-            };
-            let is_address = inner[..end]
-                .iter()
-                .all(|b| b.is_ascii_hexdigit() || b":.".contains(b));
-            if !is_address {
-                return false;
-            }
-            (&[][..], &inner[end + 1..])
-        }
-        _ => host.split_at(host.iter().position(|b| *b == b':').unwrap_or(host.len())),
-    };
-    let is_allowed = |b: &u8| b.is_ascii_alphanumeric() || b"-._~%!$&'()*+,;=".contains(b);
-    let is_port = match rest {
-        [] => true,
-        [b':', port @ ..] => port.iter().all(u8::is_ascii_digit),
-        _ => false,
-    };
-    is_port && name.iter().all(is_allowed)
 }
 
 /// Why a body did not come.

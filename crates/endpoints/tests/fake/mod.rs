@@ -7,11 +7,13 @@
     reason = "each test file uses a part of it"
 )]
 
+pub mod door;
+
 use bytes::Bytes;
 use faas::{
-    BoxFuture, Deployment, Entry, Failure, FunctionLimits, FunctionSpec, Handler, HandlerState,
-    HandlerStatus, Headers, Invocation, InvokeError, Limits, PrepareError, Proxy, Reply, Router,
-    Runtime,
+    BoxFuture, Cors, Deployment, Entry, Failure, FunctionLimits, FunctionSpec, Handler,
+    HandlerState, HandlerStatus, Headers, Invocation, InvokeError, Limits, PrepareError, Proxy,
+    Reply, Router, Runtime,
 };
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -110,6 +112,16 @@ impl FakeHandler {
                 ],
                 Bytes::from_static(b"0\r\n\r\nHTTP/1.1 200 OK\r\n\r\n"),
             ),
+            b"/answers" | b"/app-answers" | b"/any-answers" => reply(
+                200,
+                &[
+                    ("access-control-allow-origin", "https://own.example"),
+                    ("access-control-allow-credentials", "true"),
+                    ("access-control-expose-headers", "x-own"),
+                    ("vary", "Accept"),
+                ],
+                Bytes::from_static(b"answered"),
+            ),
             b"/large" => reply(200, &[], Bytes::from(vec![b'x'; 4 << 20])),
             _ => reply(200, &[], invocation.payload.clone()),
         }
@@ -172,6 +184,18 @@ impl Handler for FakeHandler {
     }
 }
 
+/// Which pages may call the function of that name.
+fn cors(name: &str) -> Option<Cors> {
+    let text = match name {
+        "none" => "none",
+        "function" => "function",
+        "any" | "any-answers" => "*",
+        "app" | "app-answers" => "https://app.example,https://b.example:8443",
+        _ => return None,
+    };
+    Some(text.parse().unwrap())
+}
+
 /// A proxy whose functions are all the fake one, and what it has seen.
 pub fn proxy(limits: Limits) -> (Arc<Proxy>, Arc<Seen>) {
     let seen = Arc::new(Seen {
@@ -182,7 +206,23 @@ pub fn proxy(limits: Limits) -> (Arc<Proxy>, Arc<Seen>) {
     });
     let router = Arc::new(Router::default());
     for name in [
-        "echo", "fail", "full", "teapot", "binary", "wait", "large", "a/b", "sick", "smuggler",
+        "echo",
+        "fail",
+        "full",
+        "teapot",
+        "binary",
+        "wait",
+        "large",
+        "a/b",
+        "sick",
+        "smuggler",
+        "answers",
+        "none",
+        "function",
+        "any",
+        "any-answers",
+        "app",
+        "app-answers",
     ] {
         let spec = FunctionSpec {
             name: name.parse().unwrap(),
@@ -193,6 +233,7 @@ pub fn proxy(limits: Limits) -> (Arc<Proxy>, Arc<Seen>) {
             network: faas::Network::None,
             allow_hosts: Vec::new(),
             allow_scripts: false,
+            cors: cors(name),
             limits: FunctionLimits::default(),
         };
         let handler = Arc::new(FakeHandler {
@@ -215,6 +256,7 @@ pub fn proxy(limits: Limits) -> (Arc<Proxy>, Arc<Seen>) {
         network: faas::Network::None,
         allow_hosts: Vec::new(),
         allow_scripts: false,
+        cors: None,
         limits: FunctionLimits::default(),
     };
     router.announce([Arc::new(unloaded)]);

@@ -72,6 +72,11 @@ impl<'a> Fields<'a> {
         }
     }
 
+    /// Whether it is there and a list.
+    pub(crate) fn is_list(&self, name: &str) -> bool {
+        self.present(name).is_some_and(|raw| raw.starts_with('['))
+    }
+
     /// A list of texts.
     pub(crate) fn texts(&self, name: &str) -> Result<Vec<String>, BadField> {
         let Some(raw) = self.present(name) else {

@@ -63,7 +63,7 @@ pub(crate) async fn deploy_folder(
     settings.set("runtime", Runtime::Nodejs.as_str())?;
     take_threads(&fields, &mut settings)?;
     settings.set_envs(fields.envs("envs")?);
-    let (mut spec, undecided, named) = settings.into_spec(name);
+    let (mut spec, undecided, named) = settings.into_spec(name)?;
     spec.entry = Entry::EventHandler(entry);
     let order = Order {
         spec,
@@ -187,7 +187,7 @@ fn order(deployer: &Deployer, fields: &Fields<'_>, source: Source) -> Result<Ord
     settings.set("env", &fields.required("env", "\"nodejs\"")?)?;
     take_threads(fields, &mut settings)?;
     settings.set_envs(fields.envs("envs")?);
-    let (spec, undecided, named) = settings.into_spec(name);
+    let (spec, undecided, named) = settings.into_spec(name)?;
     Ok(Order {
         spec,
         undecided,

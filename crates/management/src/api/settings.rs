@@ -5,7 +5,8 @@ use crate::bad_field::BadField;
 use crate::named::Named;
 use crate::undecided::Undecided;
 use faas::{
-    Entry, FunctionLimits, FunctionName, FunctionSpec, HostPattern, Network, Runtime, quantity,
+    Cors, Entry, FunctionLimits, FunctionName, FunctionSpec, HostPattern, Network, Runtime,
+    quantity,
 };
 
 /// The smallest memory that a handler can live in.
@@ -22,13 +23,15 @@ pub(crate) struct Settings {
     host_ports: Vec<u16>,
     allow_hosts: Vec<HostPattern>,
     allow_scripts: bool,
+    /// As far as it was given: a query may name an origin at a time.
+    cors: Vec<String>,
     has_memory: bool,
     limits: FunctionLimits,
     named: Named,
 }
 
 /// The name of every setting, for those who mistyped one.
-const NAMES: &str = "runtime, threads, envs (in a query: var=NAME=VALUE), network, host_network, host_ports (in a query: host_port=PORT), allow_hosts (in a query: allow_host=HOST), allow_scripts, memory, pids, cpu, tmp, tmp_files, open_files, deadline, queue, unset=NAME for a variable that goes, reset=true for the defaults of what is not named";
+const NAMES: &str = "runtime, threads, envs (in a query: var=NAME=VALUE), network, host_network, host_ports (in a query: host_port=PORT), allow_hosts (in a query: allow_host=HOST), allow_scripts, cors, memory, pids, cpu, tmp, tmp_files, open_files, deadline, queue, unset=NAME for a variable that goes, reset=true for the defaults of what is not named";
 
 impl Settings {
     /// Nothing set.
@@ -42,6 +45,7 @@ impl Settings {
             host_ports: Vec::new(),
             allow_hosts: Vec::new(),
             allow_scripts: false,
+            cors: Vec::new(),
             has_memory: false,
             limits,
             named: Named::default(),
@@ -75,8 +79,13 @@ impl Settings {
         for text in fields.texts("host_ports")? {
             self.host_ports.push(port("host_ports", &text)?);
         }
-        let is_list =
-            |name: &&str| matches!(*name, "envs" | "unset" | "allow_hosts" | "host_ports");
+        if fields.is_list("cors") {
+            self.cors.append(&mut fields.texts("cors")?);
+        }
+        let is_list = |name: &&str| {
+            let is_always = matches!(*name, "envs" | "unset" | "allow_hosts" | "host_ports");
+            is_always || (*name == "cors" && fields.is_list(name))
+        };
         for name in fields.names().filter(|name| !is_list(name)) {
             if let Some(value) = fields.plain(name)? {
                 self.set(name, &value)?;
@@ -113,6 +122,7 @@ impl Settings {
             "network" => self.has_network = switch(name, value)?,
             "host_network" => self.has_host_network = switch(name, value)?,
             "allow_scripts" => self.allow_scripts = switch(name, value)?,
+            "cors" => self.cors.push(value.to_owned()),
             "memory" => {
                 let memory = bytes()?;
                 if memory < MEMORY_BYTES_MIN {
@@ -153,7 +163,10 @@ impl Settings {
 
     /// The spec of a function with these settings, and what is decided when its code is
     /// known.
-    pub(crate) fn into_spec(self, name: FunctionName) -> (FunctionSpec, Undecided, Named) {
+    pub(crate) fn into_spec(
+        self,
+        name: FunctionName,
+    ) -> Result<(FunctionSpec, Undecided, Named), BadField> {
         let undecided = Undecided {
             has_no_runtime: self.runtime.is_none(),
             has_no_handlers: self.handlers.is_none(),
@@ -177,9 +190,10 @@ impl Settings {
             network,
             allow_hosts: self.allow_hosts,
             allow_scripts: self.allow_scripts,
+            cors: cors(&self.cors)?,
             limits: self.limits,
         };
-        (spec, undecided, self.named)
+        Ok((spec, undecided, self.named))
     }
 }
 
@@ -201,6 +215,20 @@ fn port(name: &str, value: &str) -> Result<u16, BadField> {
 fn host(name: &str, value: &str) -> Result<HostPattern, BadField> {
     let fix = "send such as example.org, *.example.org, 10.0.0.7:8080 or [::1]:8080";
     value.parse().map_err(|_bad| bad(name, value, fix))
+}
+
+/// The pages that may call; none where that is left to the node.
+fn cors(given: &[String]) -> Result<Option<Cors>, BadField> {
+    let text = given.join(",");
+    match text.trim() {
+        "" if given.is_empty() => Ok(None),
+        "default" => Ok(None),
+        text => text.parse().map(Some).map_err(|bad: faas::BadCors| {
+            let fix = "send origins such as https://app.example.com, *, none, function, or default \
+                       for the node's own setting";
+            BadField::new("cors", bad.to_string(), fix)
+        }),
+    }
 }
 
 fn bad(name: &str, value: &str, fix: &str) -> BadField {

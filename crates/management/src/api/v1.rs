@@ -80,7 +80,7 @@ async fn put(
     (settings, source, room): (Settings, Source, crate::upload::Room),
     name: FunctionName,
 ) -> Result<Response, Problem> {
-    let (spec, undecided, named) = settings.into_spec(name.clone());
+    let (spec, undecided, named) = settings.into_spec(name.clone())?;
     let order = Order {
         spec,
         undecided,

@@ -65,6 +65,9 @@ struct Settings {
     /// Stores of version 0.1.0 have none.
     #[serde(default)]
     allow_scripts: bool,
+    /// Stores of version 0.1.0 have none.
+    #[serde(default)]
+    cors: Option<String>,
     memory_bytes_max: u64,
     pids_max: u32,
     cpu_millis_max: u32,
@@ -92,6 +95,7 @@ pub(super) fn settings(spec: &FunctionSpec) -> String {
         host_ports: spec.network.host_ports().to_vec(),
         allow_hosts: spec.allow_hosts.iter().map(ToString::to_string).collect(),
         allow_scripts: spec.allow_scripts,
+        cors: spec.cors.as_ref().map(ToString::to_string),
         memory_bytes_max: limits.memory_bytes_max,
         pids_max: limits.pids_max,
         cpu_millis_max: limits.cpu_millis_max,
@@ -127,6 +131,7 @@ pub(super) fn placeholder(name: &FunctionName) -> FunctionSpec {
         network: Network::None,
         allow_hosts: Vec::new(),
         allow_scripts: false,
+        cors: None,
         limits: FunctionLimits::default(),
     }
 }
@@ -167,6 +172,11 @@ fn parse(name: &FunctionName, stored: Settings) -> Result<FunctionSpec, String> 
             .collect::<Result<_, faas::BadHost>>()
             .map_err(|error| error.to_string())?,
         allow_scripts: stored.allow_scripts,
+        cors: stored
+            .cors
+            .map(|cors| cors.parse())
+            .transpose()
+            .map_err(|error: faas::BadCors| error.to_string())?,
         limits: FunctionLimits {
             memory_bytes_max: stored.memory_bytes_max,
             pids_max: stored.pids_max,
@@ -178,4 +188,34 @@ fn parse(name: &FunctionName, stored: Settings) -> Result<FunctionSpec, String> 
             queue_max: stored.queue_max,
         },
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_pages_that_may_call_are_stored_and_older_records_name_none() {
+        let name: FunctionName = "f".parse().unwrap();
+        let mut known = placeholder(&name);
+        for cors in [
+            None,
+            Some("none"),
+            Some("*"),
+            Some("https://a.example,http://b"),
+        ] {
+            known.cors = cors.and_then(|text| text.parse().ok());
+            assert_eq!(spec(&name, &settings(&known)), Ok(known.clone()));
+        }
+        known.cors = None;
+        let mut older: serde_json::Value = serde_json::from_str(&settings(&known)).unwrap();
+        older.as_object_mut().unwrap().remove("cors");
+        assert_eq!(spec(&name, &older.to_string()), Ok(known));
+        older["cors"] = "nonsense".into();
+        let unreadable = spec(&name, &older.to_string());
+        assert!(
+            matches!(unreadable, Err(Fault::Unreadable(_))),
+            "{unreadable:?}"
+        );
+    }
 }

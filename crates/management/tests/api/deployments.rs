@@ -49,6 +49,7 @@ fn request(name: &str, text: &str) -> management::DeployRequest {
             network: faas::Network::None,
             allow_hosts: Vec::new(),
             allow_scripts: false,
+            cors: None,
             limits: faas::FunctionLimits::default(),
         },
         source: management::Source::Files(vec![management::SourceFile {

@@ -176,3 +176,59 @@ fn more_memory_than_the_machine_has_is_refused() {
     let fits = node.put(&format!("{PATH}?runtime=python3&memory=512MiB"), &archive);
     assert_eq!(fits.status, 201, "{}", fits.text);
 }
+
+#[test]
+fn which_pages_may_call_is_a_setting_like_others() {
+    let node = Node::start();
+    let cors = |shape: &Value| shape["cors"].as_str().unwrap().to_owned();
+    assert_eq!(cors(&put(&node, "threads=1", "1")), "default");
+    let named = "cors=https://App.example&cors=http%3A%2F%2Flocalhost%3A3000";
+    let origins = "https://app.example,http://localhost:3000";
+    assert_eq!(cors(&put(&node, named, "1")), origins);
+    let kept = put(&node, "threads=1", "2");
+    assert_eq!(
+        (cors(&kept), &kept["kept"]),
+        (origins.to_owned(), &json!(["cors"]))
+    );
+    // The calls of the original can't name it.
+    let answer = node.post("/upload", &pack::upload("f", "2"));
+    assert_eq!(answer.status, 200, "{}", answer.text);
+    assert_eq!(cors(&node.get(PATH).json()), origins);
+    for word in ["none", "function", "*"] {
+        assert_eq!(cors(&patch(&node, &format!("cors={word}"))), word);
+    }
+    for (sent, shown) in [
+        (
+            json!({"cors": ["https://a.example", "https://b.example"]}),
+            "https://a.example,https://b.example",
+        ),
+        (json!({"cors": "https://a.example"}), "https://a.example"),
+        (json!({"cors": "default"}), "default"),
+        (json!({"cors": ["*"]}), "*"),
+    ] {
+        let body = sent.to_string();
+        let answer = node.call("PATCH", PATH, &[], body.as_bytes());
+        assert_eq!(answer.status, 200, "{}", answer.text);
+        assert_eq!(cors(&answer.json()), shown, "{sent}");
+    }
+    let node = Node::try_with(Default::default(), node.kill()).unwrap();
+    assert_eq!(cors(&node.get(PATH).json()), "*");
+    assert_eq!(cors(&put(&node, "reset=true", "2")), "default");
+    let many: Vec<_> = (0..65)
+        .map(|n| format!("cors=http://a{n}.example"))
+        .collect();
+    let many = many.join("&");
+    for bad in [
+        "cors=",
+        "cors=null",
+        "cors=a.example",
+        "cors=*&cors=none",
+        &many,
+    ] {
+        let answer = node.call("PATCH", &format!("{PATH}?{bad}"), &[], b"");
+        assert_eq!(answer.status, 400, "{bad}: {}", answer.text);
+        assert_eq!(answer.json()["field"], "cors", "{bad}");
+        assert!(answer.json()["fix"].is_string(), "{bad}");
+    }
+    assert_eq!(cors(&node.get(PATH).json()), "default");
+}

@@ -1,6 +1,7 @@
 //! `tinyfaas deploy`.
 
 use super::api::{Api, function_path};
+use super::url::split_scheme;
 use super::{pack, underway};
 use crate::cli::{Deploy, NetworkChoice, Set};
 use crate::output;
@@ -12,8 +13,7 @@ use std::path::Path;
 /// Deploys from a folder, an archive or a URL.
 pub(crate) fn deploy(args: &Deploy) -> Result<()> {
     let api = Api::new(&args.node)?;
-    let is_url = args.source.starts_with("http://") || args.source.starts_with("https://");
-    if is_url {
+    if is_url(&args.source) {
         return from_url(args, &api);
     }
     if args.subfolder.is_some() {
@@ -139,6 +139,9 @@ fn settings(args: &Deploy) -> Value {
     if !args.allow_host.is_empty() {
         set("allow_hosts", args.allow_host.clone().into());
     }
+    if let Some(cors) = &args.cors {
+        set("cors", cors.clone().into());
+    }
     settings.into()
 }
 
@@ -195,11 +198,12 @@ fn from_url(args: &Deploy, api: &Api) -> Result<()> {
     let has_limits =
         has_tmp || args.memory.is_some() || args.cpu.is_some() || args.deadline.is_some();
     let has_network = args.network.is_some() || !args.host_port.is_empty();
-    let has_rights = has_network || args.allow_scripts || !args.allow_host.is_empty();
+    let has_rights =
+        has_network || args.allow_scripts || !args.allow_host.is_empty() || args.cors.is_some();
     if has_limits || has_rights {
         bail!(
-            "--memory, --cpu, --deadline, --tmp-size, --tmp-files, --network, --host-port, --allow-host and --allow-scripts are not for \
-             URLs; download the archive and deploy it"
+            "--memory, --cpu, --deadline, --tmp-size, --tmp-files, --network, --host-port, --allow-host, \
+             --allow-scripts and --cors are not for URLs; download the archive and deploy it"
         );
     }
     let name = match &args.name {
@@ -228,6 +232,12 @@ fn from_url(args: &Deploy, api: &Api) -> Result<()> {
         return output::line(json!({ "name": name, "urls": urls }));
     }
     deployed(&name, text.lines())
+}
+
+/// Whether the node is to fetch it.
+fn is_url(source: &str) -> bool {
+    let scheme = split_scheme(source).map(|(scheme, _)| scheme);
+    matches!(scheme.as_deref(), Some("http" | "https"))
 }
 
 fn deployed<'a>(name: &str, urls: impl Iterator<Item = &'a str>) -> Result<()> {
@@ -291,6 +301,16 @@ impl Read for Watched<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_node_fetches_urls_of_http_in_any_case() {
+        for url in ["http://h/a.zip", "HTTPS://h/a.zip"] {
+            assert!(is_url(url), "{url}");
+        }
+        for path in ["a.zip", "http:/a", "ftp://h/a.zip", "folder/http://h"] {
+            assert!(!is_url(path), "{path}");
+        }
+    }
 
     #[test]
     fn a_folder_or_archive_suggests_the_name() {

@@ -94,6 +94,7 @@ pub(crate) fn describe(args: &Named) -> Result<()> {
         let hosts: Vec<String> = hosts.iter().map(text).collect();
         row("allow hosts", &hosts.join(", "))?;
     }
+    row("web pages", &pages(&function))?;
     let limits = format!(
         "{} memory, {}, {} a call",
         bytes(&limits["memory_bytes"]),
@@ -212,6 +213,17 @@ fn network(function: &Value) -> String {
         (_, true) => "the host's".to_owned(),
         (true, false) => format!("other machines; ports of the host: {ports}"),
         (false, false) => "none".to_owned(),
+    }
+}
+
+/// Which pages of other sites may call it; a node of an older version does not tell.
+fn pages(function: &Value) -> String {
+    match function["cors"].as_str() {
+        Some("default") => "as the node is set".to_owned(),
+        Some("none") => "none of other sites".to_owned(),
+        Some("function") => "the function answers for itself".to_owned(),
+        Some("*") => "any may call".to_owned(),
+        Some(_) | None => text(&function["cors"]),
     }
 }
 

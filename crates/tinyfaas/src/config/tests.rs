@@ -193,6 +193,34 @@ fn reference(config: &Config) -> Vec<String> {
 }
 
 #[test]
+fn the_pages_that_may_call_are_told_in_every_layer_and_by_their_old_name() {
+    let check = |flags: &[&str], file: &str, variables: &[(&str, &str)], expected: &str| {
+        let config = load(flags, file, variables).unwrap();
+        assert_eq!(config.cors, expected.parse().ok(), "{flags:?} {file}");
+    };
+    let (origin, none) = ("https://a.example", [("TINYFAAS_CORS", "none")]);
+    check(&["--cors", origin], "cors = \"*\"", &none, origin);
+    check(&[], "cors = \"*\"", &none, "none");
+    let empty = [("TINYFAAS_CORS", "")];
+    check(&[], "cors = \"function\"", &empty, "function");
+    let list = "cors = [\"https://a.example\", \"http://b:1\"]";
+    check(&[], list, &[], "https://a.example,http://b:1");
+    check(&["--http-origins", origin], "", &[], origin);
+    check(&[], "http-origins = \"*\"", &[], "*");
+    check(&[], "", &[("TINYFAAS_HTTP_ORIGINS", origin)], origin);
+    assert_eq!(load(&[], "", &[]).unwrap().cors, None);
+    let old = "TINYFAAS_HTTP_ORIGINS".to_owned();
+    assert!(check_variables([old].into_iter()).is_ok());
+    assert!(load(&["--cors", "a.example"], "", &[]).is_err());
+    let error = load(&[], "", &[("TINYFAAS_CORS", "null")]).unwrap_err();
+    let error = format!("{error:#}");
+    let is_told = error.contains("TINYFAAS_CORS") && error.contains("write *");
+    assert!(is_told, "{error}");
+    let error = format!("{:#}", load(&[], "cors = \"a.example\"", &[]).unwrap_err());
+    assert!(error.contains("is no origin"), "{error}");
+}
+
+#[test]
 fn a_named_file_that_is_missing_is_an_error() {
     let path = Path::new("/nowhere/tinyfaas.toml");
     assert!(Config::load(&Flags::default(), Some(path), &|_| None).is_err());

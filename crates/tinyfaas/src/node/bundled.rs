@@ -104,6 +104,7 @@ async fn deploy_one(
         network: faas::Network::None,
         allow_hosts: Vec::new(),
         allow_scripts: false,
+        cors: None,
         limits,
     };
     let source = Source::Files(example.sources());

@@ -33,11 +33,11 @@ impl Front {
             .as_ref()
             .and_then(|http| http.local_addr().ok());
         let is_loopback = addr.is_some_and(|addr| addr.ip().is_loopback());
-        let (hosts, origins) = (config.http_hosts.clone(), config.http_origins.clone());
+        let (hosts, cors) = (config.http_hosts.clone(), config.cors.clone());
         let front = Self {
             limits: Arc::clone(limits),
             clients: endpoints::clients(limits),
-            browsers: Browsers::new(is_loopback, hosts, origins),
+            browsers: Browsers::new(is_loopback, hosts, cors),
             proxy: Arc::new(Proxy::new(Arc::clone(router), Arc::clone(limits))),
             endpoints: TaskTracker::new(),
             accepting: CancellationToken::new(),

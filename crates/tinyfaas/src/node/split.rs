@@ -387,14 +387,20 @@ fn plan(config: &Config, control: SocketAddr) -> Result<Plan> {
             None => envs.push(format!("{variable}=off")),
         }
     }
+    // Empty ones too: a proxy that has others is not taken over.
+    let cors = config.cors.as_ref().map(ToString::to_string);
+    envs.push(format!("TINYFAAS_CORS={}", cors.unwrap_or_default()));
+    envs.push(format!(
+        "TINYFAAS_HTTP_HOSTS={}",
+        config.http_hosts.join(",")
+    ));
     for passed in ["TINYFAAS_LOG", "TINYFAAS_LOG_FORMAT"] {
         if let Ok(value) = std::env::var(passed) {
             envs.push(format!("{passed}={value}"));
         }
     }
-    if let Some(limits) = config.limits_that_are_set() {
-        envs.push(format!("TINYFAAS_LIMIT={limits}"));
-    }
+    let limits = config.limits_that_are_set().unwrap_or_default();
+    envs.push(format!("TINYFAAS_LIMIT={limits}"));
     Ok(Plan {
         command: vec![program.display().to_string(), "reverse-proxy".to_owned()],
         ports,
