@@ -65,10 +65,9 @@ struct Door {
 
 impl Door {
     /// Whether a request may reach the function, and what its response lets pages do.
-    fn admit(&self, head: &Parts, route: Option<&Route>) -> Result<Grant, Response<Full<Bytes>>> {
-        let admitted = self.browsers.check_host(head);
-        let admitted = admitted.and_then(|()| self.browsers.judge(head, route));
-        admitted.map_err(|refused| reply::foreign(&refused))
+    fn admit(&self, head: &Parts, route: Option<&Route>) -> Result<Grant, browser::Refused> {
+        self.browsers.check_host(head)?;
+        self.browsers.judge(head, route)
     }
 }
 
@@ -139,7 +138,8 @@ async fn call(
     let (head, body) = request.into_parts();
     let name = request::function_name(head.uri.path());
     let route = proxy.route(&name);
-    turn.grant = door.admit(&head, route.as_deref())?;
+    let admitted = door.admit(&head, route.as_deref());
+    turn.grant = admitted.map_err(|refused| reply::foreign(&refused))?;
     // An unknown name is told before its body is read.
     if route.is_none() {
         return Err(reply::not_found(&name));

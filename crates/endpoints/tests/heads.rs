@@ -1,7 +1,5 @@
 //! What the head of a request may be, over HTTP/1.1 and HTTP/2.
 
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
-
 mod fake;
 
 use bytes::Bytes;

@@ -1,7 +1,5 @@
 //! The HTTP endpoint over real sockets.
 
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
-
 mod fake;
 
 use bytes::Bytes;

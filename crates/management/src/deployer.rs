@@ -121,11 +121,12 @@ impl Deployer {
             _lock: disk.lock,
             options,
         });
+        let is_near = deployer.options.backend.exposure().is_some();
         let mut specs = Vec::with_capacity(stored.len());
         for (record, code) in stored {
             specs.push(Arc::clone(&record.spec));
             let log = Arc::new(FunctionLog::new(&deployer.options.limits));
-            let reach = deployer.reaches.note(&record.spec);
+            let reach = deployer.reaches.note(&record.spec, is_near);
             deployer.functions.put(Arc::new(Function {
                 record,
                 code,

@@ -54,15 +54,23 @@ fn hanging(name: &str) -> Function {
 /// Deploys by the command line, as a person does.
 fn deploying(node: &Node, function: &Function, name: &str) -> Child {
     let packed = node.place.folder().join(format!("{name}.zip"));
-    std::fs::write(&packed, function.zip()).unwrap();
+    std::fs::write(&packed, function.zip()).expect("write the archive");
     let mut command = Command::new(e2e::program());
-    command.args(["deploy", packed.to_str().unwrap(), "--env", "python3"]);
+    command.args([
+        "deploy",
+        packed.to_str().expect("a path of text"),
+        "--env",
+        "python3",
+    ]);
     command.args(["--node", &format!("http://{}", node.addr("management"))]);
     if let Some(token) = node.token() {
         command.env("TINYFAAS_TOKEN", token);
     }
     let command = command.stdin(Stdio::null()).stdout(Stdio::piped());
-    command.stderr(Stdio::piped()).spawn().unwrap()
+    command
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("start tinyfaas deploy")
 }
 
 fn listed(node: &Node, text: &str) {
