@@ -1,6 +1,6 @@
 //! Which settings a function of a runtime has: one that would do nothing is refused, not taken.
 //!
-//! The table of `docs/reference/cli.md` says the same for people.
+//! The table of `docs/reference/api.md` says the same for people.
 
 use crate::bad_field::BadField;
 use crate::named::Named;
