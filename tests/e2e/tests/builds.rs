@@ -1,6 +1,7 @@
 //! Builds that hang: who waits is told, and they end with what they are for.
 
 use e2e::{Function, Node, until};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
 /// A package that is installed without an index.
@@ -66,11 +67,19 @@ fn deploying(node: &Node, function: &Function, name: &str) -> Child {
     if let Some(token) = node.token() {
         command.env("TINYFAAS_TOKEN", token);
     }
-    let command = command.stdin(Stdio::null()).stdout(Stdio::piped());
-    command
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("start tinyfaas deploy")
+    let told = std::fs::File::create(told_file(node, name)).expect("make a file");
+    let command = command.stdin(Stdio::null()).stdout(Stdio::null());
+    let spawned = command.stderr(told).spawn();
+    spawned.expect("start tinyfaas deploy")
+}
+
+fn told_file(node: &Node, name: &str) -> PathBuf {
+    node.place.folder().join(format!("{name}.told"))
+}
+
+/// What the command line has said so far of a deployment.
+fn told(node: &Node, name: &str) -> String {
+    std::fs::read_to_string(told_file(node, name)).expect("read what was told")
 }
 
 fn listed(node: &Node, text: &str) {
@@ -90,7 +99,7 @@ fn sleepers(node: &Node) -> usize {
 #[test]
 fn builds_that_hang_are_told_of_and_end_with_their_functions_and_clients() {
     let node = Node::start();
-    let first = deploying(&node, &hanging("first"), "first");
+    let mut first = deploying(&node, &hanging("first"), "first");
     listed(&node, "`first` is being built");
     let mut second = deploying(&node, &hanging("second"), "second");
     listed(&node, "`second` is being built");
@@ -98,8 +107,13 @@ fn builds_that_hang_are_told_of_and_end_with_their_functions_and_clients() {
     // All places are taken. What has nothing to build does not wait for one.
     node.deploy(&Function::python("plain", "def fn(input): return input\n"));
     assert_eq!(node.post("plain", b"hello").text(), "hello");
-    let third = deploying(&node, &function("third", "pass"), "third");
+    let mut third = deploying(&node, &function("third", "pass"), "third");
     listed(&node, "`third` waits for a build of `first` or `second`");
+    until("the command line to tell of it", || {
+        let told = told(&node, "third");
+        told.contains("waits for a build of `first` or `second`")
+            .then_some(())
+    });
     for command in [&["status"][..], &["describe", "third"]] {
         let shown = node.cli(command);
         let text = shown.stdout + &shown.stderr;
@@ -108,22 +122,14 @@ fn builds_that_hang_are_told_of_and_end_with_their_functions_and_clients() {
     // A client that is interrupted gives its place to the one that waits.
     second.kill().unwrap();
     second.wait().unwrap();
-    let third = third.wait_with_output().unwrap();
-    let told = String::from_utf8_lossy(&third.stderr);
-    assert!(third.status.success(), "{told}");
-    assert!(
-        told.contains("waits for a build of `first` or `second`"),
-        "{told}"
-    );
+    let ended = third.wait().unwrap();
+    assert!(ended.success(), "{}", told(&node, "third"));
     assert_eq!(node.post("third", b"").text(), "built");
     assert_eq!(sleepers(&node), 1);
     let _deleted = node.cli(&["delete", "first"]).expect_code(0);
-    let first = first.wait_with_output().unwrap();
-    let told = String::from_utf8_lossy(&first.stderr);
-    assert!(
-        !first.status.success() && told.contains("cancelled"),
-        "{told}"
-    );
+    let ended = first.wait().unwrap();
+    let told = told(&node, "first");
+    assert!(!ended.success() && told.contains("cancelled"), "{told}");
     until("the build to be killed", || {
         (sleepers(&node) == 0).then_some(())
     });

@@ -127,7 +127,12 @@ fn callers_see_no_output_and_no_path_of_functions_that_do_not_come_back() {
     std::fs::remove_dir_all(gone).expect("it can be removed");
     // As after an update of the interpreter, where the package index is out of reach.
     forget_builds(&place.data_dir());
-    let mut serve = place.serve(&["--nodejs", "/nowhere/node"]);
+    let broken = place.folder().join("node");
+    std::fs::write(&broken, "#!/nowhere/node\n").expect("it can be written");
+    let executable = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    std::fs::set_permissions(&broken, executable).expect("it can be made executable");
+    let broken = broken.to_str().expect("a path of text");
+    let mut serve = place.serve(&["--nodejs", broken]);
     serve.env("TINYFAAS_BUILD_PIP_INDEX_URL", "http://127.0.0.1:9/");
     let node = Node::start_command(&place, &mut serve);
     assert_eq!(node.post("whole", b"").text(), "whole");
@@ -139,7 +144,7 @@ fn callers_see_no_output_and_no_path_of_functions_that_do_not_come_back() {
     check("unbuilt", "six", "could not be built");
     check("damaged", "damaged on the disk", "damaged");
     check("gone", "its code is gone", "gone");
-    check("unrun", "/nowhere/node", "its runtime is missing");
+    check("unrun", broken, "its runtime is missing");
     assert_eq!(node.post("whole", b"").text(), "whole");
     node.kill();
     // Once the index is in reach everything is there again.

@@ -153,6 +153,9 @@ fn wasi_interfaces() -> std::path::PathBuf {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut metadata = std::process::Command::new(cargo);
     metadata.args(["metadata", "--offline", "--format-version", "1"]);
+    // Those of other platforms need not be on this machine.
+    let platform = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
+    metadata.args(["--filter-platform", &platform]);
     let output = metadata.output().unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
     // The only text with that crate's name and a manifest.
