@@ -165,7 +165,7 @@ bounds! {
         /// Open connections of one client.
         pub client_connections_max: usize = 5000,
         /// Open connections of the management service.
-        pub management_connections_max: usize = 256,
+        pub management_connections_max: usize = 512,
         /// CoAP messages that one socket remembers for their duplicates, requests that run at once on
         /// it, and separate responses that wait for their acknowledgement: as many of each.
         pub coap_exchanges_max: usize = 262_144,
