@@ -39,7 +39,9 @@ pub use handler::{Handler, HandlerState, HandlerStatus};
 pub use headers::{HeaderError, Headers};
 pub use histogram::Histogram;
 pub use host::{BadHost, HostPattern};
-pub use invocation::{Deadline, Fault, Invocation, InvocationId, InvokeError, Reply};
+pub use invocation::{
+    Deadline, Fault, Invocation, InvocationId, InvokeError, InvokeErrorKind, Reply, RequestPart,
+};
 pub use limits::{Bound, BoundError, BuildLimits, FunctionLimits, Limits, WasmLimits};
 pub use log::{FunctionLog, LogLine, LogStream, Printer};
 pub use package::Package;

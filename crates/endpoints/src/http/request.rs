@@ -2,7 +2,7 @@
 
 use crate::connection::{Charge, Connection};
 use bytes::BytesMut;
-use faas::{FunctionName, HeaderError, Headers, InvokeError, Limits};
+use faas::{FunctionName, HeaderError, Headers, InvokeError, Limits, RequestPart};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Version};
 use http_body::Body;
@@ -54,7 +54,7 @@ pub(crate) fn check_query(query: &str, limits: &Limits) -> Result<(), InvokeErro
         return Ok(());
     }
     Err(InvokeError::TooLarge {
-        what: "query",
+        part: RequestPart::Query,
         bytes_max: limits.query_bytes_max,
     })
 }
@@ -286,7 +286,7 @@ impl<'a> Pace<'a> {
 
 fn too_large(limits: &Limits) -> BodyError {
     BodyError::TooLarge(InvokeError::TooLarge {
-        what: "body",
+        part: RequestPart::Body,
         bytes_max: limits.payload_bytes_max,
     })
 }
