@@ -112,10 +112,9 @@ impl DockerBackend {
         package.check_code()?;
         let network = &package.spec.network;
         if network.is_host() || !network.host_ports().is_empty() {
-            return Err(PrepareError::Code(
-                "containers have neither the host's network nor ports of its loopback; leave \
-                 host_network and host_ports out, or run tinyFaaS with --backend process"
-                    .into(),
+            return Err(PrepareError::code(
+                "containers have neither the host's network nor ports of its loopback",
+                "leave host_network and host_ports out, or run tinyFaaS with --backend process",
             ));
         }
         let image = self.images.of(package.spec.runtime);

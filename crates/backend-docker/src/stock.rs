@@ -58,7 +58,10 @@ impl Stock {
         let mut volumes = self.volumes.lock().await;
         let (digest, entries) = match package.spec.runtime {
             Runtime::Binary => shim::program(&self.program).map_err(|error| {
-                PrepareError::Host(format!("this program could not be read: {error}"))
+                PrepareError::host(
+                    format!("this program could not be read: {error}"),
+                    "see that the file of tinyfaas is still where it was started from",
+                )
             })?,
             _ => shim::interpreted(),
         };

@@ -14,6 +14,7 @@ use crate::shims::Shims;
 use crate::users::{self, HOST_ID_FIRST, HostIds};
 use faas::{
     Backend, BackendReport, BoxFuture, CoreShare, Handler, Limits, Network, Package, PrepareError,
+    PrepareErrorKind,
 };
 use handler_protocol::Spawn;
 use handler_protocol::supervisor::{Identity, start_all};
@@ -148,7 +149,7 @@ impl ProcessBackend {
                 dependencies::prove(node, &built);
                 return Ok(handlers);
             }
-            (Err(error @ PrepareError::Load { .. }), Some(built)) => (error, built),
+            (Err(error), Some(built)) if error.kind == PrepareErrorKind::Load => (error, built),
             (started, _) => return started,
         };
         let error = builds::with_notes(error, &built.kept.notes);

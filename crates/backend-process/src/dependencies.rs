@@ -111,7 +111,9 @@ fn recipe<'a>(
 
 async fn turn(node: &Node) -> Result<tokio::sync::SemaphorePermit<'_>, PrepareError> {
     let turn = node.build_turns.acquire().await;
-    turn.map_err(|_closed| PrepareError::Host("this node is stopping".into()))
+    turn.map_err(|_closed| {
+        PrepareError::host("this node is stopping", "deploy again when it has started")
+    })
 }
 
 async fn find(
@@ -166,12 +168,10 @@ async fn build(
             .push(&node.next_id("build"), LogStream::Platform, note);
         tracing::warn!(function = %package.spec.name, "{note}");
     }
-    let kept = keep(node, layout, &recipe)
-        .await
-        .map_err(|error| PrepareError::Build {
-            message: format!("what the build left can't be used: {error}"),
-            output: String::new(),
-        })?;
+    let kept = keep(node, layout, &recipe).await.map_err(|error| {
+        let detail = format!("what the build left can't be used: {error}");
+        PrepareError::build(detail, "let the build leave files, folders and links only")
+    })?;
     let seconds = started.elapsed().as_secs_f32();
     tracing::info!(function = %package.spec.name, seconds, "built");
     Ok(built(&recipe, kept))
@@ -205,11 +205,14 @@ pub(crate) async fn free_disk(node: &Arc<Node>) {
 
 fn full(node: &Node, package: &Package) -> PrepareError {
     let mib = node.limits.builds.free_bytes_min >> 20;
-    PrepareError::NoRoom(format!(
-        "function \"{}\": the disk of the data directory is nearly full, and a build needs {mib} \
-         MiB free; delete functions that are not needed, or free space on it",
-        package.spec.name
-    ))
+    PrepareError::no_room(
+        format!(
+            "function \"{}\": the disk of the data directory is nearly full, and a build needs \
+             {mib} MiB free",
+            package.spec.name
+        ),
+        "delete functions that are not needed, or free space on it",
+    )
 }
 
 async fn keep(node: &Arc<Node>, layout: Layout, recipe: &Recipe) -> io::Result<Arc<Kept>> {
@@ -319,8 +322,11 @@ async fn blocking<T: Send + 'static>(
 }
 
 fn host(package: &Package, what: &str, error: &io::Error) -> PrepareError {
-    PrepareError::Host(format!(
-        "function \"{}\": could not {what} ({error})",
-        package.spec.name
-    ))
+    PrepareError::host(
+        format!(
+            "function \"{}\": could not {what} ({error})",
+            package.spec.name
+        ),
+        "look at the disk of the data directory, then deploy again",
+    )
 }

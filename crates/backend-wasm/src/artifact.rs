@@ -46,9 +46,8 @@ enum Kind {
 impl Kind {
     fn of(binary: &[u8]) -> Result<Self, PrepareError> {
         let refuse = |what: &str| {
-            Err(PrepareError::Code(format!(
-                "the file {what}; build for wasm32-wasip1 or as a component of WASI 0.2"
-            )))
+            let fix = "build for wasm32-wasip1 or as a component of WASI 0.2";
+            Err(PrepareError::code(format!("the file {what}"), fix))
         };
         match binary {
             [0, b'a', b's', b'm', 1, 0, 0, 0, ..] => Ok(Self::Module),
@@ -107,20 +106,22 @@ impl Artifacts {
         memory_bytes_max: u64,
     ) -> Result<Code, PrepareError> {
         let host = |error: io::Error| match error.kind() {
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => PrepareError::NoRoom(
-                "the disk of the data directory has no room for the compiled module; delete \
-                 functions that are not needed, or free space on it"
-                    .to_owned(),
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => PrepareError::no_room(
+                "the disk of the data directory has no room for the compiled module",
+                "delete functions that are not needed, or free space on it",
             ),
-            _ => PrepareError::Host(format!("the module could not be read or kept: {error}")),
+            _ => PrepareError::host(
+                format!("the module could not be read or kept: {error}"),
+                "look at the disk of the data directory, then deploy again",
+            ),
         };
         let bytes = fs::metadata(file).map_err(host)?.len();
         if bytes > self.module_bytes_max {
             let bytes_max = self.module_bytes_max;
-            return Err(PrepareError::Code(format!(
-                "the module has {bytes} bytes; the most is {bytes_max}: build it with \
-                 optimisation for size and without debug information"
-            )));
+            return Err(PrepareError::code(
+                format!("the module has {bytes} bytes, and the most is {bytes_max}"),
+                "build it with optimisation for size and without debug information",
+            ));
         }
         let binary = fs::read(file).map_err(host)?;
         let kind = Kind::of(&binary)?;
@@ -137,8 +138,13 @@ impl Artifacts {
         let compiled = NamedTempFile::new_in(&self.folder).map_err(host)?;
         self.compiler.compile(file, compiled.as_file())?;
         self.keep(&path, compiled).map_err(host)?;
-        map(engines, &path, kind, memory_bytes_max)
-            .map_err(|error| PrepareError::Code(format!("the module can't be run here: {error:#}")))
+        map(engines, &path, kind, memory_bytes_max).map_err(|error| {
+            let detail = format!("the module can't be run here: {error:#}");
+            PrepareError::code(
+                detail,
+                "build it for wasm32-wasip1 or as a component of WASI 0.2",
+            )
+        })
     }
 
     fn path(&self, binary: &[u8], kind: Kind) -> PathBuf {

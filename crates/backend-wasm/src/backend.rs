@@ -4,7 +4,7 @@ use crate::artifact::Artifacts;
 use crate::compiler::Compiler;
 use crate::contract::Contract;
 use crate::engine::Engines;
-use crate::failure::{Failed, Lines};
+use crate::failure::Lines;
 use crate::handler::WasmHandler;
 use crate::outbound::Outbound;
 use crate::pace::Pace;
@@ -103,10 +103,11 @@ impl WasmBackend {
 
     async fn prepare_handler(&self, package: Package) -> Result<Arc<WasmHandler>, PrepareError> {
         if package.spec.runtime != Runtime::Wasm {
-            return Err(PrepareError::Runtime(format!(
-                "the wasm backend does not run {}",
-                package.spec.runtime
-            )));
+            let detail = format!("the wasm backend does not run {}", package.spec.runtime);
+            return Err(PrepareError::runtime(
+                detail,
+                "deploy it with the runtime wasm",
+            ));
         }
         let shared = self.shared(&package);
         let (lines, pace) = (shared.lines.clone(), shared.pace.clone());
@@ -120,7 +121,7 @@ impl WasmBackend {
         });
         let linked = linking.await;
         let contract = linked.map_err(|_ended| {
-            PrepareError::Host("compiling broke off; see the log of tinyfaas".to_owned())
+            PrepareError::host("compiling broke off", "see the log of tinyfaas")
         })??;
         self.try_instance(&contract).await?;
         lines.log.push(
@@ -170,21 +171,17 @@ impl WasmBackend {
     async fn try_instance(&self, contract: &Contract) -> Result<(), PrepareError> {
         let _running = self.engines.ticker.run();
         let Some(_slot) = self.engines.slots.take(0).await else {
-            let text = "too many calls wait for an instance; try again in a second";
-            return Err(PrepareError::Host(text.to_owned()));
+            let detail = "too many calls wait for an instance";
+            return Err(PrepareError::host(detail, "try again in a second"));
         };
         let tried = tokio::time::timeout(self.limits.handler_start, contract.try_instance());
         match tried.await {
-            Ok(made) => {
-                made.map_err(|Failed { message, output }| PrepareError::Load { message, output })
+            Ok(made) => made,
+            Err(_elapsed) => {
+                let seconds = self.limits.handler_start.as_secs();
+                let detail = format!("an instance was not ready within {seconds} s");
+                Err(PrepareError::load(detail, "do less while it starts"))
             }
-            Err(_elapsed) => Err(PrepareError::Load {
-                message: format!(
-                    "an instance was not ready within {} s; do less while it starts",
-                    self.limits.handler_start.as_secs()
-                ),
-                output: String::new(),
-            }),
         }
     }
 
@@ -254,7 +251,10 @@ fn find_module(folder: &Path) -> Result<PathBuf, PrepareError> {
         return Ok(conventional);
     }
     let entries = std::fs::read_dir(folder).map_err(|error| {
-        PrepareError::Host(format!("the function's folder can't be read: {error}"))
+        PrepareError::host(
+            format!("the function's folder can't be read: {error}"),
+            "look at the disk of the data directory, then deploy again",
+        )
     })?;
     let is_module = |path: &PathBuf| {
         path.extension()
@@ -267,30 +267,19 @@ fn find_module(folder: &Path) -> Result<PathBuf, PrepareError> {
         .filter(is_module);
     match (modules.next(), modules.next()) {
         (Some(module), None) => Ok(module),
-        (None, _) => Err(PrepareError::Code(
-            "there is no .wasm file; send a module, or an archive with one".to_owned(),
+        (None, _) => Err(PrepareError::code(
+            "there is no .wasm file",
+            "send a module, or an archive with one",
         )),
-        (Some(_), Some(_)) => Err(PrepareError::Code(
-            "there are several .wasm files; call the one to run fn.wasm".to_owned(),
+        (Some(_), Some(_)) => Err(PrepareError::code(
+            "there are several .wasm files",
+            "call the one to run fn.wasm",
         )),
     }
 }
 
 /// The error with the function's name.
 fn named(name: &str, error: PrepareError) -> PrepareError {
-    let with = |text: String| format!("function \"{name}\": {text}");
-    match error {
-        PrepareError::Runtime(text) => PrepareError::Runtime(with(text)),
-        PrepareError::Code(text) => PrepareError::Code(with(text)),
-        PrepareError::Host(text) => PrepareError::Host(with(text)),
-        PrepareError::NoRoom(text) => PrepareError::NoRoom(with(text)),
-        PrepareError::Build { message, output } => PrepareError::Build {
-            message: with(message),
-            output,
-        },
-        PrepareError::Load { message, output } => PrepareError::Load {
-            message: with(message),
-            output,
-        },
-    }
+    let detail = format!("function \"{name}\": {}", error.detail);
+    PrepareError { detail, ..error }
 }

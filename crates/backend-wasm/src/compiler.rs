@@ -43,7 +43,11 @@ impl Compiler {
     /// Compiles the module in a file into another. Takes long: not for the event loop.
     pub(crate) fn compile(&self, module: &Path, into: &File) -> Result<(), PrepareError> {
         let host = |error: io::Error| {
-            PrepareError::Host(format!("the module could not be compiled: {error}"))
+            let detail = format!("the module could not be compiled: {error}");
+            PrepareError::host(
+                detail,
+                "deploy it again; if it fails again, see the log of tinyfaas",
+            )
         };
         let module = File::open(module).map_err(host)?;
         let into = into.try_clone().map_err(host)?;
@@ -67,19 +71,22 @@ impl Compiler {
         }
         let said = String::from_utf8_lossy(&output.stderr);
         let said: String = said.trim().chars().take(MESSAGE_CHARS_MAX).collect();
-        Err(PrepareError::Code(self.why(output.status, &said)))
+        Err(self.why(output.status, &said))
     }
 
-    fn why(&self, status: ExitStatus, said: &str) -> String {
+    fn why(&self, status: ExitStatus, said: &str) -> PrepareError {
         let (mib, seconds) = (self.memory_bytes_max >> 20, self.seconds_max);
-        let fix = "build it with optimisation for size, or split it";
-        match status.signal() {
-            None => said.to_owned(),
-            Some(libc::SIGXCPU | libc::SIGKILL) => {
-                format!("compiling the module takes more than {seconds} s; {fix}")
+        let detail = match status.signal() {
+            None => {
+                let fix = "build it for wasm32-wasip1 or as a component of WASI 0.2";
+                return PrepareError::code(said, fix);
             }
-            Some(_) => format!("compiling the module takes more than {mib} MiB of memory; {fix}"),
-        }
+            Some(libc::SIGXCPU | libc::SIGKILL) => {
+                format!("compiling the module takes more than {seconds} s")
+            }
+            Some(_) => format!("compiling the module takes more than {mib} MiB of memory"),
+        };
+        PrepareError::code(detail, "build it with optimisation for size, or split it")
     }
 }
 

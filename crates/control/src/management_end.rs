@@ -227,7 +227,7 @@ async fn launch(registry: Arc<Registry>, call: u64, handler: String) {
     let revision = registry.of_handler(&handler);
     let starter = revision.and_then(|revision| Some((revision.launch()?, revision)));
     let Some((starter, revision)) = starter else {
-        let gone = PrepareError::Host("the handler was retired".to_owned());
+        let gone = PrepareError::host("the handler was retired", "deploy the function again");
         let failure = Failure::from(&gone);
         registry
             .link

@@ -2,7 +2,7 @@
 
 use faas::{
     Entry, FunctionLimits, FunctionName, FunctionSpec, HandlerState, HandlerStatus, NameError,
-    PrepareError, Runtime, Tally,
+    PrepareError, PrepareErrorKind, Runtime, Tally,
 };
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
@@ -101,7 +101,8 @@ pub(crate) struct Row {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Failure {
     kind: FailureKind,
-    message: String,
+    detail: String,
+    fix: String,
     pub(crate) output: String,
 }
 
@@ -181,33 +182,33 @@ impl Function {
 
 impl From<&PrepareError> for Failure {
     fn from(error: &PrepareError) -> Self {
-        let kind = match error {
-            PrepareError::Runtime(_) => FailureKind::Runtime,
-            PrepareError::Code(_) => FailureKind::Code,
-            PrepareError::Build { .. } => FailureKind::Build,
-            PrepareError::Load { .. } => FailureKind::Load,
-            PrepareError::Host(_) => FailureKind::Host,
-            PrepareError::NoRoom(_) => FailureKind::NoRoom,
-        };
         Self {
-            kind,
-            message: error.to_string(),
-            output: error.output().to_owned(),
+            kind: match error.kind {
+                PrepareErrorKind::Runtime => FailureKind::Runtime,
+                PrepareErrorKind::Code => FailureKind::Code,
+                PrepareErrorKind::Build => FailureKind::Build,
+                PrepareErrorKind::Load => FailureKind::Load,
+                PrepareErrorKind::Host => FailureKind::Host,
+                PrepareErrorKind::NoRoom => FailureKind::NoRoom,
+            },
+            detail: error.detail.clone(),
+            fix: error.fix.clone(),
+            output: error.output.clone(),
         }
     }
 }
 
 impl From<Failure> for PrepareError {
     fn from(failure: Failure) -> Self {
-        let (message, output) = (failure.message, failure.output);
-        match failure.kind {
-            FailureKind::Runtime => Self::Runtime(message),
-            FailureKind::Code => Self::Code(message),
-            FailureKind::Build => Self::Build { message, output },
-            FailureKind::Load => Self::Load { message, output },
-            FailureKind::Host => Self::Host(message),
-            FailureKind::NoRoom => Self::NoRoom(message),
-        }
+        let kind = match failure.kind {
+            FailureKind::Runtime => PrepareErrorKind::Runtime,
+            FailureKind::Code => PrepareErrorKind::Code,
+            FailureKind::Build => PrepareErrorKind::Build,
+            FailureKind::Load => PrepareErrorKind::Load,
+            FailureKind::Host => PrepareErrorKind::Host,
+            FailureKind::NoRoom => PrepareErrorKind::NoRoom,
+        };
+        Self::new(kind, failure.detail, failure.fix).with_output(failure.output)
     }
 }
 

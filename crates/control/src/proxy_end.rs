@@ -270,7 +270,9 @@ impl Shared {
         handlers: &[String],
     ) -> Result<Deployment, PrepareError> {
         let spec = function.spec(handlers.len());
-        let spec = spec.map_err(|error| PrepareError::Host(error.to_string()))?;
+        let spec = spec.map_err(|error| {
+            PrepareError::host(error.to_string(), "run the same tinyfaas on both sides")
+        })?;
         let group = Group {
             spec: Arc::clone(&spec),
             ids: handlers.iter().map(|id| id.as_str().into()).collect(),

@@ -31,7 +31,7 @@ pub use backend::{Backend, BackendReport, Isolation, RuntimeReport};
 pub use changes::Follower;
 pub use core_share::CoreShare;
 pub use deployment::Deployment;
-pub use failure::{Failure, PrepareError};
+pub use failure::{Failure, PrepareError, PrepareErrorKind};
 pub use function::{
     Entry, FunctionName, FunctionSpec, NameError, Network, Runtime, UnknownRuntime,
 };

@@ -305,14 +305,10 @@ async fn calls_that_come_early_wait_for_their_function() {
 async fn a_function_that_cannot_be_started_says_why() {
     let world = World::new();
     world.router.announce([Arc::new(spec())]);
-    world
-        .router
-        .find("f")
-        .unwrap()
-        .set_failure(Failure::from(&PrepareError::Load {
-            message: "its handler ended while loading (exit status 1)".into(),
-            output: "password=hunter2 /srv/host".into(),
-        }));
+    world.router.find("f").unwrap().set_failure(Failure::from(
+        &PrepareError::load("its handler ended while loading (exit status 1)", "mend it")
+            .with_output("password=hunter2 /srv/host"),
+    ));
     let refused = world.call("").await.unwrap_err();
     let text = refused.to_string();
     assert!(text.contains("it could not be loaded"), "{text}");

@@ -1,6 +1,7 @@
 //! Handlers that listen: started by a backend, called from this process or from another one.
 
 use crate::connection::Stream;
+use crate::not_loaded::not_loaded;
 use crate::supervisor::{Identity, Process, Spawn, Spawned, start_all};
 use faas::{BoxFuture, FunctionLog, FunctionName, FunctionSpec, Handler, Limits, PrepareError};
 use std::net::SocketAddr;
@@ -108,13 +109,7 @@ impl Spawn for Dialled {
 
 impl Dialled {
     fn not_loaded(&self, id: &str, how: &str) -> PrepareError {
-        PrepareError::Load {
-            message: format!(
-                "function \"{}\": its handler ended while loading ({how})",
-                self.name
-            ),
-            output: self.log.last_text(id, LAST_LINES),
-        }
+        not_loaded(&self.name, how).with_output(self.log.last_text(id, LAST_LINES))
     }
 }
 

@@ -4,9 +4,11 @@
 pub mod connection;
 pub mod frame;
 pub mod launch;
+mod not_loaded;
 mod stream;
 pub mod supervisor;
 
 pub use connection::{Connection, Stream};
 pub use launch::{Caller, Direct, Group, Launch, Launched};
+pub use not_loaded::not_loaded;
 pub use supervisor::{Process, Spawn, Spawned, Supervised};

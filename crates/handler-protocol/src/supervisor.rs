@@ -1,6 +1,7 @@
 //! Keeps one handler alive: starts it, replaces it when it dies or hangs, stops it.
 
 use crate::connection::{Connection, End, HelloError, Stream, Timing};
+use crate::not_loaded::{LOAD_FIX, not_loaded};
 use arc_swap::ArcSwapOption;
 use faas::{
     BoxFuture, Failure, FunctionLog, FunctionName, Handler, HandlerState, HandlerStatus,
@@ -279,42 +280,29 @@ async fn start_instance(spawn: &dyn Spawn, shared: &Shared) -> Result<Live, Prep
             process.kill();
             let ended = process.wait().await;
             tracing::debug!(handler = %identity.id, ended, "killed a handler that said no hello");
-            let message = format!(
-                "function \"{}\": not loaded within {} s",
-                identity.name,
-                within.as_secs()
-            );
-            return Err(PrepareError::Load {
-                message,
-                output: last_lines(identity),
-            });
+            let (name, seconds) = (&identity.name, within.as_secs());
+            let detail = format!("function \"{name}\": not loaded within {seconds} s");
+            let fix = "do less while the function loads, then deploy it again";
+            return Err(PrepareError::load(detail, fix).with_output(last_lines(identity)));
         }
     };
     if !matches!(error, HelloError::Ended) {
         process.kill();
     }
     let ended = process.wait().await;
-    let (message, output) = match error {
-        HelloError::Failed(reason) => (
-            format!("function \"{}\" could not be loaded", identity.name),
-            reason,
-        ),
-        HelloError::Ended => {
-            let name = &identity.name;
-            (
-                format!("function \"{name}\": its handler ended while loading ({ended})"),
-                last_lines(identity),
-            )
+    let name = &identity.name;
+    Err(match error {
+        HelloError::Failed(reason) => {
+            let detail = format!("function \"{name}\" could not be loaded");
+            PrepareError::load(detail, LOAD_FIX).with_output(reason)
         }
+        HelloError::Ended => not_loaded(name, &ended).with_output(last_lines(identity)),
         HelloError::Protocol(what) => {
-            let name = &identity.name;
-            (
-                format!("function \"{name}\": its handler broke the protocol ({what})"),
-                last_lines(identity),
-            )
+            let detail = format!("function \"{name}\": its handler broke the protocol ({what})");
+            let fix = "let the function leave the handler's descriptor 3 or socket alone";
+            PrepareError::load(detail, fix).with_output(last_lines(identity))
         }
-    };
-    Err(PrepareError::Load { message, output })
+    })
 }
 
 fn last_lines(identity: &Identity) -> String {

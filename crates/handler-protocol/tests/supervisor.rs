@@ -268,7 +268,7 @@ async fn a_call_that_is_given_back_is_another_handlers() {
 #[tokio::test]
 async fn a_function_that_does_not_load_fails_with_its_own_words() {
     let error = World::start(0).await.err().unwrap();
-    assert_eq!(error.output(), "SyntaxError: as told");
+    assert_eq!(error.output, "SyntaxError: as told");
 }
 
 #[tokio::test]

@@ -64,10 +64,10 @@ pub struct Management {
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// Another process has the data directory.
-    #[error("the data directory {} is in use by another tinyfaas; stop that one, or choose another directory with --data-dir", .0.display())]
+    #[error("the data directory {} is in use by another tinyfaas", .0.display())]
     Locked(PathBuf),
     /// The data directory can't be used.
-    #[error("the data directory {} can't be used ({error}); check its owner and mode, or choose another with --data-dir", .path.display())]
+    #[error("the data directory {} can't be used ({error})", .path.display())]
     DataDir {
         /// The directory.
         path: PathBuf,
@@ -75,11 +75,31 @@ pub enum OpenError {
         error: io::Error,
     },
     /// Others may enter the data directory, and it was not made by tinyFaaS.
-    #[error("other users of this machine can enter {path}, and it holds files that are not tinyFaaS's; choose another directory with --data-dir, or close this one to others: chmod 700 {path}", path = .0.display())]
+    #[error("other users of this machine can enter {}, and it holds files that are not tinyFaaS's", .0.display())]
     Shared(PathBuf),
     /// The store can't be read.
     #[error(transparent)]
     Store(#[from] StoreError),
+}
+
+impl OpenError {
+    /// What to do about it.
+    #[must_use]
+    pub fn fix(&self) -> String {
+        match self {
+            Self::Locked(_) => {
+                "stop that one, or choose another directory with --data-dir".to_owned()
+            }
+            Self::DataDir { .. } => {
+                "check its owner and mode, or choose another with --data-dir".to_owned()
+            }
+            Self::Shared(path) => format!(
+                "choose another directory with --data-dir, or close this one to others: chmod 700 {}",
+                path.display()
+            ),
+            Self::Store(error) => error.fix().to_owned(),
+        }
+    }
 }
 
 impl Management {

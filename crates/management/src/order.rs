@@ -89,23 +89,42 @@ pub enum DeployError {
     #[error(transparent)]
     Unwritable(#[from] Unwritable),
     /// Too many deployments wait.
-    #[error("{waiting_max} deployments wait already; try again in a few seconds")]
+    #[error("{waiting_max} deployments wait already")]
     Busy {
         /// The bound.
         waiting_max: usize,
     },
     /// There are as many functions as there may be.
-    #[error("there are {functions_max} functions already; delete one first")]
+    #[error("there are {functions_max} functions already")]
     Full {
         /// The bound.
         functions_max: usize,
     },
     /// The node is shutting down.
-    #[error("this node is stopping; try again when it has started")]
+    #[error("this node is stopping")]
     Stopping,
     /// A bug: the deployment's task ended without a result.
-    #[error("the deployment broke off; see the log of tinyfaas")]
+    #[error("the deployment broke off")]
     Broken,
+}
+
+impl DeployError {
+    /// What to do about it.
+    #[must_use]
+    pub fn fix(&self) -> &str {
+        match self {
+            Self::Field(error) => &error.fix,
+            Self::Archive(error) => error.fix(),
+            Self::Download(error) => error.fix(),
+            Self::Prepare(error) => &error.fix,
+            Self::Store(error) => error.fix(),
+            Self::Unwritable(error) => error.fix(),
+            Self::Busy { .. } => "try again in a few seconds",
+            Self::Full { .. } => "delete one first",
+            Self::Stopping => "try again when it has started",
+            Self::Broken => "see the log of tinyfaas",
+        }
+    }
 }
 
 /// Checks what a spec asks for against the bounds.

@@ -128,9 +128,10 @@ impl Backends {
                 }
                 Err(reason) => {
                     let name = &package.spec.name;
-                    Err(PrepareError::Runtime(format!(
-                        "function \"{name}\": {reason}"
-                    )))
+                    let detail = format!("function \"{name}\": {reason}");
+                    let fix =
+                        "use a tinyfaas that runs WebAssembly, on 64-bit Linux without ulimit -v";
+                    Err(PrepareError::runtime(detail, fix))
                 }
             },
             Runtime::Nodejs | Runtime::Python3 | Runtime::Go | Runtime::Binary => {

@@ -116,7 +116,7 @@ impl Node {
         let (backend, handlers) = runtime.block_on(async {
             let backend = ProcessBackend::start(options).await?;
             let prepared = backend.prepare(package).await;
-            let handlers = prepared.map_err(|error| anyhow!("{error}: {}", error.output()))?;
+            let handlers = prepared.map_err(|error| anyhow!("{error}: {}", error.output))?;
             anyhow::Ok((backend, handlers))
         })?;
         Ok(Self {
@@ -163,7 +163,7 @@ impl Node {
         code: PathBuf,
     ) -> Result<Vec<Arc<dyn Handler>>, PrepareError> {
         let spec = spec(FunctionLimits::default(), 1);
-        let spec = spec.map_err(|error| PrepareError::Host(error.to_string()))?;
+        let spec = spec.map_err(|error| PrepareError::host(error.to_string(), "mend it"))?;
         let package = Package {
             spec: Arc::new(FunctionSpec {
                 runtime,
@@ -180,7 +180,7 @@ impl Node {
     /// What a function with these files answers; its handlers are stopped.
     pub(crate) fn deployed(&self, runtime: Runtime, files: &[(&str, String)]) -> Result<String> {
         let prepared = self.prepare(runtime, self.code(files)?);
-        let handlers = prepared.map_err(|error| anyhow!("{error}: {}", error.output()))?;
+        let handlers = prepared.map_err(|error| anyhow!("{error}: {}", error.output))?;
         let invocation = Invocation::new("POST", "/attack".into(), Vec::new().into());
         let handler = handlers.first().context("one handler was asked for")?;
         self.runtime.block_on(async {
@@ -273,7 +273,7 @@ pub(crate) fn failed_build(runtime: Runtime, files: &[(&str, String)]) -> Result
         backend.shutdown().await;
         match prepared {
             Ok(_) => Err(anyhow!("the build did not fail")),
-            Err(error) => Ok(format!("{error}\n{}", error.output())),
+            Err(error) => Ok(format!("{error}\n{}", error.output)),
         }
     })
 }

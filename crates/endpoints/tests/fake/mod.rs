@@ -218,10 +218,8 @@ pub fn proxy(limits: Limits) -> (Arc<Proxy>, Arc<Seen>) {
         limits: FunctionLimits::default(),
     };
     router.announce([Arc::new(unloaded)]);
-    let failure = Failure::from(&PrepareError::Load {
-        message: "/srv/host: exit status 1".to_owned(),
-        output: SECRET.to_owned(),
-    });
+    let error = PrepareError::load("/srv/host: exit status 1", "mend it").with_output(SECRET);
+    let failure = Failure::from(&error);
     router.find("unloaded").unwrap().set_failure(failure);
     (Arc::new(Proxy::new(router, Arc::new(limits))), seen)
 }

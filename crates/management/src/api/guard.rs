@@ -2,9 +2,9 @@
 
 use super::Deployers;
 use crate::deployer::Deployer;
-use crate::problem::Problem;
+use crate::problem::{Problem, ProblemKind};
 use axum::extract::{Request, State};
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use sha2::{Digest, Sha256};
@@ -56,8 +56,9 @@ fn token_problem(deployer: &Deployer, headers: &HeaderMap) -> Option<Problem> {
         Some(_) => "the bearer token is not the one of this tinyFaaS",
         None => "this call needs a bearer token",
     };
-    let problem = Problem::new(StatusCode::UNAUTHORIZED, "token", "no valid token", detail);
-    Some(problem.fix("send \"Authorization: Bearer TOKEN\" with the token in the file that tinyfaas serve names at its start"))
+    let fix = "send \"Authorization: Bearer TOKEN\" with the token in the file that tinyfaas serve \
+               names at its start";
+    Some(Problem::new(ProblemKind::Token, detail, fix))
 }
 
 /// Refuses what a page of another site makes a browser send: requests with a foreign `Origin`,
@@ -77,10 +78,8 @@ pub(crate) async fn check_browser(
 }
 
 fn refusal(headers: &HeaderMap, has_token: bool) -> Option<Problem> {
-    let forbidden = |detail: String, fix: &str| {
-        let status = StatusCode::FORBIDDEN;
-        Some(Problem::new(status, "foreign-page", "refused for safety", detail).fix(fix))
-    };
+    let forbidden =
+        |detail: String, fix: &str| Some(Problem::new(ProblemKind::ForeignPage, detail, fix));
     let host = headers.get(header::HOST).map(text);
     if let Some(origin) = headers.get(header::ORIGIN).map(text) {
         let site = origin.split_once("://").map(|(_scheme, site)| site);

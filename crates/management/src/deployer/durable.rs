@@ -5,7 +5,7 @@ use crate::functions::Function;
 use crate::order::DeployError;
 use crate::probe::Unwritable;
 use crate::store::StoreError;
-use faas::{FunctionName, PrepareError};
+use faas::{FunctionName, PrepareError, PrepareErrorKind};
 use std::io;
 use std::sync::Arc;
 
@@ -42,7 +42,7 @@ impl Deployer {
 
     /// What a failure to prepare means: where the host failed, its disk may be why.
     pub(super) async fn explain(&self, error: PrepareError) -> DeployError {
-        if matches!(error, PrepareError::Host(_) | PrepareError::Build { .. })
+        if matches!(error.kind, PrepareErrorKind::Host | PrepareErrorKind::Build)
             && let Some(unwritable) = self.unwritable().await
         {
             return unwritable.into();

@@ -142,5 +142,5 @@ fn package(function: &Function) -> Package {
 
 fn log_failure(function: &Function, error: &PrepareError) {
     let name = &function.record.spec.name;
-    tracing::warn!(function = %name, %error, "could not be brought back; it is tried again");
+    tracing::warn!(function = %name, %error, fix = error.fix, "could not be brought back; it is tried again");
 }

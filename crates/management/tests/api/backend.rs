@@ -38,7 +38,7 @@ impl InProcess {
     async fn start(&self, package: Package) -> Result<Vec<Arc<dyn Handler>>, PrepareError> {
         let entry = package.code.join("fn.py");
         let Ok(text) = std::fs::read_to_string(entry) else {
-            return Err(PrepareError::Code("there is no fn.py".to_owned()));
+            return Err(PrepareError::code("there is no fn.py", "add it"));
         };
         package
             .log
@@ -47,15 +47,15 @@ impl InProcess {
             let mut gate = self.gate.subscribe();
             gate.wait_for(|open| *open).await.unwrap();
         }
-        let (message, output) = ("it did not work".to_owned(), "line 1\nline 2".to_owned());
+        let (detail, fix, output) = ("it did not work", "mend it", "line 1\nline 2");
         if text.contains("BUILD FAILS") {
-            return Err(PrepareError::Build { message, output });
+            return Err(PrepareError::build(detail, fix).with_output(output));
         }
         if text.contains("LOAD FAILS") {
-            return Err(PrepareError::Load { message, output });
+            return Err(PrepareError::load(detail, fix).with_output(output));
         }
         if text.contains("HOST FAILS") && self.host_fails.load(Ordering::SeqCst) {
-            return Err(PrepareError::Host("no memory is left".to_owned()));
+            return Err(PrepareError::host("no memory is left", "wait"));
         }
         let handlers = (0..package.spec.handlers).map(|number| {
             self.handlers_alive.fetch_add(1, Ordering::SeqCst);

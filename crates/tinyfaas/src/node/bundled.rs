@@ -109,7 +109,7 @@ async fn deploy_one(
     let source = Source::Files(example.sources());
     match management.deploy(DeployRequest { spec, source }).await {
         Ok(deployed) => (Result::Deployed(runtime), Some(deployed.digest)),
-        Err(error) => failed(error.to_string()),
+        Err(error) => failed(format!("{error}; {}", error.fix())),
     }
 }
 
