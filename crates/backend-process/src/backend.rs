@@ -13,7 +13,7 @@ use crate::sandbox::{LANDLOCK_STEP, SandboxMode};
 use crate::shims::Shims;
 use crate::users::{self, HOST_ID_FIRST, HostIds};
 use faas::{
-    Backend, BackendReport, BoxFuture, CoreShare, Handler, Limits, Network, Package, PrepareError,
+    Backend, BackendReport, BoxFuture, CoreShare, Handlers, Limits, Network, Package, PrepareError,
     PrepareErrorKind,
 };
 use handler_protocol::Spawn;
@@ -129,10 +129,7 @@ impl ProcessBackend {
         Ok(Arc::new(Self { node }))
     }
 
-    async fn prepare_package(
-        &self,
-        package: Package,
-    ) -> Result<Vec<Arc<dyn Handler>>, PrepareError> {
+    async fn prepare_package(&self, package: Package) -> Result<Handlers, PrepareError> {
         let node = &self.node;
         package.check_code()?;
         let interpreter = node.finder.find(package.spec.runtime).await?;
@@ -169,7 +166,7 @@ impl ProcessBackend {
         package: &Package,
         interpreter: Option<&Interpreter>,
         built: Option<Built>,
-    ) -> Result<Vec<Arc<dyn Handler>>, PrepareError> {
+    ) -> Result<Handlers, PrepareError> {
         let node = &self.node;
         let template = self.template(package, interpreter.cloned(), built);
         let spawn: Arc<dyn Spawn> = Arc::new(template);
@@ -270,10 +267,7 @@ impl Backend for ProcessBackend {
         "process"
     }
 
-    fn prepare(
-        &self,
-        package: Package,
-    ) -> BoxFuture<'_, Result<Vec<Arc<dyn Handler>>, PrepareError>> {
+    fn prepare(&self, package: Package) -> BoxFuture<'_, Result<Handlers, PrepareError>> {
         Box::pin(self.prepare_package(package))
     }
 

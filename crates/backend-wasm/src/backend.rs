@@ -10,7 +10,7 @@ use crate::outbound::Outbound;
 use crate::pace::Pace;
 use crate::shared::Shared;
 use faas::{
-    Backend, BackendReport, BoxFuture, Handler, Isolation, Limits, LogStream, Package,
+    Backend, BackendReport, BoxFuture, Handlers, Isolation, Limits, LogStream, Package,
     PrepareError, Runtime, RuntimeReport,
 };
 use std::io;
@@ -88,17 +88,14 @@ impl WasmBackend {
         }))
     }
 
-    async fn prepare_package(
-        &self,
-        package: Package,
-    ) -> Result<Vec<Arc<dyn Handler>>, PrepareError> {
+    async fn prepare_package(&self, package: Package) -> Result<Handlers, PrepareError> {
         let name = package.spec.name.clone();
         let prepared = self.prepare_handler(package).await;
         let handler = prepared.map_err(|error| named(name.as_str(), error))?;
         let mut handlers = self.handlers.lock().unwrap_or_else(PoisonError::into_inner);
         handlers.retain(|known| known.strong_count() > 0);
         handlers.push(Arc::downgrade(&handler));
-        Ok(vec![handler])
+        Ok(Handlers::here([handler]))
     }
 
     async fn prepare_handler(&self, package: Package) -> Result<Arc<WasmHandler>, PrepareError> {
@@ -134,7 +131,7 @@ impl WasmBackend {
             contract,
             engines: Arc::clone(&self.engines),
             lines,
-            at_once_max: usize::from(package.spec.handlers),
+            concurrency: usize::from(package.spec.handlers),
             deadline: package.spec.limits.deadline,
             pace,
             turns: Arc::new(Semaphore::new(usize::from(package.spec.handlers))),
@@ -228,10 +225,7 @@ impl Backend for WasmBackend {
         "wasm"
     }
 
-    fn prepare(
-        &self,
-        package: Package,
-    ) -> BoxFuture<'_, Result<Vec<Arc<dyn Handler>>, PrepareError>> {
+    fn prepare(&self, package: Package) -> BoxFuture<'_, Result<Handlers, PrepareError>> {
         Box::pin(self.prepare_package(package))
     }
 

@@ -1,12 +1,11 @@
 //! The messages, as lines of JSON.
 
 use faas::{
-    Entry, FunctionLimits, FunctionName, FunctionSpec, HandlerState, HandlerStatus, NameError,
-    PrepareError, PrepareErrorKind, Runtime, Tally,
+    CallTerms, FunctionName, HandlerState, HandlerStatus, NameError, PrepareError,
+    PrepareErrorKind, Tally,
 };
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::Duration;
 
 /// What the reverse proxy says.
@@ -150,33 +149,23 @@ pub(crate) struct TallyRow {
     overhead: Vec<u64>,
 }
 
-impl Function {
-    pub(crate) fn of(spec: &FunctionSpec) -> Self {
+impl From<&CallTerms> for Function {
+    fn from(terms: &CallTerms) -> Self {
         Self {
-            name: spec.name.to_string(),
-            deadline_ms: millis(spec.limits.deadline),
-            queue_max: spec.limits.queue_max,
+            name: terms.name.to_string(),
+            deadline_ms: millis(terms.deadline),
+            queue_max: terms.queue_max,
         }
     }
+}
 
-    /// The function as the proxy's parts want it; how it runs does not concern them.
-    pub(crate) fn spec(&self, handlers: usize) -> Result<Arc<FunctionSpec>, NameError> {
-        let name: FunctionName = self.name.parse()?;
-        Ok(Arc::new(FunctionSpec {
-            name,
-            runtime: Runtime::Binary,
-            entry: Entry::Convention,
-            handlers: u16::try_from(handlers).unwrap_or(u16::MAX),
-            envs: Vec::new(),
-            network: faas::Network::None,
-            allow_hosts: Vec::new(),
-            allow_scripts: false,
-            limits: FunctionLimits {
-                deadline: Duration::from_millis(self.deadline_ms),
-                queue_max: self.queue_max,
-                ..FunctionLimits::default()
-            },
-        }))
+impl Function {
+    pub(crate) fn terms(&self) -> Result<CallTerms, NameError> {
+        Ok(CallTerms {
+            name: self.name.parse()?,
+            deadline: Duration::from_millis(self.deadline_ms),
+            queue_max: self.queue_max,
+        })
     }
 }
 

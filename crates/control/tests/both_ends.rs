@@ -2,7 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by it")]
 
 use control::{Admission, Followed, ManagementEnd, Options, follow};
-use faas::{Entry, FunctionLimits, FunctionSpec, Limits, Router, Runtime};
+use faas::{CallTerms, Limits, Router};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,22 +13,12 @@ use tokio_util::task::TaskTracker;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
-fn spec(name: &str) -> Arc<FunctionSpec> {
-    Arc::new(FunctionSpec {
+fn terms(name: &str) -> CallTerms {
+    CallTerms {
         name: name.parse().unwrap(),
-        runtime: Runtime::Python3,
-        entry: Entry::Convention,
-        handlers: 1,
-        envs: Vec::new(),
-        network: faas::Network::None,
-        allow_hosts: Vec::new(),
-        allow_scripts: false,
-        limits: FunctionLimits {
-            deadline: Duration::from_millis(1234),
-            queue_max: 7,
-            ..FunctionLimits::default()
-        },
-    })
+        deadline: Duration::from_millis(1234),
+        queue_max: 7,
+    }
 }
 
 /// A management service that knows some functions.
@@ -52,7 +42,7 @@ impl Management {
             shutdown: shutdown.clone(),
         });
         let router = Arc::new(Router::default());
-        router.announce(functions.iter().map(|name| spec(name)));
+        router.announce(functions.iter().map(|name| terms(name)));
         end.follow(&router);
         let management = Self {
             end,

@@ -3,9 +3,8 @@
 use crate::BoxFuture;
 use crate::failure::PrepareError;
 use crate::function::Runtime;
-use crate::handler::Handler;
+use crate::handler::Handlers;
 use crate::package::Package;
-use std::sync::Arc;
 
 /// Isolates and runs handlers.
 pub trait Backend: Send + Sync + std::fmt::Debug {
@@ -15,10 +14,7 @@ pub trait Backend: Send + Sync + std::fmt::Debug {
     /// Installs what the code asks for (from a cache where it can), starts as many handlers as
     /// the spec says, together, and returns when all are ready. Dropping the future, or an error,
     /// leaves nothing running.
-    fn prepare(
-        &self,
-        package: Package,
-    ) -> BoxFuture<'_, Result<Vec<Arc<dyn Handler>>, PrepareError>>;
+    fn prepare(&self, package: Package) -> BoxFuture<'_, Result<Handlers, PrepareError>>;
 
     /// What this backend can do on this host, for `doctor` and `status`. May start interpreters
     /// to ask for their versions, so the first time it takes a while.

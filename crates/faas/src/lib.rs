@@ -2,7 +2,7 @@
 //! but for a look at whether a package has the file that its runtime starts from.
 //!
 //! An invocation walks one way: an endpoint decodes it, [`Proxy::invoke`] admits it,
-//! [`Router::find`] finds the function's deployment, its least busy [`Handler`] runs it.
+//! [`Router::find`] finds the function's deployment, its least busy handler ([`Callable`]) runs it.
 
 pub mod backend;
 mod changes;
@@ -33,9 +33,9 @@ pub use core_share::CoreShare;
 pub use deployment::Deployment;
 pub use failure::{Failure, PrepareError, PrepareErrorKind};
 pub use function::{
-    Entry, FunctionName, FunctionSpec, NameError, Network, Runtime, UnknownRuntime,
+    CallTerms, Entry, FunctionName, FunctionSpec, NameError, Network, Runtime, UnknownRuntime,
 };
-pub use handler::{Handler, HandlerState, HandlerStatus};
+pub use handler::{Callable, Handler, HandlerState, HandlerStatus, Handlers};
 pub use headers::{HeaderError, Headers};
 pub use histogram::Histogram;
 pub use host::{BadHost, HostPattern};

@@ -2,6 +2,7 @@
 
 use crate::deployment::{Busy, Deployment, Inside};
 use crate::function::FunctionName;
+use crate::handler::{Callable, Handlers};
 use crate::hold_back::Refusals;
 use crate::invocation::{Fault, Invocation, InvokeError, Reply, RequestPart};
 use crate::limits::Limits;
@@ -46,6 +47,12 @@ impl Proxy {
             detached: TaskTracker::new(),
             refusals: Refusals::new(),
         }
+    }
+
+    /// The handlers as they are called, for whoever measures or tests them without the way to them.
+    #[must_use]
+    pub fn callable<'a>(&self, handlers: &'a Handlers) -> &'a [Arc<dyn Callable>] {
+        handlers.callable()
     }
 
     /// The bounds that endpoints keep while they decode.

@@ -3,7 +3,7 @@
 use crate::connection::Stream;
 use crate::not_loaded::not_loaded;
 use crate::supervisor::{Identity, Process, Spawn, Spawned, start_all};
-use faas::{BoxFuture, FunctionLog, FunctionName, FunctionSpec, Handler, Limits, PrepareError};
+use faas::{BoxFuture, CallTerms, FunctionLog, FunctionName, Handlers, Limits, PrepareError};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -35,7 +35,7 @@ pub struct Launched {
 #[derive(Debug, Clone)]
 pub struct Group {
     /// The function.
-    pub spec: Arc<FunctionSpec>,
+    pub terms: CallTerms,
     /// An id for each handler.
     pub ids: Vec<Arc<str>>,
     /// Where their output goes.
@@ -48,7 +48,7 @@ pub struct Group {
 pub trait Caller: Send + Sync + std::fmt::Debug {
     /// Has the handlers started, and returns when all are ready. Dropping the future, or an error,
     /// leaves none running.
-    fn start(&self, group: Group) -> BoxFuture<'_, Result<Vec<Arc<dyn Handler>>, PrepareError>>;
+    fn start(&self, group: Group) -> BoxFuture<'_, Result<Handlers, PrepareError>>;
 }
 
 /// Calls handlers from this process.
@@ -61,16 +61,16 @@ pub struct Direct {
 }
 
 impl Caller for Direct {
-    fn start(&self, group: Group) -> BoxFuture<'_, Result<Vec<Arc<dyn Handler>>, PrepareError>> {
+    fn start(&self, group: Group) -> BoxFuture<'_, Result<Handlers, PrepareError>> {
         let identity = |id| Identity {
             id,
-            name: group.spec.name.clone(),
+            name: group.terms.name.clone(),
             log: Arc::clone(&group.log),
         };
         let identities = group.ids.into_iter().map(identity).collect();
         let spawn: Arc<dyn Spawn> = Arc::new(Dialled {
             launch: group.launch,
-            name: group.spec.name.clone(),
+            name: group.terms.name.clone(),
             log: Arc::clone(&group.log),
             limits: Arc::clone(&self.limits),
         });

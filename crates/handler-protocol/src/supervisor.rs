@@ -4,8 +4,8 @@ use crate::connection::{Connection, End, HelloError, Stream, Timing};
 use crate::not_loaded::{LOAD_FIX, not_loaded};
 use arc_swap::ArcSwapOption;
 use faas::{
-    BoxFuture, Failure, FunctionLog, FunctionName, Handler, HandlerState, HandlerStatus,
-    Invocation, InvokeError, Limits, LogStream, PrepareError, Reply,
+    BoxFuture, Callable, Failure, FunctionLog, FunctionName, Handler, HandlerState, HandlerStatus,
+    Handlers, Invocation, InvokeError, Limits, LogStream, PrepareError, Reply,
 };
 use futures_util::future::join_all;
 use leave::{finish, let_leave, relieve};
@@ -64,7 +64,7 @@ pub struct Supervised {
     shared: Arc<Shared>,
     /// Asks the supervising task to stop.
     stop: CancellationToken,
-    at_once: usize,
+    concurrency: usize,
 }
 
 #[derive(Debug)]
@@ -123,14 +123,14 @@ impl Supervised {
         });
         let live = start_instance(&*spawn, &shared).await?;
         shared.begin_serving(&live);
-        let at_once = usize::from(live.connection.at_once());
+        let concurrency = usize::from(live.connection.at_once());
         let stop = CancellationToken::new();
         let supervision = supervise(Arc::clone(&shared), spawn, live, stop.clone());
         tracker.spawn(supervision);
         Ok(Self {
             shared,
             stop,
-            at_once,
+            concurrency,
         })
     }
 }
@@ -144,11 +144,11 @@ pub async fn start_all(
     identities: Vec<Identity>,
     limits: &Arc<Limits>,
     tracker: &TaskTracker,
-) -> Result<Vec<Arc<dyn Handler>>, PrepareError> {
+) -> Result<Handlers, PrepareError> {
     let starting = identities.into_iter().map(|identity| {
         Supervised::start(Arc::clone(spawn), identity, Arc::clone(limits), tracker)
     });
-    let mut handlers: Vec<Arc<dyn Handler>> = Vec::new();
+    let mut handlers: Vec<Arc<Supervised>> = Vec::new();
     let mut failure = None;
     for started in join_all(starting).await {
         match started {
@@ -156,10 +156,11 @@ pub async fn start_all(
             Err(error) => failure = Some(error),
         }
     }
+    let handlers = Handlers::here(handlers);
     let Some(failure) = failure else {
         return Ok(handlers);
     };
-    join_all(handlers.iter().map(|handler| handler.stop(Duration::ZERO))).await;
+    handlers.stop(Duration::ZERO).await;
     Err(failure)
 }
 
@@ -176,7 +177,7 @@ impl Drop for Supervised {
     }
 }
 
-impl Handler for Supervised {
+impl Callable for Supervised {
     fn invoke<'a>(
         &'a self,
         invocation: &'a Invocation,
@@ -190,8 +191,8 @@ impl Handler for Supervised {
         })
     }
 
-    fn at_once_max(&self) -> usize {
-        self.at_once
+    fn concurrency(&self) -> usize {
+        self.concurrency
     }
 
     fn in_flight(&self) -> usize {
@@ -214,6 +215,18 @@ impl Handler for Supervised {
         connection.as_ref().is_some_and(|it| it.is_trusted())
     }
 
+    fn state(&self) -> HandlerState {
+        match &*self.shared.state.borrow() {
+            State::Starting => HandlerState::Starting,
+            State::Ready => HandlerState::Ready,
+            State::Pausing { failure, until } => HandlerState::Pausing {
+                failure: failure.clone(),
+                retry_after: until.saturating_duration_since(Instant::now()),
+            },
+            State::Stopped => HandlerState::Stopped,
+        }
+    }
+
     fn settled(&self) -> BoxFuture<'_, ()> {
         Box::pin(async {
             let mut state = self.shared.state.subscribe();
@@ -225,20 +238,13 @@ impl Handler for Supervised {
             );
         })
     }
+}
 
+impl Handler for Supervised {
     fn status(&self) -> HandlerStatus {
-        let state = match &*self.shared.state.borrow() {
-            State::Starting => HandlerState::Starting,
-            State::Ready => HandlerState::Ready,
-            State::Pausing { failure, until } => HandlerState::Pausing {
-                failure: failure.clone(),
-                retry_after: until.saturating_duration_since(Instant::now()),
-            },
-            State::Stopped => HandlerState::Stopped,
-        };
         HandlerStatus {
             id: Arc::clone(&self.shared.identity.id),
-            state,
+            state: self.state(),
             restarts: self.shared.restarts.load(Ordering::Relaxed),
             in_flight: self.in_flight(),
         }

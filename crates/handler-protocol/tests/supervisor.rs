@@ -6,8 +6,8 @@
 
 use bytes::{Bytes, BytesMut};
 use faas::{
-    BoxFuture, FunctionLog, Handler, HandlerState, Headers, Invocation, InvokeError, Limits,
-    PrepareError, Reply,
+    BoxFuture, Callable, FunctionLog, Handler, HandlerState, Headers, Invocation, InvokeError,
+    Limits, PrepareError, Reply,
 };
 use handler_protocol::frame::{self, FromProxy};
 use handler_protocol::supervisor::Identity;
@@ -229,7 +229,7 @@ async fn many_calls_share_a_stream() {
     let answers = futures_util::future::join_all(calls).await;
     assert!(answers.iter().all(|answer| answer.as_deref() == Ok("0")));
     assert_eq!(
-        (world.handler.at_once_max(), world.handler.in_flight()),
+        (world.handler.concurrency(), world.handler.in_flight()),
         (4, 0)
     );
     assert_eq!(

@@ -16,7 +16,7 @@ use crate::store::{Manifests, Record, Store};
 use crate::turns::{Turn, Turns};
 use crate::upload;
 use faas::Package;
-use faas::{Deployment, Entry, FunctionLog, FunctionName, FunctionSpec, Handler, Network};
+use faas::{Deployment, Entry, FunctionLog, FunctionName, FunctionSpec, Handlers, Network};
 use futures_util::future::join_all;
 use std::fs::File;
 use std::net::SocketAddr;
@@ -110,15 +110,15 @@ impl Deployer {
             _lock: disk.lock,
             options,
         });
-        let mut specs = Vec::with_capacity(stored.len());
+        let mut terms = Vec::with_capacity(stored.len());
         for (record, code) in stored {
-            specs.push(Arc::clone(&record.spec));
+            terms.push(record.spec.terms());
             let log = Arc::new(FunctionLog::new(&deployer.options.limits));
             deployer
                 .functions
                 .put(Arc::new(Function { record, code, log }));
         }
-        deployer.options.router.announce(specs);
+        deployer.options.router.announce(terms);
         deployer
     }
 
@@ -286,7 +286,7 @@ impl Deployer {
         order: Order,
         known: Option<&Arc<Function>>,
         (log, slot): (&Arc<FunctionLog>, SemaphorePermit<'_>),
-    ) -> Result<(Record, Code, Vec<Arc<dyn Handler>>), DeployError> {
+    ) -> Result<(Record, Code, Handlers), DeployError> {
         let (deployer, known) = (Arc::clone(self), known.cloned());
         let unpacking = tokio::task::spawn_blocking(move || deployer.unpack(order, known.as_ref()));
         let (record, code) = unpacking.await.unwrap_or(Err(DeployError::Broken))?;
@@ -368,11 +368,10 @@ impl Deployer {
     async fn publish(
         self: &Arc<Self>,
         function: Function,
-        handlers: Vec<Arc<dyn Handler>>,
+        handlers: Handlers,
     ) -> Result<(), DeployError> {
         let record = function.record.clone();
-        let digest = record.digest.clone();
-        let deployment = Deployment::new(Arc::clone(&record.spec), digest, handlers);
+        let deployment = Deployment::new(record.spec.terms(), handlers);
         let deployment = Arc::new(deployment);
         if let Err(error) = self.keep(&function).await {
             deployment.retire(Duration::ZERO).await;
@@ -405,7 +404,7 @@ impl Deployer {
         let (drain, cutting) = (self.options.limits.drain, self.cutting.clone());
         self.background.spawn(async move {
             if let Some(served) = served {
-                let grace = served.spec().limits.deadline.max(drain);
+                let grace = served.terms().deadline.max(drain);
                 let retired = cutting.run_until_cancelled(served.retire(grace));
                 if retired.await.is_none() {
                     served.retire(Duration::ZERO).await;

@@ -156,6 +156,13 @@ impl Management {
         std::fs::remove_file(options.data_dir.join(SOCKET))
     }
 
+    /// The digest of a function's code; none where no function has the name.
+    #[must_use]
+    pub fn digest(&self, name: &str) -> Option<String> {
+        let function = self.deployer.functions.get(name)?;
+        Some(function.code.digest().to_owned())
+    }
+
     /// Deploys a function in a task of its own, as the API does: dropping the future does not cut
     /// it. Of several deployments of one name the one that was called last wins.
     ///

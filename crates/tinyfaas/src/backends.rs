@@ -4,7 +4,7 @@ use crate::config::{BackendName, BuildNetwork, Config, Sandbox};
 use anyhow::Result;
 use backend_process::{Interpreters, ProcessBackend, SandboxMode};
 use faas::{
-    Backend, BackendReport, BoxFuture, Handler, Limits, Network, Package, PrepareError, Reserve,
+    Backend, BackendReport, BoxFuture, Handlers, Limits, Network, Package, PrepareError, Reserve,
     Runtime, RuntimeReport,
 };
 use std::sync::Arc;
@@ -114,10 +114,7 @@ impl Backends {
         let _started = self.wasm.get().await.is_ok();
     }
 
-    async fn prepare_package(
-        &self,
-        package: Package,
-    ) -> Result<Vec<Arc<dyn Handler>>, PrepareError> {
+    async fn prepare_package(&self, package: Package) -> Result<Handlers, PrepareError> {
         match package.spec.runtime {
             Runtime::Wasm => match self.wasm.get().await {
                 Ok(wasm) => {
@@ -159,10 +156,7 @@ impl Backend for Backends {
         self.main.name()
     }
 
-    fn prepare(
-        &self,
-        package: Package,
-    ) -> BoxFuture<'_, Result<Vec<Arc<dyn Handler>>, PrepareError>> {
+    fn prepare(&self, package: Package) -> BoxFuture<'_, Result<Handlers, PrepareError>> {
         Box::pin(self.prepare_package(package))
     }
 

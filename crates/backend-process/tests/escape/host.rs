@@ -3,8 +3,8 @@
 use anyhow::{Context, Result, anyhow};
 use backend_process::{Interpreters, Options, ProcessBackend, SandboxMode};
 use faas::{
-    Backend, Entry, FunctionLimits, FunctionLog, FunctionName, FunctionSpec, Handler, Invocation,
-    InvokeError, Limits, Network, Package, PrepareError, Runtime,
+    Backend, Entry, FunctionLimits, FunctionLog, FunctionName, FunctionSpec, Handlers, Invocation,
+    InvokeError, Limits, Network, Package, PrepareError, Proxy, Runtime,
 };
 use std::fs;
 use std::io::Write;
@@ -48,7 +48,8 @@ def call(number, *args):
 pub(crate) struct Node {
     runtime: tokio::runtime::Runtime,
     backend: Arc<ProcessBackend>,
-    pub(crate) handlers: Vec<Arc<dyn Handler>>,
+    pub(crate) handlers: Handlers,
+    proxy: Proxy,
     pub(crate) log: Arc<FunctionLog>,
     targets: Targets,
     folder: tempfile::TempDir,
@@ -123,6 +124,7 @@ impl Node {
             runtime,
             backend,
             handlers,
+            proxy: proxy(),
             log,
             targets,
             folder,
@@ -161,7 +163,7 @@ impl Node {
         &self,
         runtime: Runtime,
         code: PathBuf,
-    ) -> Result<Vec<Arc<dyn Handler>>, PrepareError> {
+    ) -> Result<Handlers, PrepareError> {
         let spec = spec(FunctionLimits::default(), 1);
         let spec = spec.map_err(|error| PrepareError::host(error.to_string(), "mend it"))?;
         let package = Package {
@@ -182,10 +184,11 @@ impl Node {
         let prepared = self.prepare(runtime, self.code(files)?);
         let handlers = prepared.map_err(|error| anyhow!("{error}: {}", error.output))?;
         let invocation = Invocation::new("POST", "/attack".into(), Vec::new().into());
-        let handler = handlers.first().context("one handler was asked for")?;
+        let handler = self.proxy.callable(&handlers).first();
+        let handler = handler.context("one handler was asked for")?;
         self.runtime.block_on(async {
             let reply = handler.invoke(&invocation, DEADLINE).await;
-            handler.stop(Duration::ZERO).await;
+            handlers.stop(Duration::ZERO).await;
             Ok(String::from_utf8_lossy(&reply?.payload).into_owned())
         })
     }
@@ -220,7 +223,7 @@ impl Node {
     pub(crate) fn try_call(&self, handler: usize, code: &str) -> Result<String, InvokeError> {
         let code = code.as_bytes().to_vec();
         let invocation = Invocation::new("POST", "/attack".into(), code.into());
-        let handler = &self.handlers[handler];
+        let handler = &self.proxy.callable(&self.handlers)[handler];
         self.runtime.block_on(async {
             handler.settled().await;
             let call = handler.invoke(&invocation, DEADLINE);
@@ -233,6 +236,11 @@ impl Node {
             Ok(String::from_utf8_lossy(&reply.payload).into_owned())
         })
     }
+}
+
+/// Calls handlers without a route to them.
+fn proxy() -> Proxy {
+    Proxy::new(Arc::default(), Arc::new(Limits::default()))
 }
 
 /// What a build that fails prints: its code says what it reached.
@@ -281,9 +289,7 @@ pub(crate) fn failed_build(runtime: Runtime, files: &[(&str, String)]) -> Result
 impl Drop for Node {
     fn drop(&mut self) {
         self.runtime.block_on(async {
-            for handler in &self.handlers {
-                handler.stop(Duration::ZERO).await;
-            }
+            self.handlers.stop(Duration::ZERO).await;
             self.backend.shutdown().await;
         });
         drop(self.targets.sleeper.kill());

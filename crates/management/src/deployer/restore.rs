@@ -93,8 +93,7 @@ impl Deployer {
         };
         match prepared {
             Ok(handlers) => {
-                let digest = function.code.digest().to_owned();
-                let deployment = Deployment::new(Arc::clone(spec), digest, handlers);
+                let deployment = Deployment::new(spec.terms(), handlers);
                 let served = self.options.router.publish(Arc::new(deployment));
                 self.retire(served, None);
                 tracing::info!(function = %spec.name, "brought back");

@@ -1,8 +1,9 @@
 //! A backend whose handlers answer with the contents of their `fn.py`, or fail as that says.
 
 use faas::{
-    Backend, BackendReport, BoxFuture, Handler, HandlerState, HandlerStatus, Headers, Invocation,
-    InvokeError, Isolation, LogStream, Package, PrepareError, Reply, Runtime, RuntimeReport,
+    Backend, BackendReport, BoxFuture, Callable, Handler, HandlerState, HandlerStatus, Handlers,
+    Headers, Invocation, InvokeError, Isolation, LogStream, Package, PrepareError, Reply, Runtime,
+    RuntimeReport,
 };
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -35,7 +36,7 @@ impl InProcess {
         })
     }
 
-    async fn start(&self, package: Package) -> Result<Vec<Arc<dyn Handler>>, PrepareError> {
+    async fn start(&self, package: Package) -> Result<Handlers, PrepareError> {
         let entry = package.code.join("fn.py");
         let Ok(text) = std::fs::read_to_string(entry) else {
             return Err(PrepareError::code("there is no fn.py", "add it"));
@@ -69,9 +70,9 @@ impl InProcess {
                 lingering: Arc::clone(&self.lingering),
                 cut: Arc::clone(&self.cut),
                 is_stopped: AtomicBool::new(false),
-            }) as Arc<dyn Handler>
+            })
         });
-        Ok(handlers.collect())
+        Ok(Handlers::here(handlers))
     }
 }
 
@@ -88,10 +89,7 @@ impl Backend for InProcess {
         "in-process"
     }
 
-    fn prepare(
-        &self,
-        package: Package,
-    ) -> BoxFuture<'_, Result<Vec<Arc<dyn Handler>>, PrepareError>> {
+    fn prepare(&self, package: Package) -> BoxFuture<'_, Result<Handlers, PrepareError>> {
         self.preparing.fetch_add(1, Ordering::SeqCst);
         let preparing = Preparing(Arc::clone(&self.preparing));
         Box::pin(async move {
@@ -135,7 +133,7 @@ struct Echo {
     is_stopped: AtomicBool,
 }
 
-impl Handler for Echo {
+impl Callable for Echo {
     fn invoke<'a>(
         &'a self,
         _invocation: &'a Invocation,
@@ -159,7 +157,7 @@ impl Handler for Echo {
         })
     }
 
-    fn at_once_max(&self) -> usize {
+    fn concurrency(&self) -> usize {
         16
     }
 
@@ -175,18 +173,22 @@ impl Handler for Echo {
         Box::pin(async {})
     }
 
+    fn state(&self) -> HandlerState {
+        if !self.text.contains("SICK") {
+            return HandlerState::Ready;
+        }
+        HandlerState::Pausing {
+            failure: faas::Failure::plain("exit status 1"),
+            retry_after: Duration::from_secs(1),
+        }
+    }
+}
+
+impl Handler for Echo {
     fn status(&self) -> HandlerStatus {
-        let state = if self.text.contains("SICK") {
-            HandlerState::Pausing {
-                failure: faas::Failure::plain("exit status 1"),
-                retry_after: Duration::from_secs(1),
-            }
-        } else {
-            HandlerState::Ready
-        };
         HandlerStatus {
             id: Arc::clone(&self.id),
-            state,
+            state: self.state(),
             restarts: 3,
             in_flight: 0,
         }
