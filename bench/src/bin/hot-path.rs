@@ -9,9 +9,9 @@ use backend_wasm::{Options, WasmBackend};
 use bytes::{Bytes, BytesMut};
 use coap::{Code, Encoder, Kind, Token};
 use faas::{
-    Backend, BoxFuture, Deployment, Entry, FunctionLimits, FunctionLog, FunctionSpec, Handler,
-    HandlerState, HandlerStatus, Headers, Invocation, InvokeError, Limits, Package, Proxy, Reply,
-    Router, Runtime,
+    Backend, BoxFuture, Callable, Deployment, Entry, FunctionLimits, FunctionLog, FunctionSpec,
+    Handler, HandlerState, HandlerStatus, Handlers, Headers, Invocation, InvokeError, Limits,
+    Package, Proxy, Reply, Router, Runtime,
 };
 use handler_protocol::frame::{self, FromProxy};
 use handler_protocol::{Connection, Stream};
@@ -210,7 +210,9 @@ async fn through_wasm(count: usize) -> Result<()> {
         progress: faas::Progress::default(),
     };
     let handlers = backend.prepare(package).await?;
-    let handler = handlers.first().context("one is prepared")?;
+    let proxy = proxy()?;
+    let handler = proxy.callable(&handlers).first();
+    let handler = handler.context("one is prepared")?;
     for _ in 0..count {
         let reply = handler.invoke(&invocation(), LONG).await?;
         ensure!(reply.payload == PAYLOAD[..], "{reply:?}");
@@ -276,7 +278,7 @@ fn spec(runtime: Runtime) -> Result<FunctionSpec> {
 fn proxy() -> Result<Arc<Proxy>> {
     let router = Arc::new(Router::default());
     let spec = spec(Runtime::Binary)?;
-    let deployment = Deployment::new(Arc::new(spec), "0".to_owned(), vec![Arc::new(Echo)]);
+    let deployment = Deployment::new(spec.terms(), Handlers::here([Arc::new(Echo)]));
     router.publish(Arc::new(deployment));
     Ok(Arc::new(Proxy::new(router, Arc::new(Limits::default()))))
 }
@@ -284,7 +286,7 @@ fn proxy() -> Result<Arc<Proxy>> {
 #[derive(Debug)]
 struct Echo;
 
-impl Handler for Echo {
+impl Callable for Echo {
     fn invoke<'a>(
         &'a self,
         invocation: &'a Invocation,
@@ -293,7 +295,7 @@ impl Handler for Echo {
         Box::pin(async { Ok(reply(invocation.payload.clone())) })
     }
 
-    fn at_once_max(&self) -> usize {
+    fn concurrency(&self) -> usize {
         1000
     }
 
@@ -309,10 +311,16 @@ impl Handler for Echo {
         Box::pin(std::future::ready(()))
     }
 
+    fn state(&self) -> HandlerState {
+        HandlerState::Ready
+    }
+}
+
+impl Handler for Echo {
     fn status(&self) -> HandlerStatus {
         HandlerStatus {
             id: "echo".into(),
-            state: HandlerState::Ready,
+            state: self.state(),
             restarts: 0,
             in_flight: 0,
         }

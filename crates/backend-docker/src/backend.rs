@@ -9,8 +9,8 @@ use crate::leftovers::Leftovers;
 use crate::reverse_proxy::ReverseProxy;
 use crate::stock::Stock;
 use faas::{
-    Backend, BackendReport, BoxFuture, Exposure, Handler, Isolation, Limits, Package, PrepareError,
-    Runtime, RuntimeReport,
+    Backend, BackendReport, BoxFuture, Exposure, Handlers, Isolation, Limits, Package,
+    PrepareError, Runtime, RuntimeReport,
 };
 use handler_protocol::{Caller, Direct, Group, Launch};
 use std::path::PathBuf;
@@ -105,17 +105,13 @@ impl DockerBackend {
         leftovers.take()
     }
 
-    async fn prepare_package(
-        &self,
-        package: Package,
-    ) -> Result<Vec<Arc<dyn Handler>>, PrepareError> {
+    async fn prepare_package(&self, package: Package) -> Result<Handlers, PrepareError> {
         package.check_code()?;
         let network = &package.spec.network;
         if network.is_host() || !network.host_ports().is_empty() {
-            return Err(PrepareError::Code(
-                "containers have neither the host's network nor ports of its loopback; leave \
-                 host_network and host_ports out, or run tinyFaaS with --backend process"
-                    .into(),
+            return Err(PrepareError::code(
+                "containers have neither the host's network nor ports of its loopback",
+                "leave host_network and host_ports out, or run tinyFaaS with --backend process",
             ));
         }
         let image = self.images.of(package.spec.runtime);
@@ -138,14 +134,11 @@ impl DockerBackend {
         started.map_err(|error| builds::with_notes(error, &code.notes))
     }
 
-    async fn start_handlers(
-        &self,
-        template: &Arc<Template>,
-    ) -> Result<Vec<Arc<dyn Handler>>, PrepareError> {
+    async fn start_handlers(&self, template: &Arc<Template>) -> Result<Handlers, PrepareError> {
         let spec = &template.package.spec;
         let ids = (0..spec.handlers).map(|_| self.engine.id(spec.name.as_str()).into());
         let group = Group {
-            spec: Arc::clone(spec),
+            terms: spec.terms(),
             ids: ids.collect(),
             log: Arc::clone(&template.package.log),
             launch: Arc::clone(template) as Arc<dyn Launch>,
@@ -196,10 +189,7 @@ impl Backend for DockerBackend {
         "docker"
     }
 
-    fn prepare(
-        &self,
-        package: Package,
-    ) -> BoxFuture<'_, Result<Vec<Arc<dyn Handler>>, PrepareError>> {
+    fn prepare(&self, package: Package) -> BoxFuture<'_, Result<Handlers, PrepareError>> {
         Box::pin(self.prepare_package(package))
     }
 

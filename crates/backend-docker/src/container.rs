@@ -1,6 +1,6 @@
 //! One container: made, started, listened to, ended.
 
-use crate::engine::{Engine, explain, is_gone};
+use crate::engine::{ENGINE_FIX, Engine, explain, is_gone};
 use bollard::container::LogOutput;
 use bollard::errors::Error;
 use bollard::models::{
@@ -91,10 +91,9 @@ impl Container {
     ) -> Result<Self, PrepareError> {
         let image = plan.image.clone();
         let failed = |error: Error| {
-            PrepareError::Host(format!(
-                "a container of {image} could not be started: {}",
-                explain(&error)
-            ))
+            let error = explain(&error);
+            let detail = format!("a container of {image} could not be started: {error}");
+            PrepareError::host(detail, ENGINE_FIX)
         };
         let mut container = Self {
             engine: Arc::clone(engine),

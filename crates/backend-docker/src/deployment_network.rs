@@ -1,6 +1,6 @@
 //! The network of a deployment.
 
-use crate::engine::{Engine, EngineError};
+use crate::engine::{ENGINE_FIX, Engine, EngineError};
 use crate::network::{is_there, make, remove};
 use crate::reverse_proxy::ReverseProxy;
 use faas::PrepareError;
@@ -26,9 +26,8 @@ impl Network {
         proxy: Option<Arc<ReverseProxy>>,
     ) -> Result<Self, PrepareError> {
         let failed = |error: EngineError| {
-            PrepareError::Host(format!(
-                "the network of the function could not be made: {error}"
-            ))
+            let detail = format!("the network of the function could not be made: {error}");
+            PrepareError::host(detail, ENGINE_FIX)
         };
         let name = engine.unique(function);
         let labels = engine.labels_of(function);
@@ -62,9 +61,8 @@ impl Network {
             }
         };
         restoring.await.map_err(|error: EngineError| {
-            PrepareError::Host(format!(
-                "the network of the function could not be made again: {error}"
-            ))
+            let detail = format!("the network of the function could not be made again: {error}");
+            PrepareError::host(detail, ENGINE_FIX)
         })
     }
 }

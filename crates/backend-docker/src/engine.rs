@@ -32,6 +32,10 @@ const ANSWER_S: u64 = 120;
 pub(crate) const REMOVALS: u32 = 40;
 pub(crate) const REMOVAL_PAUSE: Duration = Duration::from_millis(250);
 
+/// What to do where the engine refuses something that it should do.
+pub(crate) const ENGINE_FIX: &str =
+    "see that the engine is well (docker info) and has room, then try again";
+
 /// Why the engine can't be used.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]

@@ -3,7 +3,7 @@
 use crate::build::BUILT;
 use crate::container::{self, Container, NOBODY, Plan, Target};
 use crate::deployment_network::Network;
-use crate::engine::{Engine, explain};
+use crate::engine::{ENGINE_FIX, Engine, explain};
 use crate::image::Image;
 use crate::shim;
 use crate::stock::{Stock, Volumes};
@@ -49,7 +49,10 @@ impl Launch for Template {
             };
             let volumes = self.supplied().await?;
             let secret = Secret::random().map_err(|error| {
-                PrepareError::Host(format!("this machine has no random bytes: {error}"))
+                PrepareError::host(
+                    format!("this machine has no random bytes: {error}"),
+                    "deploy again; if it fails again, look at /dev/urandom",
+                )
             })?;
             let plan = self.plan(id, &volumes, &secret);
             let mut container = Container::start(&self.engine, plan, target).await?;
@@ -114,8 +117,9 @@ impl Template {
     async fn addr(&self, name: &str) -> Result<IpAddr, PrepareError> {
         loop {
             let found = container::addr(&self.engine, name, &self.network.name).await;
-            let found = found
-                .map_err(|error| PrepareError::Host(format!("Docker: {}", explain(&error))))?;
+            let found = found.map_err(|error| {
+                PrepareError::host(format!("Docker: {}", explain(&error)), ENGINE_FIX)
+            })?;
             match found {
                 Some(addr) => return Ok(addr),
                 None => tokio::time::sleep(ADDR_PAUSE).await,
@@ -124,11 +128,8 @@ impl Template {
     }
 
     fn not_loaded(&self, id: &str, how: &str) -> PrepareError {
-        let name = &self.package.spec.name;
-        PrepareError::Load {
-            message: format!("function \"{name}\": its handler ended while loading ({how})"),
-            output: self.package.log.last_text(id, LAST_LINES),
-        }
+        let output = self.package.log.last_text(id, LAST_LINES);
+        handler_protocol::not_loaded(&self.package.spec.name, how).with_output(output)
     }
 
     fn plan(&self, id: &Arc<str>, volumes: &Volumes, secret: &Secret) -> Plan {

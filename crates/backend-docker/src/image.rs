@@ -1,6 +1,6 @@
 //! The base images: found, or pulled once.
 
-use crate::engine::{Engine, explain, is_gone};
+use crate::engine::{ENGINE_FIX, Engine, explain, is_gone};
 use bollard::query_parameters::CreateImageOptionsBuilder;
 use faas::{LogStream, Package, PrepareError, Runtime};
 use futures_util::StreamExt;
@@ -69,8 +69,8 @@ pub(crate) async fn ensure(
         }
         inspected => inspected,
     };
-    let found =
-        found.map_err(|error| PrepareError::Host(format!("Docker: {}", explain(&error))))?;
+    let found = found
+        .map_err(|error| PrepareError::host(format!("Docker: {}", explain(&error)), ENGINE_FIX))?;
     Ok(Image {
         name: image.to_owned(),
         id: found.id.unwrap_or_else(|| image.to_owned()),
@@ -117,12 +117,14 @@ async fn pull(engine: &Engine, image: &str, package: &Package) -> Result<(), Pre
             }
             Err(error) => explain(&error),
         };
-        return Err(PrepareError::Runtime(format!(
-            "the image {image} is not here and could not be pulled ({failure}); on a machine \
-             without a registry, bring it: docker load -i FILE, or name one that is here with \
-             --image-{}",
-            package.spec.runtime.as_str()
-        )));
+        return Err(PrepareError::runtime(
+            format!("the image {image} is not here and could not be pulled ({failure})"),
+            format!(
+                "on a machine without a registry, bring it: docker load -i FILE, or name one that \
+                 is here with --image-{}",
+                package.spec.runtime.as_str()
+            ),
+        ));
     }
     tell("is here now");
     Ok(())

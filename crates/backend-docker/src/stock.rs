@@ -75,7 +75,10 @@ impl Stock {
         let mut volumes = self.turn(package).await?;
         let (digest, entries) = match package.spec.runtime {
             Runtime::Binary => shim::program(&self.program).map_err(|error| {
-                PrepareError::Host(format!("this program could not be read: {error}"))
+                PrepareError::host(
+                    format!("this program could not be read: {error}"),
+                    "see that the file of tinyfaas is still where it was started from",
+                )
             })?,
             _ => shim::interpreted(),
         };
@@ -122,11 +125,11 @@ impl Stock {
         let wait = self.limits.builds.wait;
         let volumes = tokio::time::timeout(wait, self.volumes.lock()).await;
         volumes.map_err(|_elapsed| {
-            PrepareError::Busy(format!(
-                "function \"{}\": it waited {} s for other builds to end",
-                package.spec.name,
-                wait.as_secs()
-            ))
+            let (name, seconds) = (&package.spec.name, wait.as_secs());
+            PrepareError::busy(
+                format!("function \"{name}\": it waited {seconds} s for other builds to end"),
+                "deploy it again when they have ended, or delete the functions that hold them",
+            )
         })
     }
 

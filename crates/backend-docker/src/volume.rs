@@ -1,7 +1,7 @@
 //! Volumes: where containers find code and shims, which are copied in through the engine, so that
 //! it may see another file system than we do.
 
-use crate::engine::{Engine, REMOVAL_PAUSE, REMOVALS, explain, is_gone};
+use crate::engine::{ENGINE_FIX, Engine, REMOVAL_PAUSE, REMOVALS, explain, is_gone};
 use bollard::models::{ContainerCreateBody, HostConfig, Mount, MountType, VolumeCreateRequest};
 use bollard::query_parameters::{
     CreateContainerOptionsBuilder, DownloadFromContainerOptionsBuilder, ListVolumesOptionsBuilder,
@@ -171,7 +171,13 @@ impl Filling {
         let packed = packing.await.map_err(io::Error::other).flatten();
         // Where the engine refused, packing broke off because of it.
         sent.map_err(|error| failed("filled", &error))?;
-        packed.map_err(|error| PrepareError::Host(format!("the code could not be read: {error}")))
+        packed.map_err(|error| {
+            let detail = format!("the code could not be read: {error}");
+            PrepareError::host(
+                detail,
+                "look at the disk of the data directory, then deploy again",
+            )
+        })
     }
 
     /// Keeps it.
@@ -229,9 +235,8 @@ fn first_file(archive: &[u8]) -> Option<Vec<u8>> {
 
 fn failed(what: &str, error: &bollard::errors::Error) -> PrepareError {
     let reason = explain(error);
-    PrepareError::Host(format!(
-        "the function's volume could not be {what}: {reason}"
-    ))
+    let detail = format!("the function's volume could not be {what}: {reason}");
+    PrepareError::host(detail, ENGINE_FIX)
 }
 
 /// Whether the engine has a volume of that name. One that does not answer says nothing of it.

@@ -13,7 +13,8 @@ use crate::sandbox::{LANDLOCK_STEP, SandboxMode};
 use crate::shims::Shims;
 use crate::users::{self, HOST_ID_FIRST, HostIds};
 use faas::{
-    Backend, BackendReport, BoxFuture, CoreShare, Handler, Limits, Network, Package, PrepareError,
+    Backend, BackendReport, BoxFuture, CoreShare, Handlers, Limits, Network, Package, PrepareError,
+    PrepareErrorKind,
 };
 use handler_protocol::Spawn;
 use handler_protocol::supervisor::{Identity, start_all};
@@ -128,10 +129,7 @@ impl ProcessBackend {
         Ok(Arc::new(Self { node }))
     }
 
-    async fn prepare_package(
-        &self,
-        package: Package,
-    ) -> Result<Vec<Arc<dyn Handler>>, PrepareError> {
+    async fn prepare_package(&self, package: Package) -> Result<Handlers, PrepareError> {
         let node = &self.node;
         package.check_code()?;
         let interpreter = node.finder.find(package.spec.runtime).await?;
@@ -148,7 +146,7 @@ impl ProcessBackend {
                 dependencies::prove(node, &built);
                 return Ok(handlers);
             }
-            (Err(error @ PrepareError::Load { .. }), Some(built)) => (error, built),
+            (Err(error), Some(built)) if error.kind == PrepareErrorKind::Load => (error, built),
             (started, _) => return started,
         };
         let error = builds::with_notes(error, &built.kept.notes);
@@ -168,7 +166,7 @@ impl ProcessBackend {
         package: &Package,
         interpreter: Option<&Interpreter>,
         built: Option<Built>,
-    ) -> Result<Vec<Arc<dyn Handler>>, PrepareError> {
+    ) -> Result<Handlers, PrepareError> {
         let node = &self.node;
         let template = self.template(package, interpreter.cloned(), built);
         let spawn: Arc<dyn Spawn> = Arc::new(template);
@@ -269,10 +267,7 @@ impl Backend for ProcessBackend {
         "process"
     }
 
-    fn prepare(
-        &self,
-        package: Package,
-    ) -> BoxFuture<'_, Result<Vec<Arc<dyn Handler>>, PrepareError>> {
+    fn prepare(&self, package: Package) -> BoxFuture<'_, Result<Handlers, PrepareError>> {
         Box::pin(self.prepare_package(package))
     }
 

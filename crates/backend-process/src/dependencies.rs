@@ -127,13 +127,15 @@ async fn turn(node: &Node, package: &Package) -> Result<Turn, PrepareError> {
             let wait = node.limits.builds.wait;
             let place = tokio::time::timeout(wait, turns().acquire_owned()).await;
             let place = place.map_err(|_elapsed| {
-                PrepareError::Busy(format!(
-                    "function \"{}\": it waited {} s for other builds to end",
-                    package.spec.name,
-                    wait.as_secs()
-                ))
+                let (name, seconds) = (&package.spec.name, wait.as_secs());
+                PrepareError::busy(
+                    format!("function \"{name}\": it waited {seconds} s for other builds to end"),
+                    "deploy it again when they have ended, or delete the functions that hold them",
+                )
             })?;
-            place.map_err(|_closed| PrepareError::Host("this node is stopping".into()))?
+            place.map_err(|_closed| {
+                PrepareError::host("this node is stopping", "deploy again when it has started")
+            })?
         }
     };
     Ok(Turn {
@@ -159,7 +161,12 @@ async fn build_apart(
         drop(turn);
         built
     });
-    let broken = |_panicked| Err(PrepareError::Host("the build broke off".into()));
+    let broken = |_panicked| {
+        Err(PrepareError::host(
+            "the build broke off",
+            "see the log of tinyfaas",
+        ))
+    };
     building.await.unwrap_or_else(broken)
 }
 
@@ -215,12 +222,10 @@ async fn build(
             .push(&node.next_id("build"), LogStream::Platform, note);
         tracing::warn!(function = %package.spec.name, "{note}");
     }
-    let kept = keep(node, layout, &recipe)
-        .await
-        .map_err(|error| PrepareError::Build {
-            message: format!("what the build left can't be used: {error}"),
-            output: String::new(),
-        })?;
+    let kept = keep(node, layout, &recipe).await.map_err(|error| {
+        let detail = format!("what the build left can't be used: {error}");
+        PrepareError::build(detail, "let the build leave files, folders and links only")
+    })?;
     let seconds = started.elapsed().as_secs_f32();
     tracing::info!(function = %package.spec.name, seconds, "built");
     Ok(built(&recipe, kept))
@@ -254,11 +259,14 @@ pub(crate) async fn free_disk(node: &Arc<Node>) {
 
 fn full(node: &Node, package: &Package) -> PrepareError {
     let mib = node.limits.builds.free_bytes_min >> 20;
-    PrepareError::NoRoom(format!(
-        "function \"{}\": the disk of the data directory is nearly full, and a build needs {mib} \
-         MiB free; delete functions that are not needed, or free space on it",
-        package.spec.name
-    ))
+    PrepareError::no_room(
+        format!(
+            "function \"{}\": the disk of the data directory is nearly full, and a build needs \
+             {mib} MiB free",
+            package.spec.name
+        ),
+        "delete functions that are not needed, or free space on it",
+    )
 }
 
 async fn keep(node: &Arc<Node>, layout: Layout, recipe: &Recipe) -> io::Result<Arc<Kept>> {
@@ -372,8 +380,11 @@ async fn blocking<T: Send + 'static>(
 }
 
 fn host(package: &Package, what: &str, error: &io::Error) -> PrepareError {
-    PrepareError::Host(format!(
-        "function \"{}\": could not {what} ({error})",
-        package.spec.name
-    ))
+    PrepareError::host(
+        format!(
+            "function \"{}\": could not {what} ({error})",
+            package.spec.name
+        ),
+        "look at the disk of the data directory, then deploy again",
+    )
 }

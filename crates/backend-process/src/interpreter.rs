@@ -99,7 +99,7 @@ impl Finder {
             Runtime::Python3 => (PYTHON3, &self.chosen.python3),
             Runtime::Go => (GO, &self.chosen.go),
             Runtime::Binary => return Ok(None),
-            Runtime::Wasm => return Err(PrepareError::Runtime(NO_WASM.to_owned())),
+            Runtime::Wasm => return Err(PrepareError::runtime(NO_WASM, NO_WASM_FIX)),
         };
         if let Some(found) = self.known(runtime) {
             return Ok(Some(found));
@@ -107,9 +107,7 @@ impl Finder {
         let program = chosen
             .clone()
             .unwrap_or_else(|| PathBuf::from(question.program));
-        let found = ask(runtime, &question, &program)
-            .await
-            .map_err(PrepareError::Runtime)?;
+        let found = ask(runtime, &question, &program).await?;
         let mut known = self.found.lock().unwrap_or_else(PoisonError::into_inner);
         known.insert(runtime, found.clone());
         Ok(Some(found))
@@ -125,27 +123,34 @@ impl Finder {
 }
 
 /// WebAssembly runs in a backend of its own.
-const NO_WASM: &str = "the runtime wasm is not a process of this host: use a tinyfaas that was built \
-                       with the feature wasm, on 64-bit Linux";
+const NO_WASM: &str = "the runtime wasm is not a process of this host";
+const NO_WASM_FIX: &str = "use a tinyfaas that was built with the feature wasm, on 64-bit Linux";
 
-async fn ask(runtime: Runtime, question: &Question, program: &Path) -> Result<Interpreter, String> {
+async fn ask(
+    runtime: Runtime,
+    question: &Question,
+    program: &Path,
+) -> Result<Interpreter, PrepareError> {
     let Question {
         flag, fix, oldest, ..
     } = question;
     let shown = program.display();
+    let refused = |what: String| {
+        let detail = format!("the runtime {runtime}: {shown} {what}");
+        PrepareError::runtime(detail, format!("{fix}, or name another with {flag}"))
+    };
     let mut command = Command::new(program);
     let asked = answer(command.args(question.args));
     let output = match tokio::time::timeout(ASK, asked).await {
         Ok(Ok(output)) if output.status.success() => output,
         Ok(Err(error)) if error.kind() == std::io::ErrorKind::NotFound => {
-            return Err(format!(
-                "the runtime {runtime} needs {shown}, which is not on this machine: {fix}, or name one with {flag}"
-            ));
+            let detail =
+                format!("the runtime {runtime} needs {shown}, which is not on this machine");
+            let fix = format!("{fix}, or name one with {flag}");
+            return Err(PrepareError::runtime(detail, fix));
         }
         Ok(Ok(_)) | Ok(Err(_)) | Err(_) => {
-            return Err(format!(
-                "the runtime {runtime}: {shown} did not tell its version: {fix}, or name another with {flag}"
-            ));
+            return Err(refused("did not tell its version".to_owned()));
         }
     };
     let answer = String::from_utf8_lossy(&output.stdout).into_owned();
@@ -156,20 +161,16 @@ async fn ask(runtime: Runtime, question: &Question, program: &Path) -> Result<In
         Runtime::Go => go(&lines),
         Runtime::Binary | Runtime::Wasm => None,
     };
-    let found = parsed.ok_or_else(|| {
-        format!("the runtime {runtime}: {shown} answered {answer:?}: name another with {flag}")
-    })?;
+    let found = parsed.ok_or_else(|| refused(format!("answered {answer:?}")))?;
     if numbers(&found.version) < *oldest {
         let version = &found.version;
-        return Err(format!(
-            "the runtime {runtime}: {shown} is version {version}, too old: {fix}, or name one with {flag}"
-        ));
+        return Err(refused(format!("is version {version}, too old")));
     }
     outside_usr(found).map_err(|prefix| {
-        format!(
-            "the runtime {runtime}: {shown} lies in {}, which is too broad to be shown to functions: {fix}, or name one with {flag}",
-            prefix.display()
-        )
+        let prefix = prefix.display();
+        refused(format!(
+            "lies in {prefix}, which is too broad to be shown to functions"
+        ))
     })
 }
 
@@ -309,12 +310,12 @@ mod tests {
         let error = Finder::new(chosen)
             .find(Runtime::Python3)
             .await
-            .unwrap_err()
-            .to_string();
-        assert!(error.contains("/nonexistent/python3"), "{error}");
+            .unwrap_err();
+        let (detail, fix) = (error.detail, error.fix);
+        assert!(detail.contains("/nonexistent/python3"), "{detail}");
         assert!(
-            error.contains("--python3") && error.contains("install"),
-            "{error}"
+            fix.contains("--python3") && fix.contains("install"),
+            "{fix}"
         );
     }
 }

@@ -104,13 +104,15 @@ impl Node {
         let is_bound = self.mode == SandboxMode::Full || self.host_ids.is_none();
         match users::closed_above(executable).filter(|_| !is_bound) {
             None => Ok(()),
-            Some(closed) => Err(PrepareError::Runtime(format!(
-                "the runtime {runtime}: {} lies in {}, which users other than root may not enter; \
-                 with --sandbox reduced each function is a user of its own: name another with \
-                 --{runtime}",
-                executable.display(),
-                closed.display()
-            ))),
+            Some(closed) => Err(PrepareError::runtime(
+                format!(
+                    "the runtime {runtime}: {} lies in {}, which users other than root may not \
+                     enter, and with --sandbox reduced each function is a user of its own",
+                    executable.display(),
+                    closed.display()
+                ),
+                format!("name another with --{runtime}"),
+            )),
         }
     }
 
@@ -126,8 +128,9 @@ impl Node {
     /// What a failed start means and what to do about it.
     pub(crate) fn explain(&self, package: &Package, error: &io::Error) -> PrepareError {
         let name = &package.spec.name;
-        PrepareError::Host(format!(
-            "function \"{name}\": its sandbox could not be made ({error}); run tinyfaas doctor"
-        ))
+        PrepareError::host(
+            format!("function \"{name}\": its sandbox could not be made ({error})"),
+            "run tinyfaas doctor",
+        )
     }
 }

@@ -4,9 +4,7 @@ use crate::node::Node;
 use crate::output::Target;
 use crate::process::Order;
 use crate::sandbox::{Plan, Program, Reach, SandboxMode, Walls, network};
-use faas::{
-    BackendReport, FunctionLimits, FunctionLog, Isolation, PrepareError, Runtime, RuntimeReport,
-};
+use faas::{BackendReport, FunctionLimits, FunctionLog, Isolation, Runtime, RuntimeReport};
 use std::fs::{self, File};
 use std::io;
 use std::sync::Arc;
@@ -101,15 +99,10 @@ async fn report_runtime(node: &Node, runtime: Runtime) -> RuntimeReport {
             version: Some("built in".into()),
             detail: "runs fn.sh for every call".into(),
         },
-        Err(PrepareError::Runtime(detail)) => RuntimeReport {
-            runtime,
-            version: None,
-            detail,
-        },
         Err(error) => RuntimeReport {
             runtime,
             version: None,
-            detail: error.to_string(),
+            detail: error.text(),
         },
     }
 }

@@ -78,9 +78,8 @@ enum Kind {
 impl Kind {
     fn of(binary: &[u8]) -> Result<Self, PrepareError> {
         let refuse = |what: &str| {
-            Err(PrepareError::Code(format!(
-                "the file {what}; build for wasm32-wasip1 or as a component of WASI 0.2"
-            )))
+            let fix = "build for wasm32-wasip1 or as a component of WASI 0.2";
+            Err(PrepareError::code(format!("the file {what}"), fix))
         };
         match binary {
             [0, b'a', b's', b'm', 1, 0, 0, 0, ..] => Ok(Self::Module),
@@ -177,22 +176,29 @@ impl Artifacts {
         };
         let code = wanted.map(&place.path());
         let code = code.map_err(|error| {
-            PrepareError::Code(format!("the module can't be run here: {error:#}"))
+            PrepareError::code(
+                format!("the module can't be run here: {error:#}"),
+                "build it for wasm32-wasip1 or as a component of WASI 0.2",
+            )
         })?;
         Ok((code, place))
     }
 
     /// The name of what is compiled from a file, and what the file is.
     fn identify(&self, file: &Path) -> Result<(String, Kind), PrepareError> {
-        let unread =
-            |error: io::Error| PrepareError::Host(format!("the module could not be read: {error}"));
+        let unread = |error: io::Error| {
+            PrepareError::host(
+                format!("the module could not be read: {error}"),
+                "look at the disk of the data directory, then deploy again",
+            )
+        };
         let bytes = fs::metadata(file).map_err(unread)?.len();
         if bytes > self.module_bytes_max {
             let bytes_max = self.module_bytes_max;
-            return Err(PrepareError::Code(format!(
-                "the module has {bytes} bytes; the most is {bytes_max}: build it with \
-                 optimisation for size and without debug information"
-            )));
+            return Err(PrepareError::code(
+                format!("the module has {bytes} bytes, and the most is {bytes_max}"),
+                "build it with optimisation for size and without debug information",
+            ));
         }
         let binary = fs::read(file).map_err(unread)?;
         let kind = Kind::of(&binary)?;
@@ -234,7 +240,10 @@ impl Artifacts {
 
     fn compile_to_memory(&self, wanted: &Wanted<'_>) -> Result<Arc<InMemory>, PrepareError> {
         let output = |reason: String| {
-            PrepareError::Host(format!("the compiled module could not be kept: {reason}"))
+            PrepareError::host(
+                format!("the compiled module could not be kept: {reason}"),
+                "look at the disk and the memory of this machine, then deploy again",
+            )
         };
         let file = memory::file().map_err(|error| output(error.to_string()))?;
         let compiled = self
@@ -255,11 +264,13 @@ impl Artifacts {
 
     fn no_room(&self) -> PrepareError {
         let mib = self.room.bytes_max() >> 20;
-        PrepareError::NoRoom(format!(
-            "the disk of the data directory has no room for the compiled module, and all that is \
-             compiled in memory may take {mib} MiB; delete functions that are not needed, or free \
-             space on the disk"
-        ))
+        PrepareError::no_room(
+            format!(
+                "the disk of the data directory has no room for the compiled module, and all that \
+                 is compiled in memory may take {mib} MiB"
+            ),
+            "delete functions that are not needed, or free space on the disk",
+        )
     }
 
     fn in_memory(&self) -> std::sync::MutexGuard<'_, HashMap<String, Weak<InMemory>>> {
@@ -292,11 +303,13 @@ impl Artifacts {
 }
 
 fn too_large(bytes_max: u64) -> PrepareError {
-    PrepareError::Code(format!(
-        "the compiled module takes more than {} MiB; build it with optimisation for size, or split \
-         it",
-        bytes_max >> 20
-    ))
+    PrepareError::code(
+        format!(
+            "the compiled module takes more than {} MiB",
+            bytes_max >> 20
+        ),
+        "build it with optimisation for size, or split it",
+    )
 }
 
 impl Wanted<'_> {

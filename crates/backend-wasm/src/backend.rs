@@ -4,13 +4,13 @@ use crate::artifact::{Artifacts, MemoryUse};
 use crate::compiler::Compiler;
 use crate::contract::Contract;
 use crate::engine::Engines;
-use crate::failure::{Failed, Lines};
+use crate::failure::Lines;
 use crate::handler::WasmHandler;
 use crate::outbound::Outbound;
 use crate::pace::Pace;
 use crate::shared::Shared;
 use faas::{
-    Backend, BackendReport, BoxFuture, Handler, Isolation, Limits, LogStream, Package,
+    Backend, BackendReport, BoxFuture, Handlers, Isolation, Limits, LogStream, Package,
     PrepareError, Runtime, RuntimeReport,
 };
 use std::path::{Path, PathBuf};
@@ -79,25 +79,23 @@ impl WasmBackend {
         }))
     }
 
-    async fn prepare_package(
-        &self,
-        package: Package,
-    ) -> Result<Vec<Arc<dyn Handler>>, PrepareError> {
+    async fn prepare_package(&self, package: Package) -> Result<Handlers, PrepareError> {
         let name = package.spec.name.clone();
         let prepared = self.prepare_handler(package).await;
         let handler = prepared.map_err(|error| named(name.as_str(), error))?;
         let mut handlers = self.handlers.lock().unwrap_or_else(PoisonError::into_inner);
         handlers.retain(|known| known.strong_count() > 0);
         handlers.push(Arc::downgrade(&handler));
-        Ok(vec![handler])
+        Ok(Handlers::here([handler]))
     }
 
     async fn prepare_handler(&self, package: Package) -> Result<Arc<WasmHandler>, PrepareError> {
         if package.spec.runtime != Runtime::Wasm {
-            return Err(PrepareError::Runtime(format!(
-                "the wasm backend does not run {}",
-                package.spec.runtime
-            )));
+            let detail = format!("the wasm backend does not run {}", package.spec.runtime);
+            return Err(PrepareError::runtime(
+                detail,
+                "deploy it with the runtime wasm",
+            ));
         }
         let shared = self.shared(&package);
         let (lines, pace) = (shared.lines.clone(), shared.pace.clone());
@@ -111,7 +109,7 @@ impl WasmBackend {
         });
         let linked = linking.await;
         let (contract, place) = linked.map_err(|_ended| {
-            PrepareError::Host("compiling broke off; see the log of tinyfaas".to_owned())
+            PrepareError::host("compiling broke off", "see the log of tinyfaas")
         })??;
         self.try_instance(&contract).await?;
         let kept = if place.is_memory() {
@@ -130,7 +128,7 @@ impl WasmBackend {
             _place: place,
             engines: Arc::clone(&self.engines),
             lines,
-            at_once_max: usize::from(package.spec.handlers),
+            concurrency: usize::from(package.spec.handlers),
             deadline: package.spec.limits.deadline,
             pace,
             turns: Arc::new(Semaphore::new(usize::from(package.spec.handlers))),
@@ -167,21 +165,17 @@ impl WasmBackend {
     async fn try_instance(&self, contract: &Contract) -> Result<(), PrepareError> {
         let _running = self.engines.ticker.run();
         let Some(_slot) = self.engines.slots.take(0).await else {
-            let text = "too many calls wait for an instance; try again in a second";
-            return Err(PrepareError::Host(text.to_owned()));
+            let detail = "too many calls wait for an instance";
+            return Err(PrepareError::host(detail, "try again in a second"));
         };
         let tried = tokio::time::timeout(self.limits.handler_start, contract.try_instance());
         match tried.await {
-            Ok(made) => {
-                made.map_err(|Failed { message, output }| PrepareError::Load { message, output })
+            Ok(made) => made,
+            Err(_elapsed) => {
+                let seconds = self.limits.handler_start.as_secs();
+                let detail = format!("an instance was not ready within {seconds} s");
+                Err(PrepareError::load(detail, "do less while it starts"))
             }
-            Err(_elapsed) => Err(PrepareError::Load {
-                message: format!(
-                    "an instance was not ready within {} s; do less while it starts",
-                    self.limits.handler_start.as_secs()
-                ),
-                output: String::new(),
-            }),
         }
     }
 
@@ -244,10 +238,7 @@ impl Backend for WasmBackend {
         "wasm"
     }
 
-    fn prepare(
-        &self,
-        package: Package,
-    ) -> BoxFuture<'_, Result<Vec<Arc<dyn Handler>>, PrepareError>> {
+    fn prepare(&self, package: Package) -> BoxFuture<'_, Result<Handlers, PrepareError>> {
         Box::pin(self.prepare_package(package))
     }
 
@@ -267,7 +258,10 @@ fn find_module(folder: &Path) -> Result<PathBuf, PrepareError> {
         return Ok(conventional);
     }
     let entries = std::fs::read_dir(folder).map_err(|error| {
-        PrepareError::Host(format!("the function's folder can't be read: {error}"))
+        PrepareError::host(
+            format!("the function's folder can't be read: {error}"),
+            "look at the disk of the data directory, then deploy again",
+        )
     })?;
     let is_module = |path: &PathBuf| {
         path.extension()
@@ -280,31 +274,19 @@ fn find_module(folder: &Path) -> Result<PathBuf, PrepareError> {
         .filter(is_module);
     match (modules.next(), modules.next()) {
         (Some(module), None) => Ok(module),
-        (None, _) => Err(PrepareError::Code(
-            "there is no .wasm file; send a module, or an archive with one".to_owned(),
+        (None, _) => Err(PrepareError::code(
+            "there is no .wasm file",
+            "send a module, or an archive with one",
         )),
-        (Some(_), Some(_)) => Err(PrepareError::Code(
-            "there are several .wasm files; call the one to run fn.wasm".to_owned(),
+        (Some(_), Some(_)) => Err(PrepareError::code(
+            "there are several .wasm files",
+            "call the one to run fn.wasm",
         )),
     }
 }
 
 /// The error with the function's name.
 fn named(name: &str, error: PrepareError) -> PrepareError {
-    let with = |text: String| format!("function \"{name}\": {text}");
-    match error {
-        PrepareError::Runtime(text) => PrepareError::Runtime(with(text)),
-        PrepareError::Code(text) => PrepareError::Code(with(text)),
-        PrepareError::Host(text) => PrepareError::Host(with(text)),
-        PrepareError::NoRoom(text) => PrepareError::NoRoom(with(text)),
-        PrepareError::Busy(text) => PrepareError::Busy(with(text)),
-        PrepareError::Build { message, output } => PrepareError::Build {
-            message: with(message),
-            output,
-        },
-        PrepareError::Load { message, output } => PrepareError::Load {
-            message: with(message),
-            output,
-        },
-    }
+    let detail = format!("function \"{name}\": {}", error.detail);
+    PrepareError { detail, ..error }
 }

@@ -2,11 +2,11 @@
 //! output, the request in variables as CGI (RFC 3875) names them.
 
 use crate::engine::{self, Bounded, Bounds};
-use crate::failure::{Failed, Failure};
+use crate::failure::{Failure, no_instance, wrong_type};
 use crate::output::{Output, Overflow};
 use crate::shared::Shared;
 use bytes::Bytes;
-use faas::{Headers, Invocation, LogStream, Reply};
+use faas::{Headers, Invocation, LogStream, PrepareError, Reply};
 use std::borrow::Cow;
 use wasmtime::{InstancePre, Linker, Module, Store};
 use wasmtime_wasi::I32Exit;
@@ -42,13 +42,16 @@ impl Command {
         Ok(Self { linked, shared })
     }
 
-    pub(crate) async fn try_instance(&self) -> Result<(), Failed> {
+    pub(crate) async fn try_instance(&self) -> Result<(), PrepareError> {
         let mut store = self.store(&mut WasiCtx::builder());
         let made = self.linked.instantiate_async(&mut store).await;
-        let made = made.map_err(|error| Failed::instance(&error, store.data().bounds.is_exceeded));
+        let made = made.map_err(|error| no_instance(&error, store.data().bounds.is_exceeded));
         let typed = made?.get_typed_func::<(), ()>(&mut store, "_start");
         typed.map(drop).map_err(|_other_type| {
-            Failed::start("_start takes parameters or returns something; it must do neither")
+            wrong_type(
+                "_start takes parameters or returns something",
+                "let it do neither",
+            )
         })
     }
 

@@ -62,8 +62,11 @@ impl Compiler {
         bytes_max: u64,
     ) -> Result<(), CompileError> {
         let host = |error: io::Error| {
-            let text = format!("the module could not be compiled: {error}");
-            CompileError::Refused(PrepareError::Host(text))
+            let detail = format!("the module could not be compiled: {error}");
+            CompileError::Refused(PrepareError::host(
+                detail,
+                "deploy it again; if it fails again, see the log of tinyfaas",
+            ))
         };
         let module = File::open(module).map_err(host)?;
         let into = into.try_clone().map_err(host)?;
@@ -95,20 +98,23 @@ impl Compiler {
         Err(match (output.status.signal(), output.status.code()) {
             (Some(libc::SIGXFSZ), _) => CompileError::TooLarge,
             (_, Some(code)) if code == i32::from(NOT_WRITTEN) => CompileError::Output(said),
-            _ => CompileError::Refused(PrepareError::Code(self.why(output.status, &said))),
+            _ => CompileError::Refused(self.why(output.status, &said)),
         })
     }
 
-    fn why(&self, status: ExitStatus, said: &str) -> String {
+    fn why(&self, status: ExitStatus, said: &str) -> PrepareError {
         let (mib, seconds) = (self.memory_bytes_max >> 20, self.seconds_max);
-        let fix = "build it with optimisation for size, or split it";
-        match status.signal() {
-            None => said.to_owned(),
-            Some(libc::SIGXCPU | libc::SIGKILL) => {
-                format!("compiling the module takes more than {seconds} s; {fix}")
+        let detail = match status.signal() {
+            None => {
+                let fix = "build it for wasm32-wasip1 or as a component of WASI 0.2";
+                return PrepareError::code(said, fix);
             }
-            Some(_) => format!("compiling the module takes more than {mib} MiB of memory; {fix}"),
-        }
+            Some(libc::SIGXCPU | libc::SIGKILL) => {
+                format!("compiling the module takes more than {seconds} s")
+            }
+            Some(_) => format!("compiling the module takes more than {mib} MiB of memory"),
+        };
+        PrepareError::code(detail, "build it with optimisation for size, or split it")
     }
 }
 

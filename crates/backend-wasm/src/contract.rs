@@ -6,7 +6,6 @@ use crate::component;
 use crate::component::command::CliCommand;
 use crate::component::http::{Called, Http};
 use crate::component::own::Own;
-use crate::failure::Failed;
 use crate::shared::Shared;
 use faas::{Invocation, PrepareError};
 use wasmtime::component::types::ComponentItem;
@@ -61,7 +60,7 @@ impl Contract {
     }
 
     /// Makes an instance and drops it: what is wrong with it is better known now.
-    pub(crate) async fn try_instance(&self) -> Result<(), Failed> {
+    pub(crate) async fn try_instance(&self) -> Result<(), PrepareError> {
         match self {
             Self::Command(command) => command.try_instance().await,
             Self::CliCommand(command) => command.try_instance().await,
@@ -84,10 +83,10 @@ impl Contract {
 
 fn unlinked(error: &wasmtime::Error) -> PrepareError {
     let text: String = format!("{error:#}").chars().take(1000).collect();
-    PrepareError::Code(format!(
-        "the module asks for something that is not there: {text}; functions may import what WASI \
-         offers and nothing else"
-    ))
+    PrepareError::code(
+        format!("the module asks for something that is not there: {text}"),
+        "import what WASI offers and nothing else",
+    )
 }
 
 impl std::fmt::Debug for Contract {

@@ -1,7 +1,7 @@
 //! From what went wrong in an instance to what its caller and its log are told.
 
 use bytes::Bytes;
-use faas::{FunctionLog, LogStream};
+use faas::{FunctionLog, LogStream, PrepareError};
 use std::sync::Arc;
 use wasmtime::Trap;
 
@@ -46,38 +46,28 @@ impl Failure {
     }
 }
 
-/// Why a first instance could not be made, for whoever deploys.
-#[derive(Debug)]
-pub(crate) struct Failed {
-    /// What happened and what to do.
-    pub(crate) message: String,
-    /// What the engine says.
-    pub(crate) output: String,
+/// Why a first instance could not be made, for whoever deploys: the start function trapped, or
+/// there was too little memory for what the module declares.
+pub(crate) fn no_instance(error: &wasmtime::Error, is_memory_short: bool) -> PrepareError {
+    let (detail, fix) = if is_memory_short {
+        (
+            "an instance wants more memory than its limit",
+            "raise the limit (--memory)",
+        )
+    } else if error.is::<Trap>() {
+        (
+            "an instance trapped while it started",
+            "see the output, and mend what runs at the start",
+        )
+    } else {
+        ("an instance could not be made", "see the output")
+    };
+    PrepareError::load(detail, fix).with_output(format!("{error:#}"))
 }
 
-impl Failed {
-    /// The start function trapped, or there was too little memory for what the module declares.
-    pub(crate) fn instance(error: &wasmtime::Error, is_memory_short: bool) -> Self {
-        let message = if is_memory_short {
-            "an instance wants more memory than its limit; raise the limit (--memory)"
-        } else if error.is::<Trap>() {
-            "an instance trapped while it started; see the output, and mend what runs at the start"
-        } else {
-            "an instance could not be made; see the output"
-        };
-        Self {
-            message: message.to_owned(),
-            output: format!("{error:#}"),
-        }
-    }
-
-    /// What is called has another type.
-    pub(crate) fn start(message: &str) -> Self {
-        Self {
-            message: format!("an instance could not be made: {message}"),
-            output: String::new(),
-        }
-    }
+/// The same, where what is called has another type.
+pub(crate) fn wrong_type(what: &str, fix: &str) -> PrepareError {
+    PrepareError::load(format!("an instance could not be made: {what}"), fix)
 }
 
 /// Where the lines of one handler go.

@@ -9,8 +9,8 @@ use crate::pace::Pace;
 use crate::ticker::Running;
 use bytes::Bytes;
 use faas::{
-    BoxFuture, FunctionName, Handler, HandlerState, HandlerStatus, Invocation, InvokeError,
-    LogStream, Reply,
+    BoxFuture, Callable, FunctionName, Handler, HandlerState, HandlerStatus, Invocation,
+    InvokeError, LogStream, Reply,
 };
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -30,7 +30,7 @@ pub(crate) struct WasmHandler {
     pub(crate) engines: Arc<Engines>,
     pub(crate) lines: Lines,
     /// Instances that may run at once.
-    pub(crate) at_once_max: usize,
+    pub(crate) concurrency: usize,
     /// The time that a call has, for the message of one that took longer.
     pub(crate) deadline: Duration,
     /// What its instances may compute; none where that is no less than they can.
@@ -199,7 +199,7 @@ impl WasmHandler {
     }
 }
 
-impl Handler for WasmHandler {
+impl Callable for WasmHandler {
     fn invoke<'a>(
         &'a self,
         invocation: &'a Invocation,
@@ -208,8 +208,8 @@ impl Handler for WasmHandler {
         Box::pin(self.run(invocation, time_left))
     }
 
-    fn at_once_max(&self) -> usize {
-        self.at_once_max
+    fn concurrency(&self) -> usize {
+        self.concurrency
     }
 
     fn in_flight(&self) -> usize {
@@ -220,18 +220,24 @@ impl Handler for WasmHandler {
         !self.life.is_stopping.load(Ordering::Relaxed)
     }
 
+    fn state(&self) -> HandlerState {
+        if self.is_ready() {
+            HandlerState::Ready
+        } else {
+            HandlerState::Stopped
+        }
+    }
+
     fn settled(&self) -> BoxFuture<'_, ()> {
         Box::pin(async {})
     }
+}
 
+impl Handler for WasmHandler {
     fn status(&self) -> HandlerStatus {
         HandlerStatus {
             id: Arc::clone(&self.lines.handler),
-            state: if self.is_ready() {
-                HandlerState::Ready
-            } else {
-                HandlerState::Stopped
-            },
+            state: self.state(),
             restarts: 0,
             in_flight: self.in_flight(),
         }

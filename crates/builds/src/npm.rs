@@ -75,9 +75,10 @@ pub(super) fn recipe(
         return Ok(None);
     };
     let parsed: Value = serde_json::from_slice(without_mark(&manifest)).map_err(|error| {
-        PrepareError::Code(format!(
-            "package.json is not valid JSON ({error}); correct it"
-        ))
+        PrepareError::code(
+            format!("package.json is not valid JSON ({error})"),
+            "correct it",
+        )
     })?;
     let allows = package.spec.allow_scripts;
     let script = own_script(code, &parsed);
@@ -88,9 +89,7 @@ pub(super) fn recipe(
     let lock = lock(code)?;
     let npm = toolchain.npm.as_ref().ok_or_else(|| {
         let fix = "install npm (Debian: apt install npm), or put node_modules into the archive";
-        PrepareError::Runtime(format!(
-            "package.json names dependencies, but npm is not here: {fix}"
-        ))
+        PrepareError::runtime("package.json names dependencies, but npm is not here", fix)
     })?;
     let settings = file(code, ".npmrc");
     let is_plain = !allows
@@ -181,11 +180,11 @@ fn lock(code: &Path) -> Result<Option<(&'static str, Vec<u8>)>, PrepareError> {
         .find_map(|name| Some((name, file(code, name)?)));
     let is_there = |name: &&str| code.join(name).is_file();
     match (found, FOREIGN_LOCKS.into_iter().find(is_there)) {
-        (None, Some(foreign)) => Err(PrepareError::Code(format!(
-            "tinyFaaS installs packages with npm, which does not obey {foreign}: put a \
-             package-lock.json beside it (npm install --package-lock-only), or put node_modules \
-             into the archive"
-        ))),
+        (None, Some(foreign)) => Err(PrepareError::code(
+            format!("tinyFaaS installs packages with npm, which does not obey {foreign}"),
+            "put a package-lock.json beside it (npm install --package-lock-only), or put \
+             node_modules into the archive",
+        )),
         (found, _) => Ok(found),
     }
 }

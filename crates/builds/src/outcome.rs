@@ -1,6 +1,6 @@
 //! What is said about a build that failed.
 
-use faas::{Package, PrepareError};
+use faas::{Package, PrepareError, PrepareErrorKind};
 
 /// How many of a failed build's last lines its deployer sees.
 pub const LAST_LINES: usize = 40;
@@ -20,24 +20,19 @@ const SMALL_TALK: [&str; 7] = [
 /// should be more than [`LAST_LINES`]: some are left out.
 #[must_use]
 pub fn failed(package: &Package, why: &str, lines: &str) -> PrepareError {
-    let fix = package.build_fix(lines);
-    let fix = fix.map(|fix| format!("; {fix}")).unwrap_or_default();
-    PrepareError::Build {
-        message: format!("{why}{fix}"),
-        output: cause(lines),
-    }
+    PrepareError::build(why, package.build_fix(lines)).with_output(cause(lines))
 }
 
 /// What whoever deploys the function should know of its build, where it failed to load.
 #[must_use]
-pub fn with_notes(error: PrepareError, notes: &[String]) -> PrepareError {
-    match error {
-        PrepareError::Load { message, output } if !notes.is_empty() => PrepareError::Load {
-            message: format!("{message}. {}", notes.join(". ")),
-            output,
-        },
-        error => error,
+pub fn with_notes(mut error: PrepareError, notes: &[String]) -> PrepareError {
+    if error.kind == PrepareErrorKind::Load {
+        for note in notes {
+            error.detail.push_str(". ");
+            error.detail.push_str(note);
+        }
     }
+    error
 }
 
 /// The last lines of a failed build, without those in which a package manager speaks of itself.

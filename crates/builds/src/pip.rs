@@ -95,10 +95,10 @@ fn refuse_foreign(code: &Path) -> Result<(), PrepareError> {
     let Some((name, command)) = found else {
         return Ok(());
     };
-    Err(PrepareError::Code(format!(
-        "tinyFaaS installs packages with pip, which does not read {name}: put a requirements.txt \
-         beside it ({command})"
-    )))
+    Err(PrepareError::code(
+        format!("tinyFaaS installs packages with pip, which does not read {name}"),
+        format!("put a requirements.txt beside it ({command})"),
+    ))
 }
 
 /// The dependencies in `pyproject.toml`, a line each; nothing where it names none.
@@ -109,9 +109,10 @@ fn from_project(code: &Path) -> Result<Option<String>, PrepareError> {
     let text = String::from_utf8_lossy(without_mark(&text)).into_owned();
     let parsed: toml::Table = text.parse().map_err(|error: toml::de::Error| {
         let error = error.message();
-        PrepareError::Code(format!(
-            "pyproject.toml is not valid TOML ({error}); correct it"
-        ))
+        PrepareError::code(
+            format!("pyproject.toml is not valid TOML ({error})"),
+            "correct it",
+        )
     })?;
     let at = |path: &[&str]| {
         let (first, rest) = path.split_first()?;
@@ -135,10 +136,10 @@ fn from_project(code: &Path) -> Result<Option<String>, PrepareError> {
             let lines = lines.map(|line| line.replace(['\r', '\n'], " ") + "\n");
             Ok(Some(lines.collect()))
         }
-        None if is_dynamic || wants_by_poetry => Err(PrepareError::Code(
+        None if is_dynamic || wants_by_poetry => Err(PrepareError::code(
             "pyproject.toml does not list its packages in [project] dependencies, where tinyFaaS \
-             reads them: list them there, or put a requirements.txt beside it"
-                .into(),
+             reads them",
+            "list them there, or put a requirements.txt beside it",
         )),
         None => Ok(None),
     }

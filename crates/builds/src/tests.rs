@@ -89,7 +89,7 @@ impl Function {
     }
 
     fn refusal(&self) -> String {
-        self.recipe_with(&[]).unwrap_err().to_string()
+        self.recipe_with(&[]).unwrap_err().text()
     }
 
     /// Whether the build sees the code; then its digest is in the key.

@@ -6,7 +6,7 @@ use crate::registry::Registry;
 use crate::remote_handler::{Held, RemoteHandler};
 use crate::revision::{Progress, Revision};
 use crate::table;
-use faas::{BoxFuture, Handler, Limits, PrepareError, Router};
+use faas::{BoxFuture, Handler, Handlers, Limits, PrepareError, Router};
 use handler_protocol::{Caller, Group, Process};
 use std::sync::Arc;
 use std::time::Duration;
@@ -97,7 +97,7 @@ impl ManagementEnd {
 }
 
 impl Caller for ManagementEnd {
-    fn start(&self, group: Group) -> BoxFuture<'_, Result<Vec<Arc<dyn Handler>>, PrepareError>> {
+    fn start(&self, group: Group) -> BoxFuture<'_, Result<Handlers, PrepareError>> {
         Box::pin(async move {
             let revision = self.registry.add(group);
             let held = Arc::new(Held {
@@ -112,7 +112,9 @@ impl Caller for ManagementEnd {
                     held: Arc::clone(&held),
                 })
             };
-            Ok(revision.ids.iter().map(handler).collect())
+            Ok(Handlers::elsewhere(
+                revision.ids.iter().map(handler).collect(),
+            ))
         })
     }
 }
@@ -227,7 +229,7 @@ async fn launch(registry: Arc<Registry>, call: u64, handler: String) {
     let revision = registry.of_handler(&handler);
     let starter = revision.and_then(|revision| Some((revision.launch()?, revision)));
     let Some((starter, revision)) = starter else {
-        let gone = PrepareError::Host("the handler was retired".to_owned());
+        let gone = PrepareError::host("the handler was retired", "deploy the function again");
         let failure = Failure::from(&gone);
         registry
             .link

@@ -1,8 +1,8 @@
 //! The messages, as lines of JSON.
 
 use faas::{
-    Cors, Entry, FunctionLimits, FunctionName, FunctionSpec, HandlerState, HandlerStatus,
-    NameError, PrepareError, Runtime, Tally,
+    CallTerms, Cors, FunctionName, HandlerState, HandlerStatus, NameError, PrepareError,
+    PrepareErrorKind, Tally,
 };
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
@@ -106,7 +106,8 @@ pub(crate) struct Row {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Failure {
     kind: FailureKind,
-    message: String,
+    detail: String,
+    fix: String,
     pub(crate) output: String,
 }
 
@@ -155,35 +156,25 @@ pub(crate) struct TallyRow {
     overhead: Vec<u64>,
 }
 
-impl Function {
-    pub(crate) fn of(spec: &FunctionSpec) -> Self {
+impl From<&CallTerms> for Function {
+    fn from(terms: &CallTerms) -> Self {
         Self {
-            name: spec.name.to_string(),
-            deadline_ms: millis(spec.limits.deadline),
-            queue_max: spec.limits.queue_max,
-            cors: spec.cors.as_ref().map(ToString::to_string),
+            name: terms.name.to_string(),
+            deadline_ms: millis(terms.deadline),
+            queue_max: terms.queue_max,
+            cors: terms.cors.as_deref().map(ToString::to_string),
         }
     }
+}
 
-    /// The function as the proxy's parts want it; how it runs does not concern them.
-    pub(crate) fn spec(&self, handlers: usize) -> Result<Arc<FunctionSpec>, NameError> {
-        let name: FunctionName = self.name.parse()?;
-        Ok(Arc::new(FunctionSpec {
-            name,
-            runtime: Runtime::Binary,
-            entry: Entry::Convention,
-            handlers: u16::try_from(handlers).unwrap_or(u16::MAX),
-            envs: Vec::new(),
-            network: faas::Network::None,
-            allow_hosts: Vec::new(),
-            allow_scripts: false,
-            cors: self.cors(),
-            limits: FunctionLimits {
-                deadline: Duration::from_millis(self.deadline_ms),
-                queue_max: self.queue_max,
-                ..FunctionLimits::default()
-            },
-        }))
+impl Function {
+    pub(crate) fn terms(&self) -> Result<CallTerms, NameError> {
+        Ok(CallTerms {
+            name: self.name.parse()?,
+            deadline: Duration::from_millis(self.deadline_ms),
+            queue_max: self.queue_max,
+            cors: self.cors().map(Arc::new),
+        })
     }
 
     /// No page may call where the text means nothing here.
@@ -195,35 +186,35 @@ impl Function {
 
 impl From<&PrepareError> for Failure {
     fn from(error: &PrepareError) -> Self {
-        let kind = match error {
-            PrepareError::Runtime(_) => FailureKind::Runtime,
-            PrepareError::Code(_) => FailureKind::Code,
-            PrepareError::Build { .. } => FailureKind::Build,
-            PrepareError::Load { .. } => FailureKind::Load,
-            PrepareError::Host(_) => FailureKind::Host,
-            PrepareError::NoRoom(_) => FailureKind::NoRoom,
-            PrepareError::Busy(_) => FailureKind::Busy,
-        };
         Self {
-            kind,
-            message: error.to_string(),
-            output: error.output().to_owned(),
+            kind: match error.kind {
+                PrepareErrorKind::Runtime => FailureKind::Runtime,
+                PrepareErrorKind::Code => FailureKind::Code,
+                PrepareErrorKind::Build => FailureKind::Build,
+                PrepareErrorKind::Load => FailureKind::Load,
+                PrepareErrorKind::Host => FailureKind::Host,
+                PrepareErrorKind::NoRoom => FailureKind::NoRoom,
+                PrepareErrorKind::Busy => FailureKind::Busy,
+            },
+            detail: error.detail.clone(),
+            fix: error.fix.clone(),
+            output: error.output.clone(),
         }
     }
 }
 
 impl From<Failure> for PrepareError {
     fn from(failure: Failure) -> Self {
-        let (message, output) = (failure.message, failure.output);
-        match failure.kind {
-            FailureKind::Runtime => Self::Runtime(message),
-            FailureKind::Code => Self::Code(message),
-            FailureKind::Build => Self::Build { message, output },
-            FailureKind::Load => Self::Load { message, output },
-            FailureKind::Host => Self::Host(message),
-            FailureKind::NoRoom => Self::NoRoom(message),
-            FailureKind::Busy => Self::Busy(message),
-        }
+        let kind = match failure.kind {
+            FailureKind::Runtime => PrepareErrorKind::Runtime,
+            FailureKind::Code => PrepareErrorKind::Code,
+            FailureKind::Build => PrepareErrorKind::Build,
+            FailureKind::Load => PrepareErrorKind::Load,
+            FailureKind::Host => PrepareErrorKind::Host,
+            FailureKind::NoRoom => PrepareErrorKind::NoRoom,
+            FailureKind::Busy => PrepareErrorKind::Busy,
+        };
+        Self::new(kind, failure.detail, failure.fix).with_output(failure.output)
     }
 }
 

@@ -276,17 +276,19 @@ impl Shared {
         function: &Function,
         handlers: &[String],
     ) -> Result<Deployment, PrepareError> {
-        let spec = function.spec(handlers.len());
-        let spec = spec.map_err(|error| PrepareError::Host(error.to_string()))?;
+        let terms = function.terms();
+        let terms = terms.map_err(|error| {
+            PrepareError::host(error.to_string(), "run the same tinyfaas on both sides")
+        })?;
         let group = Group {
-            spec: Arc::clone(&spec),
+            terms: terms.clone(),
             ids: handlers.iter().map(|id| id.as_str().into()).collect(),
             // What handlers print goes to the management service.
             log: Arc::new(FunctionLog::new(&self.limits)),
             launch: Arc::new(RemoteLaunch(Arc::clone(&self.instances))),
         };
         let handlers = self.direct.start(group).await?;
-        Ok(Deployment::new(spec, String::new(), handlers))
+        Ok(Deployment::new(terms, handlers))
     }
 
     fn retire(self: &Arc<Self>, revision: u64, grace: Duration) {
@@ -309,13 +311,13 @@ impl Shared {
         let state = lock(&self.state);
         let mut named = HashSet::new();
         for row in &state.rows {
-            let Ok(spec) = row.function.spec(0) else {
+            let Ok(terms) = row.function.terms() else {
                 continue;
             };
-            let name = spec.name.clone();
+            let name = terms.name.clone();
             named.insert(name.clone());
             if self.router.find(name.as_str()).is_none() {
-                self.router.announce([spec]);
+                self.router.announce([terms]);
             }
             let entry = row.revision.and_then(|it| state.revisions.get(&it));
             let ready = entry.and_then(|entry| entry.deployment.as_ref());
@@ -351,7 +353,7 @@ impl Shared {
 
     fn let_finish(&self, served: Option<Arc<Deployment>>) {
         if let Some(served) = served {
-            let grace = served.spec().limits.deadline.max(self.limits.drain);
+            let grace = served.terms().deadline.max(self.limits.drain);
             self.tracker
                 .spawn(async move { served.retire(grace).await });
         }

@@ -172,15 +172,15 @@ impl Registry {
                         Ok(Progress::Refused(failure)) => Err(revision.error(failure.clone())),
                         Ok(Progress::Ready) => Ok(()),
                         Ok(Progress::Starting | Progress::Retired) | Err(_) => {
-                            Err(PrepareError::Host("the handlers were stopped".to_owned()))
+                            Err(PrepareError::host("the handlers were stopped", "deploy it again"))
                         }
                     };
                 }
                 _ = link.changed() => {}
                 () = tokio::time::sleep(PROXY_PATIENCE), if is_away => {
-                    return Err(PrepareError::Host(
-                        "the reverse proxy does not answer; see what its container says \
-                         (docker logs)".to_owned(),
+                    return Err(PrepareError::host(
+                        "the reverse proxy does not answer",
+                        "see what its container says (docker logs)",
                     ));
                 }
             }

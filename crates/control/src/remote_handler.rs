@@ -3,7 +3,7 @@
 use crate::message::{ToProxy, millis};
 use crate::registry::Registry;
 use crate::revision::{Progress, Revision};
-use faas::{BoxFuture, Handler, HandlerState, HandlerStatus, Invocation, InvokeError, Reply};
+use faas::{BoxFuture, Handler, HandlerState, HandlerStatus};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -28,45 +28,6 @@ pub(crate) struct RemoteHandler {
 }
 
 impl Handler for RemoteHandler {
-    fn invoke<'a>(
-        &'a self,
-        _invocation: &'a Invocation,
-        _time_left: Duration,
-    ) -> BoxFuture<'a, Result<Reply, InvokeError>> {
-        let name = self.held.revision.spec.name.clone();
-        Box::pin(async {
-            Err(InvokeError::Unavailable {
-                name,
-                reason: "it is called through the reverse proxy".into(),
-                retry_after: Duration::from_secs(1),
-                time_left: Duration::MAX,
-            })
-        })
-    }
-
-    fn at_once_max(&self) -> usize {
-        1
-    }
-
-    fn in_flight(&self) -> usize {
-        self.status().in_flight
-    }
-
-    fn is_ready(&self) -> bool {
-        self.status().state == HandlerState::Ready
-    }
-
-    fn settled(&self) -> BoxFuture<'_, ()> {
-        Box::pin(async {
-            let Some(mut status) = self.held.revision.follow(&self.id) else {
-                return;
-            };
-            let is_settled = |status: &HandlerStatus| status.state != HandlerState::Starting;
-            // The sender lives as long as the revision.
-            drop(status.wait_for(is_settled).await);
-        })
-    }
-
     fn status(&self) -> HandlerStatus {
         let status = self.held.revision.status(&self.id);
         status.unwrap_or_else(|| HandlerStatus {

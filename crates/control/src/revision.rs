@@ -2,7 +2,7 @@
 
 use crate::lock::lock;
 use crate::message::{Failure, Function, HandlerRow, ToProxy};
-use faas::{FunctionLog, FunctionSpec, HandlerState, HandlerStatus, LogStream, PrepareError};
+use faas::{CallTerms, FunctionLog, HandlerState, HandlerStatus, LogStream, PrepareError};
 use handler_protocol::{Group, Launch};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -26,7 +26,7 @@ pub(crate) enum Progress {
 #[derive(Debug)]
 pub(crate) struct Revision {
     pub(crate) number: u64,
-    pub(crate) spec: Arc<FunctionSpec>,
+    terms: CallTerms,
     pub(crate) ids: Vec<Arc<str>>,
     log: Arc<FunctionLog>,
     /// None once it is forgotten, though its handlers may still be looked at.
@@ -34,7 +34,7 @@ pub(crate) struct Revision {
     pub(crate) progress: watch::Sender<Progress>,
     /// Has a task for each of its instances.
     pub(crate) instances: TaskTracker,
-    statuses: Mutex<HashMap<Arc<str>, watch::Sender<HandlerStatus>>>,
+    statuses: Mutex<HashMap<Arc<str>, HandlerStatus>>,
     /// How the last instance of a handler ended.
     ends: Mutex<HashMap<Arc<str>, String>>,
 }
@@ -47,17 +47,14 @@ impl Revision {
             restarts: 0,
             in_flight: 0,
         };
-        let statuses = group
-            .ids
-            .iter()
-            .map(|id| (Arc::clone(id), watch::Sender::new(status(id))));
+        let statuses = group.ids.iter().map(|id| (Arc::clone(id), status(id)));
         Self {
             number,
             progress: watch::Sender::new(Progress::Starting),
             instances: TaskTracker::new(),
             statuses: Mutex::new(statuses.collect()),
             ends: Mutex::default(),
-            spec: group.spec,
+            terms: group.terms,
             ids: group.ids,
             log: group.log,
             launch: Mutex::new(Some(group.launch)),
@@ -78,7 +75,7 @@ impl Revision {
     pub(crate) fn start(&self) -> ToProxy {
         ToProxy::Start {
             revision: self.number,
-            function: Function::of(&self.spec),
+            function: Function::from(&self.terms),
             handlers: self.ids.iter().map(|id| id.to_string()).collect(),
             is_live: *self.progress.borrow() == Progress::Ready,
         }
@@ -86,8 +83,8 @@ impl Revision {
 
     /// Every handler said hello.
     pub(crate) fn made_ready(&self) {
-        for status in lock(&self.statuses).values() {
-            status.send_modify(|status| status.state = HandlerState::Ready);
+        for status in lock(&self.statuses).values_mut() {
+            status.state = HandlerState::Ready;
         }
         self.progress.send_replace(Progress::Ready);
     }
@@ -95,12 +92,8 @@ impl Revision {
     /// Takes what the proxy tells of one of its handlers.
     pub(crate) fn report(&self, row: HandlerRow) {
         let status = HandlerStatus::from(row);
-        if let Some(known) = lock(&self.statuses).get(&status.id) {
-            known.send_if_modified(|known| {
-                let is_new = *known != status;
-                *known = status;
-                is_new
-            });
+        if let Some(known) = lock(&self.statuses).get_mut(&status.id) {
+            *known = status;
         }
     }
 
@@ -131,12 +124,6 @@ impl Revision {
     }
 
     pub(crate) fn status(&self, id: &Arc<str>) -> Option<HandlerStatus> {
-        let statuses = lock(&self.statuses);
-        statuses.get(id).map(|status| status.borrow().clone())
-    }
-
-    pub(crate) fn follow(&self, id: &Arc<str>) -> Option<watch::Receiver<HandlerStatus>> {
-        let statuses = lock(&self.statuses);
-        statuses.get(id).map(watch::Sender::subscribe)
+        lock(&self.statuses).get(id).cloned()
     }
 }

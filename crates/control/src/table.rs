@@ -1,6 +1,6 @@
 //! The table of routes on its way to the reverse proxy.
 
-use crate::message::{Function, Row, ToProxy, millis};
+use crate::message::{Function, Row, ToProxy};
 use crate::registry::Registry;
 use faas::{Follower, Route, Router};
 use std::sync::Arc;
@@ -28,12 +28,7 @@ pub(crate) async fn push(registry: Arc<Registry>, router: Arc<Router>, mut follo
 }
 
 fn row(registry: &Registry, route: &Route) -> Row {
-    let function = Function {
-        name: route.name().to_string(),
-        deadline_ms: millis(route.deadline()),
-        queue_max: route.queue_max(),
-        cors: route.cors().map(|cors| cors.to_string()),
-    };
+    let function = Function::from(&route.terms());
     let deployment = route.deployment();
     let first = deployment.as_ref().and_then(|it| it.handlers().first());
     let revision = first.and_then(|handler| registry.of_handler(&handler.status().id));

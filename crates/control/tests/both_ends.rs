@@ -2,7 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by it")]
 
 use control::{Admission, Followed, ManagementEnd, Options, follow};
-use faas::{Entry, FunctionLimits, FunctionSpec, Limits, Router, Runtime};
+use faas::{CallTerms, Limits, Router};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,23 +13,13 @@ use tokio_util::task::TaskTracker;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
-fn spec(name: &str) -> Arc<FunctionSpec> {
-    Arc::new(FunctionSpec {
+fn terms(name: &str) -> CallTerms {
+    CallTerms {
         name: name.parse().unwrap(),
-        runtime: Runtime::Python3,
-        entry: Entry::Convention,
-        handlers: 1,
-        envs: Vec::new(),
-        network: faas::Network::None,
-        allow_hosts: Vec::new(),
-        allow_scripts: false,
-        cors: (name == "a").then(|| "https://app.example".parse().unwrap()),
-        limits: FunctionLimits {
-            deadline: Duration::from_millis(1234),
-            queue_max: 7,
-            ..FunctionLimits::default()
-        },
-    })
+        deadline: Duration::from_millis(1234),
+        queue_max: 7,
+        cors: (name == "a").then(|| Arc::new("https://app.example".parse().unwrap())),
+    }
 }
 
 /// A management service that knows some functions.
@@ -53,7 +43,7 @@ impl Management {
             shutdown: shutdown.clone(),
         });
         let router = Arc::new(Router::default());
-        router.announce(functions.iter().map(|name| spec(name)));
+        router.announce(functions.iter().map(|name| terms(name)));
         end.follow(&router);
         let management = Self {
             end,

@@ -4,7 +4,7 @@ use crate::BoxFuture;
 use crate::exposure::Exposure;
 use crate::failure::PrepareError;
 use crate::function::Runtime;
-use crate::handler::Handler;
+use crate::handler::Handlers;
 use crate::package::Package;
 use std::sync::Arc;
 
@@ -16,10 +16,7 @@ pub trait Backend: Send + Sync + std::fmt::Debug {
     /// Installs what the code asks for (from a cache where it can), starts as many handlers as
     /// the spec says, together, and returns when all are ready. Dropping the future, or an error,
     /// leaves nothing running.
-    fn prepare(
-        &self,
-        package: Package,
-    ) -> BoxFuture<'_, Result<Vec<Arc<dyn Handler>>, PrepareError>>;
+    fn prepare(&self, package: Package) -> BoxFuture<'_, Result<Handlers, PrepareError>>;
 
     /// What of it reaches the management service, where functions with a network and builds do.
     fn exposure(&self) -> Option<Arc<Exposure>> {

@@ -1,9 +1,9 @@
 //! The handlers that serve one version of a function, and who is let in to them.
 
-use crate::function::FunctionSpec;
-use crate::handler::{Handler, HandlerState};
+use crate::function::CallTerms;
+use crate::handler::{Callable, Handler, HandlerState, Handlers};
 use crate::pace::{Crowd, Pace};
-use futures_util::future::{join_all, select_all};
+use futures_util::future::select_all;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -15,14 +15,13 @@ const LOOK: Duration = Duration::from_millis(50);
 /// The handlers that serve one version of a function.
 #[derive(Debug)]
 pub struct Deployment {
-    spec: Arc<FunctionSpec>,
-    digest: String,
-    handlers: Vec<Arc<dyn Handler>>,
+    terms: CallTerms,
+    handlers: Handlers,
     /// How many invocations the handlers want at once.
-    at_once_max: usize,
+    concurrency: usize,
     /// A permit for every invocation that may come in now.
     permits: Semaphore,
-    /// How many may be inside at once; `at_once_max` unless they would wait too long in there.
+    /// How many may be inside at once; `concurrency` unless they would wait too long in there.
     limit: Mutex<usize>,
     /// Permits that are to be given up by those who leave.
     owed: AtomicUsize,
@@ -44,16 +43,16 @@ pub(crate) enum Busy {
 impl Deployment {
     /// A deployment of ready handlers, not yet published.
     #[must_use]
-    pub fn new(spec: Arc<FunctionSpec>, digest: String, handlers: Vec<Arc<dyn Handler>>) -> Self {
-        let at_once = handlers.iter().map(|handler| handler.at_once_max()).sum();
-        let at_once_max = std::cmp::min(at_once, Semaphore::MAX_PERMITS);
+    pub fn new(terms: CallTerms, handlers: Handlers) -> Self {
+        let callable = handlers.callable().iter();
+        let wanted = callable.map(|handler| handler.concurrency()).sum();
+        let concurrency = std::cmp::min(wanted, Semaphore::MAX_PERMITS);
         Self {
-            spec,
-            digest,
+            terms,
             handlers,
-            at_once_max,
-            permits: Semaphore::new(at_once_max),
-            limit: Mutex::new(at_once_max),
+            concurrency,
+            permits: Semaphore::new(concurrency),
+            limit: Mutex::new(concurrency),
             owed: AtomicUsize::new(0),
             pace: Pace::new(),
             entered: AtomicUsize::new(0),
@@ -62,22 +61,16 @@ impl Deployment {
         }
     }
 
-    /// What the user asked for.
+    /// What callers have to know of the function.
     #[must_use]
-    pub fn spec(&self) -> &Arc<FunctionSpec> {
-        &self.spec
-    }
-
-    /// The digest of the code.
-    #[must_use]
-    pub fn digest(&self) -> &str {
-        &self.digest
+    pub fn terms(&self) -> &CallTerms {
+        &self.terms
     }
 
     /// The handlers, dead and alive.
     #[must_use]
     pub fn handlers(&self) -> &[Arc<dyn Handler>] {
-        &self.handlers
+        self.handlers.living()
     }
 
     /// Lets the invocations that are inside finish, up to `grace`, and stops the handlers.
@@ -105,7 +98,7 @@ impl Deployment {
         } else {
             Duration::ZERO
         };
-        join_all(self.handlers.iter().map(|handler| handler.stop(rest))).await;
+        self.handlers.stop(rest).await;
     }
 
     /// Takes a place inside, if one is free now.
@@ -158,8 +151,8 @@ impl Deployment {
         let crowd = || Crowd {
             inside: self.entered.load(Ordering::Relaxed),
             limit: *self.limit.lock().unwrap_or_else(PoisonError::into_inner),
-            limit_min: self.handlers.len().min(self.at_once_max),
-            limit_max: self.at_once_max,
+            limit_min: self.handlers.callable().len().min(self.concurrency),
+            limit_max: self.concurrency,
         };
         if let Some(limit) = self.pace.learn(took, deadline, crowd) {
             self.set_limit(limit);
@@ -177,7 +170,7 @@ impl Deployment {
             self.permits.add_permits(more - kept);
         }
         *limit = next;
-        tracing::debug!(function = %self.spec.name, limit = next, "lets in as many calls at once");
+        tracing::debug!(function = %self.terms.name, limit = next, "lets in as many calls at once");
     }
 
     /// Pays one of the permits that are owed, if any is.
@@ -188,8 +181,9 @@ impl Deployment {
     }
 
     /// The ready handler with the least to do.
-    pub(crate) fn least_busy(&self) -> Option<&Arc<dyn Handler>> {
-        let ready = self.handlers.iter().filter(|handler| handler.is_ready());
+    pub(crate) fn least_busy(&self) -> Option<&Arc<dyn Callable>> {
+        let callable = self.handlers.callable().iter();
+        let ready = callable.filter(|handler| handler.is_ready());
         ready.min_by_key(|handler| handler.load())
     }
 
@@ -202,8 +196,8 @@ impl Deployment {
         let mut soonest: Option<(String, Duration)> = None;
         let mut starting = Vec::new();
         let mut has_doubted = false;
-        for handler in &self.handlers {
-            match handler.status().state {
+        for handler in self.handlers.callable() {
+            match handler.state() {
                 HandlerState::Ready if handler.is_ready() => return Ok(()),
                 HandlerState::Ready => has_doubted = true,
                 HandlerState::Starting => starting.push(handler.settled()),

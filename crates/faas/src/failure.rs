@@ -32,72 +32,131 @@ impl Failure {
 
 impl From<&PrepareError> for Failure {
     fn from(error: &PrepareError) -> Self {
-        let reason = match error {
-            PrepareError::Runtime(_) => "its runtime is missing on this node",
-            PrepareError::Code(_) => "its code lacks what its runtime needs",
-            PrepareError::Build { .. } => "its dependencies or code could not be built",
-            PrepareError::Load { .. } => "it could not be loaded",
-            PrepareError::Host(_) => "this node can't start it",
-            PrepareError::NoRoom(_) => "this node's disk has no room for it",
-            PrepareError::Busy(_) => "this node is busy with other builds",
-        };
-        let detail = match error.output().trim_end() {
-            "" => error.to_string(),
-            output => format!("{error}\n{output}"),
+        let detail = match error.output.trim_end() {
+            "" => error.text(),
+            output => format!("{}\n{output}", error.text()),
         };
         Self {
-            reason: reason.to_owned(),
+            reason: error.kind.reason().to_owned(),
             detail,
         }
     }
 }
 
-/// Why a function could not be made ready. The texts are for whoever deploys it: callers get the
-/// reason of a [`Failure`].
-#[derive(Debug, thiserror::Error)]
-pub enum PrepareError {
+/// Why a function could not be made ready, and what to do about it. The texts are for whoever
+/// deploys it: callers get the reason of a [`Failure`].
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{detail}")]
+pub struct PrepareError {
+    /// What could not be had.
+    pub kind: PrepareErrorKind,
+    /// What is wrong.
+    pub detail: String,
+    /// What to do about it.
+    pub fix: String,
+    /// The last lines that a build or the function printed; empty where there are none.
+    pub output: String,
+}
+
+/// What a function lacks to be ready.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PrepareErrorKind {
     /// The runtime's interpreter or compiler is missing or too old on this host.
-    #[error("{0}")]
-    Runtime(String),
+    Runtime,
     /// The code lacks what the runtime needs, such as `fn.py`.
-    #[error("{0}")]
-    Code(String),
+    Code,
     /// Dependencies could not be installed or the code could not be compiled.
-    #[error("{message}")]
-    Build {
-        /// What was tried.
-        message: String,
-        /// The last lines that it printed.
-        output: String,
-    },
+    Build,
     /// A handler started but did not load the function.
-    #[error("{message}")]
-    Load {
-        /// How it ended.
-        message: String,
-        /// What it printed: the function's own traceback.
-        output: String,
-    },
+    Load,
     /// This host can't run the handler: no isolation, no memory.
-    #[error("{0}")]
-    Host(String),
+    Host,
     /// The disk has too little room for what must be kept of it.
-    #[error("{0}")]
-    NoRoom(String),
+    NoRoom,
     /// Other builds left no place for too long.
-    #[error("{0}")]
-    Busy(String),
+    Busy,
+}
+
+impl PrepareErrorKind {
+    /// The reason for callers.
+    #[must_use]
+    pub fn reason(self) -> &'static str {
+        match self {
+            Self::Runtime => "its runtime is missing on this node",
+            Self::Code => "its code lacks what its runtime needs",
+            Self::Build => "its dependencies or code could not be built",
+            Self::Load => "it could not be loaded",
+            Self::Host => "this node can't start it",
+            Self::NoRoom => "this node's disk has no room for it",
+            Self::Busy => "this node is busy with other builds",
+        }
+    }
 }
 
 impl PrepareError {
-    /// The last lines that a build or the function printed; empty where there are none.
+    /// An error of that kind, with what is wrong and what to do about it.
     #[must_use]
-    pub fn output(&self) -> &str {
-        match self {
-            Self::Build { output, .. } | Self::Load { output, .. } => output,
-            Self::Runtime(_) | Self::Code(_) | Self::Host(_) | Self::NoRoom(_) | Self::Busy(_) => {
-                ""
-            }
+    pub fn new(kind: PrepareErrorKind, detail: impl Into<String>, fix: impl Into<String>) -> Self {
+        Self {
+            kind,
+            detail: detail.into(),
+            fix: fix.into(),
+            output: String::new(),
         }
+    }
+
+    /// See [`PrepareErrorKind::Runtime`].
+    #[must_use]
+    pub fn runtime(detail: impl Into<String>, fix: impl Into<String>) -> Self {
+        Self::new(PrepareErrorKind::Runtime, detail, fix)
+    }
+
+    /// See [`PrepareErrorKind::Code`].
+    #[must_use]
+    pub fn code(detail: impl Into<String>, fix: impl Into<String>) -> Self {
+        Self::new(PrepareErrorKind::Code, detail, fix)
+    }
+
+    /// See [`PrepareErrorKind::Build`].
+    #[must_use]
+    pub fn build(detail: impl Into<String>, fix: impl Into<String>) -> Self {
+        Self::new(PrepareErrorKind::Build, detail, fix)
+    }
+
+    /// See [`PrepareErrorKind::Load`].
+    #[must_use]
+    pub fn load(detail: impl Into<String>, fix: impl Into<String>) -> Self {
+        Self::new(PrepareErrorKind::Load, detail, fix)
+    }
+
+    /// See [`PrepareErrorKind::Host`].
+    #[must_use]
+    pub fn host(detail: impl Into<String>, fix: impl Into<String>) -> Self {
+        Self::new(PrepareErrorKind::Host, detail, fix)
+    }
+
+    /// See [`PrepareErrorKind::NoRoom`].
+    #[must_use]
+    pub fn no_room(detail: impl Into<String>, fix: impl Into<String>) -> Self {
+        Self::new(PrepareErrorKind::NoRoom, detail, fix)
+    }
+
+    /// See [`PrepareErrorKind::Busy`].
+    #[must_use]
+    pub fn busy(detail: impl Into<String>, fix: impl Into<String>) -> Self {
+        Self::new(PrepareErrorKind::Busy, detail, fix)
+    }
+
+    /// The same, with what a build or the function printed.
+    #[must_use]
+    pub fn with_output(mut self, output: impl Into<String>) -> Self {
+        self.output = output.into();
+        self
+    }
+
+    /// What is wrong and what to do about it, on a line.
+    #[must_use]
+    pub fn text(&self) -> String {
+        format!("{}; {}", self.detail, self.fix)
     }
 }

@@ -6,6 +6,7 @@ use crate::limits::{FunctionLimits, Limits};
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// The longest function name in bytes.
 pub const NAME_BYTES_MAX: usize = 255;
@@ -263,6 +264,32 @@ pub struct FunctionSpec {
     pub cors: Option<Cors>,
     /// What one handler may use.
     pub limits: FunctionLimits,
+}
+
+/// What the proxy has to know of a function; how it runs does not concern it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CallTerms {
+    /// The function's name.
+    pub name: FunctionName,
+    /// How long an invocation may take, waiting included.
+    pub deadline: Duration,
+    /// Invocations that wait for a handler; more are refused.
+    pub queue_max: usize,
+    /// Pages of other sites that may call it; none where that is the node's to say.
+    pub cors: Option<Arc<Cors>>,
+}
+
+impl FunctionSpec {
+    /// What the proxy has to know of it.
+    #[must_use]
+    pub fn terms(&self) -> CallTerms {
+        CallTerms {
+            name: self.name.clone(),
+            deadline: self.limits.deadline,
+            queue_max: self.limits.queue_max,
+            cors: self.cors.clone().map(Arc::new),
+        }
+    }
 }
 
 #[cfg(test)]

@@ -197,10 +197,10 @@ pub enum InvokeError {
         time_left: Duration,
     },
     /// The request's body or fields are over their bound.
-    #[error("the request's {what} is larger than {bytes_max} bytes")]
+    #[error("the request's {part} is larger than {bytes_max} bytes")]
     TooLarge {
         /// What of the request.
-        what: &'static str,
+        part: RequestPart,
         /// The bound.
         bytes_max: usize,
     },
@@ -215,21 +215,92 @@ pub enum InvokeError {
     NotTaken,
 }
 
+/// The parts of a request that have a bound.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RequestPart {
+    /// The payload.
+    Body,
+    /// The header fields together.
+    Headers,
+    /// The query string.
+    Query,
+    /// All that a handler is sent of it.
+    HeadAndBody,
+}
+
+impl fmt::Display for RequestPart {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Body => "body",
+            Self::Headers => "header",
+            Self::Query => "query",
+            Self::HeadAndBody => "head and body together",
+        })
+    }
+}
+
+/// What kind of error an [`InvokeError`] is. Endpoints give each kind a status of their protocol.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum InvokeErrorKind {
+    /// No function has the name.
+    NotFound,
+    /// A part of the request is over its bound.
+    TooLarge(RequestPart),
+    /// The function or its handler failed during the call.
+    Failed,
+    /// There was no reply in time.
+    Deadline,
+    /// Too many calls wait for the function.
+    Overloaded,
+    /// The function or the node can't run it now.
+    Unavailable,
+}
+
+impl InvokeErrorKind {
+    /// Whose doing it is.
+    #[must_use]
+    pub fn fault(self) -> Fault {
+        match self {
+            Self::NotFound | Self::TooLarge(_) => Fault::Caller,
+            Self::Failed | Self::Deadline => Fault::Function,
+            Self::Overloaded | Self::Unavailable => Fault::Platform,
+        }
+    }
+}
+
 impl InvokeError {
+    /// What kind of error it is: the one place that tells the variants apart for the endpoints.
+    #[must_use]
+    pub fn kind(&self) -> InvokeErrorKind {
+        match self {
+            Self::NotFound(_) => InvokeErrorKind::NotFound,
+            Self::TooLarge { part, .. } => InvokeErrorKind::TooLarge(*part),
+            Self::Function(_) | Self::HandlerDied { .. } | Self::Protocol { .. } => {
+                InvokeErrorKind::Failed
+            }
+            Self::Deadline { .. } => InvokeErrorKind::Deadline,
+            Self::Overloaded { .. } => InvokeErrorKind::Overloaded,
+            Self::Unavailable { .. } | Self::Cut { .. } | Self::Stopping | Self::NotTaken => {
+                InvokeErrorKind::Unavailable
+            }
+        }
+    }
+
     /// Whose doing it is.
     #[must_use]
     pub fn fault(&self) -> Fault {
-        match self {
-            Self::NotFound(_) | Self::TooLarge { .. } => Fault::Caller,
-            Self::Function(_)
-            | Self::HandlerDied { .. }
-            | Self::Protocol { .. }
-            | Self::Deadline { .. } => Fault::Function,
-            Self::Overloaded { .. }
-            | Self::Unavailable { .. }
-            | Self::Cut { .. }
-            | Self::Stopping
-            | Self::NotTaken => Fault::Platform,
+        self.kind().fault()
+    }
+
+    /// Whether a handler may have begun with the invocation.
+    #[must_use]
+    pub fn may_have_run(&self) -> bool {
+        match self.kind() {
+            InvokeErrorKind::Failed | InvokeErrorKind::Deadline => true,
+            InvokeErrorKind::NotFound
+            | InvokeErrorKind::TooLarge(_)
+            | InvokeErrorKind::Overloaded => false,
+            InvokeErrorKind::Unavailable => matches!(self, Self::Cut { .. }),
         }
     }
 
@@ -260,20 +331,85 @@ impl InvokeError {
         }
     }
 
-    /// When another try makes sense, for `Retry-After` and Max-Age; at least a second.
+    /// In how many seconds another try makes sense, for `Retry-After` and Max-Age: whole ones, at
+    /// least one.
     #[must_use]
-    pub fn retry_after(&self) -> Option<Duration> {
+    pub fn retry_after_seconds(&self) -> Option<u64> {
         match self {
             Self::Overloaded { retry_after, .. } | Self::Unavailable { retry_after, .. } => {
-                Some((*retry_after).max(Duration::from_secs(1)))
+                let begun = u64::from(retry_after.subsec_nanos() > 0);
+                Some((retry_after.as_secs() + begun).max(1))
             }
-            Self::Cut { .. } | Self::Stopping | Self::NotTaken => Some(Duration::from_secs(1)),
+            Self::Cut { .. } | Self::Stopping | Self::NotTaken => Some(1),
             Self::NotFound(_)
             | Self::Function(_)
             | Self::HandlerDied { .. }
             | Self::Protocol { .. }
             | Self::Deadline { .. }
             | Self::TooLarge { .. } => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_error_has_its_kind_its_fault_and_when_to_try_again() {
+        let name: FunctionName = "sieve".parse().unwrap();
+        let (name, text) = (|| name.clone(), || "why".to_owned());
+        let check = |error: InvokeError, kind, fault, may_have_run, seconds| {
+            assert_eq!(error.kind(), kind, "{error}");
+            assert_eq!(error.fault(), fault, "{error}");
+            assert_eq!(error.may_have_run(), may_have_run, "{error}");
+            assert_eq!(error.retry_after_seconds(), seconds, "{error}");
+        };
+        use Fault::{Caller, Function, Platform};
+        use InvokeErrorKind as Kind;
+        let part = RequestPart::Query;
+        let too_large = InvokeError::TooLarge { part, bytes_max: 1 };
+        let not_found = InvokeError::NotFound(text());
+        check(not_found, Kind::NotFound, Caller, false, None);
+        check(too_large, Kind::TooLarge(part), Caller, false, None);
+        let (died, protocol) = (
+            InvokeError::HandlerDied {
+                name: name(),
+                reason: text(),
+            },
+            InvokeError::Protocol {
+                name: name(),
+                reason: text(),
+            },
+        );
+        for failed in [InvokeError::Function(text()), died, protocol] {
+            check(failed, Kind::Failed, Function, true, None);
+        }
+        let late = InvokeError::Deadline {
+            name: name(),
+            deadline: Duration::ZERO,
+        };
+        check(late, Kind::Deadline, Function, true, None);
+        let (retry_after, time_left) = (Duration::from_millis(1001), Duration::ZERO);
+        let full = InvokeError::Overloaded {
+            name: name(),
+            retry_after,
+            time_left,
+        };
+        check(full, Kind::Overloaded, Platform, false, Some(2));
+        let reason = text().into();
+        let (name_of, retry_after) = (name(), Duration::ZERO);
+        let down = InvokeError::Unavailable {
+            name: name_of,
+            reason,
+            retry_after,
+            time_left,
+        };
+        check(down, Kind::Unavailable, Platform, false, Some(1));
+        let cut = InvokeError::Cut { name: name() };
+        check(cut, Kind::Unavailable, Platform, true, Some(1));
+        for gone in [InvokeError::Stopping, InvokeError::NotTaken] {
+            check(gone, Kind::Unavailable, Platform, false, Some(1));
         }
     }
 }

@@ -2,7 +2,7 @@
 //! but for a look at whether a package has the file that its runtime starts from.
 //!
 //! An invocation walks one way: an endpoint decodes it, [`Proxy::invoke`] admits it,
-//! [`Router::find`] finds the function's deployment, its least busy [`Handler`] runs it.
+//! [`Router::find`] finds the function's deployment, its least busy handler ([`Callable`]) runs it.
 
 pub mod backend;
 mod changes;
@@ -36,15 +36,17 @@ pub use core_share::CoreShare;
 pub use cors::{BadCors, Cors, Origin};
 pub use deployment::Deployment;
 pub use exposure::{Exposed, Exposure};
-pub use failure::{Failure, PrepareError};
+pub use failure::{Failure, PrepareError, PrepareErrorKind};
 pub use function::{
-    Entry, FunctionName, FunctionSpec, NameError, Network, Runtime, UnknownRuntime,
+    CallTerms, Entry, FunctionName, FunctionSpec, NameError, Network, Runtime, UnknownRuntime,
 };
-pub use handler::{Handler, HandlerState, HandlerStatus};
+pub use handler::{Callable, Handler, HandlerState, HandlerStatus, Handlers};
 pub use headers::{HeaderError, Headers};
 pub use histogram::Histogram;
 pub use host::{BadHost, HostPattern};
-pub use invocation::{Deadline, Fault, Invocation, InvocationId, InvokeError, Reply};
+pub use invocation::{
+    Deadline, Fault, Invocation, InvocationId, InvokeError, InvokeErrorKind, Reply, RequestPart,
+};
 pub use limits::{Bound, BoundError, BuildLimits, FunctionLimits, Limits, WasmLimits};
 pub use log::{FunctionLog, LogLine, LogStream, Printer};
 pub use package::Package;

@@ -1,6 +1,8 @@
 //! A function's code, unpacked, and what its runtime wants to find there.
 
 use crate::failure::PrepareError;
+#[cfg(doc)]
+use crate::failure::PrepareErrorKind;
 use crate::function::{Entry, FunctionSpec, Runtime};
 use crate::log::FunctionLog;
 use crate::progress::Progress;
@@ -27,20 +29,18 @@ impl Package {
     /// Refuses code that lacks the file which its runtime starts from.
     ///
     /// # Errors
-    /// [`PrepareError::Code`], with what was expected.
+    /// Of the kind [`PrepareErrorKind::Code`], with what was expected.
     pub fn check_code(&self) -> Result<(), PrepareError> {
         let name = &self.spec.name;
         let has = |file: &str| self.code.join(file).is_file();
-        let missing = |file: &str, what: &str| {
-            Err(PrepareError::Code(format!(
-                "function \"{name}\": no file {file} in the archive; {what}"
-            )))
+        let missing = |file: &str, fix: &str| {
+            let detail = format!("function \"{name}\": no file {file} in the archive");
+            Err(PrepareError::code(detail, fix))
         };
         match (self.spec.runtime, &self.spec.entry) {
             (Runtime::Nodejs, Entry::EventHandler(entry)) if !is_inside(entry) => {
-                Err(PrepareError::Code(format!(
-                    "function \"{name}\": the entry {entry:?} leaves its folder"
-                )))
+                let detail = format!("function \"{name}\": the entry {entry:?} leaves its folder");
+                Err(PrepareError::code(detail, "name a file of the archive"))
             }
             (Runtime::Nodejs, Entry::EventHandler(entry)) if !has(entry) => {
                 missing(entry, "name the file that exports eventhandler()")
@@ -75,28 +75,29 @@ impl Package {
 }
 
 impl Package {
-    /// What to do about a build that failed and printed this, where the compiler does not say it.
+    /// What to do about a build that failed and printed this.
     #[must_use]
-    pub fn build_fix(&self, output: &str) -> Option<&'static str> {
+    pub fn build_fix(&self, output: &str) -> &'static str {
         const NO_C: &str = "files that use C are left out, as builds have no C compiler (cgo is off): \
                             write it in Go, or deploy the compiled program as a binary function";
         const NOT_MAIN: &str = "every .go file beside fn.go belongs to one package: write package main as its \
                                 first line, and keep other packages in folders of their own";
         const NO_FN: &str =
             "write func fn(data string, headers map[string]string) (string, error) in package main";
+        const SEE_OUTPUT: &str = "mend what the output names, then deploy again";
         if self.spec.runtime != Runtime::Go {
-            return None;
+            return SEE_OUTPUT;
         }
         if output.contains("found packages") {
-            return Some(NOT_MAIN);
+            return NOT_MAIN;
         }
         if output.contains("not using cgo") {
-            return Some(NO_C);
+            return NO_C;
         }
         if !output.contains("undefined: fn") {
-            return None;
+            return SEE_OUTPUT;
         }
-        Some(if uses_c(&self.code) { NO_C } else { NO_FN })
+        if uses_c(&self.code) { NO_C } else { NO_FN }
     }
 }
 

@@ -2,8 +2,9 @@
 
 use crate::deployment::{Busy, Deployment, Inside};
 use crate::function::FunctionName;
+use crate::handler::{Callable, Handlers};
 use crate::hold_back::Refusals;
-use crate::invocation::{Fault, Invocation, InvokeError, Reply};
+use crate::invocation::{Fault, Invocation, InvokeError, Reply, RequestPart};
 use crate::limits::Limits;
 use crate::route::{Route, WaitPlace};
 use crate::router::Router;
@@ -46,6 +47,12 @@ impl Proxy {
             detached: TaskTracker::new(),
             refusals: Refusals::new(),
         }
+    }
+
+    /// The handlers as they are called, for whoever measures or tests them without the way to them.
+    #[must_use]
+    pub fn callable<'a>(&self, handlers: &'a Handlers) -> &'a [Arc<dyn Callable>] {
+        handlers.callable()
     }
 
     /// The bounds that endpoints keep while they decode.
@@ -187,15 +194,18 @@ impl Proxy {
     }
 
     fn check(&self, invocation: &Invocation) -> Result<(), InvokeError> {
-        let too_large = |what, bytes_max| InvokeError::TooLarge { what, bytes_max };
+        let too_large = |part, bytes_max| InvokeError::TooLarge { part, bytes_max };
         if invocation.payload.len() > self.limits.payload_bytes_max {
-            return Err(too_large("body", self.limits.payload_bytes_max));
+            return Err(too_large(RequestPart::Body, self.limits.payload_bytes_max));
         }
         if invocation.headers.len_bytes() > self.limits.headers_bytes_max {
-            return Err(too_large("header", self.limits.headers_bytes_max));
+            return Err(too_large(
+                RequestPart::Headers,
+                self.limits.headers_bytes_max,
+            ));
         }
         if invocation.query.len() > self.limits.query_bytes_max {
-            return Err(too_large("query", self.limits.query_bytes_max));
+            return Err(too_large(RequestPart::Query, self.limits.query_bytes_max));
         }
         Ok(())
     }

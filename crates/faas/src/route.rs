@@ -4,7 +4,7 @@ use crate::changes::Changes;
 use crate::cors::Cors;
 use crate::deployment::Deployment;
 use crate::failure::Failure;
-use crate::function::{FunctionName, FunctionSpec};
+use crate::function::{CallTerms, FunctionName};
 use crate::histogram::Histogram;
 use arc_swap::ArcSwapOption;
 use std::sync::Arc;
@@ -61,16 +61,16 @@ pub struct Counters {
 }
 
 impl Route {
-    pub(crate) fn new(spec: &FunctionSpec, changes: &Arc<Changes>) -> Self {
+    pub(crate) fn new(terms: CallTerms, changes: &Arc<Changes>) -> Self {
         Self {
-            name: spec.name.clone(),
+            name: terms.name,
             deployment: ArcSwapOption::empty(),
             failure: ArcSwapOption::empty(),
             changed: Notify::new(),
             withdrawn: AtomicBool::new(false),
-            queue_max: AtomicUsize::new(spec.limits.queue_max),
-            deadline_ms: AtomicU64::new(millis(spec.limits.deadline)),
-            cors: ArcSwapOption::from(spec.cors.clone().map(Arc::new)),
+            queue_max: AtomicUsize::new(terms.queue_max),
+            deadline_ms: AtomicU64::new(millis(terms.deadline)),
+            cors: ArcSwapOption::from(terms.cors.clone()),
             waiting: AtomicUsize::new(0),
             wanted: Notify::new(),
             changes: Arc::clone(changes),
@@ -80,11 +80,11 @@ impl Route {
 
     /// Lets the deployment serve from now on, and returns the one that it replaces.
     pub(crate) fn publish(&self, deployment: Arc<Deployment>) -> Option<Arc<Deployment>> {
-        let FunctionSpec { limits, cors, .. } = &**deployment.spec();
-        self.queue_max.store(limits.queue_max, Ordering::Relaxed);
-        let deadline_ms = millis(limits.deadline);
+        let terms = deployment.terms();
+        self.queue_max.store(terms.queue_max, Ordering::Relaxed);
+        let deadline_ms = millis(terms.deadline);
         self.deadline_ms.store(deadline_ms, Ordering::Relaxed);
-        self.cors.store(cors.clone().map(Arc::new));
+        self.cors.store(terms.cors.clone());
         let replaced = self.deployment.swap(Some(deployment));
         self.failure.store(None);
         self.changed.notify_waiters();
@@ -127,6 +127,17 @@ impl Route {
     #[must_use]
     pub fn is_withdrawn(&self) -> bool {
         self.withdrawn.load(Ordering::SeqCst)
+    }
+
+    /// What callers have to know of the function.
+    #[must_use]
+    pub fn terms(&self) -> CallTerms {
+        CallTerms {
+            name: self.name.clone(),
+            deadline: self.deadline(),
+            queue_max: self.queue_max(),
+            cors: self.cors(),
+        }
     }
 
     /// How long an invocation may take.

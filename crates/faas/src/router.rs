@@ -2,7 +2,7 @@
 
 use crate::changes::{Changes, Follower};
 use crate::deployment::Deployment;
-use crate::function::{FunctionName, FunctionSpec};
+use crate::function::{CallTerms, FunctionName};
 use crate::route::Route;
 use arc_swap::ArcSwap;
 use std::collections::HashMap;
@@ -31,14 +31,14 @@ impl Router {
     }
 
     /// Makes the names known before their deployments are ready: invocations wait for them.
-    pub fn announce(&self, specs: impl IntoIterator<Item = Arc<FunctionSpec>>) {
+    pub fn announce(&self, functions: impl IntoIterator<Item = CallTerms>) {
         let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
         let mut routes = HashMap::clone(&self.routes.load());
-        for spec in specs {
-            let name = spec.name.clone();
+        for terms in functions {
+            let name = terms.name.clone();
             routes
                 .entry(name)
-                .or_insert_with(|| Arc::new(Route::new(&spec, &self.changes)));
+                .or_insert_with(|| Arc::new(Route::new(terms, &self.changes)));
         }
         self.routes.store(Arc::new(routes));
         self.changes.count();
@@ -47,9 +47,9 @@ impl Router {
     /// Lets the deployment serve its function's name from now on. Returns the one that it
     /// replaces, for the caller to [retire](Deployment::retire).
     pub fn publish(&self, deployment: Arc<Deployment>) -> Option<Arc<Deployment>> {
-        let name = deployment.spec().name.clone();
+        let name = deployment.terms().name.clone();
         if self.find(name.as_str()).is_none() {
-            self.announce([Arc::clone(deployment.spec())]);
+            self.announce([deployment.terms().clone()]);
         }
         let replaced = self.find(name.as_str())?.publish(deployment);
         self.changes.count();

@@ -8,8 +8,8 @@
 
 use bytes::Bytes;
 use faas::{
-    BoxFuture, Deployment, Entry, FunctionLimits, FunctionSpec, Handler, HandlerState,
-    HandlerStatus, Headers, Invocation, InvokeError, Limits, Proxy, Reply, Router, Runtime,
+    BoxFuture, CallTerms, Callable, Deployment, FunctionLimits, Handler, HandlerState,
+    HandlerStatus, Handlers, Headers, Invocation, InvokeError, Limits, Proxy, Reply, Router,
 };
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -29,7 +29,7 @@ struct Worker {
     inside: AtomicUsize,
 }
 
-impl Handler for Worker {
+impl Callable for Worker {
     fn invoke<'a>(
         &'a self,
         _invocation: &'a Invocation,
@@ -48,7 +48,7 @@ impl Handler for Worker {
         })
     }
 
-    fn at_once_max(&self) -> usize {
+    fn concurrency(&self) -> usize {
         self.at_once
     }
 
@@ -64,10 +64,16 @@ impl Handler for Worker {
         Box::pin(std::future::ready(()))
     }
 
+    fn state(&self) -> HandlerState {
+        HandlerState::Ready
+    }
+}
+
+impl Handler for Worker {
     fn status(&self) -> HandlerStatus {
         HandlerStatus {
             id: "worker".into(),
-            state: HandlerState::Ready,
+            state: self.state(),
             restarts: 0,
             in_flight: self.in_flight(),
         }
@@ -101,24 +107,14 @@ fn world(shape: Shape) -> (Arc<Proxy>, Arc<Worker>) {
         service: shape.service,
         inside: AtomicUsize::new(0),
     });
-    let spec = FunctionSpec {
-        name: "f".parse().unwrap(),
-        runtime: Runtime::Binary,
-        entry: Entry::Convention,
-        handlers: 1,
-        envs: Vec::new(),
-        network: faas::Network::None,
-        allow_scripts: false,
-        cors: None,
-        allow_hosts: Vec::new(),
-        limits: FunctionLimits {
-            deadline: shape.deadline,
-            ..FunctionLimits::default()
-        },
-    };
     let router = Arc::new(Router::default());
-    let handler = Arc::clone(&worker) as Arc<dyn Handler>;
-    let deployment = Deployment::new(Arc::new(spec), "0".into(), vec![handler]);
+    let terms = CallTerms {
+        name: "f".parse().unwrap(),
+        deadline: shape.deadline,
+        queue_max: FunctionLimits::default().queue_max,
+        cors: None,
+    };
+    let deployment = Deployment::new(terms, Handlers::here([Arc::clone(&worker)]));
     router.publish(Arc::new(deployment));
     let proxy = Proxy::new(router, Arc::new(Limits::default()));
     (Arc::new(proxy), worker)

@@ -6,9 +6,9 @@
 
 use bytes::Bytes;
 use faas::{
-    BoxFuture, Deployment, Entry, Failure, FunctionLimits, FunctionSpec, Handler, HandlerState,
-    HandlerStatus, Headers, Invocation, InvokeError, Limits, PrepareError, Proxy, Reply, Router,
-    Runtime,
+    BoxFuture, CallTerms, Callable, Deployment, Failure, FunctionLimits, Handler, HandlerState,
+    HandlerStatus, Handlers, Headers, Invocation, InvokeError, Limits, PrepareError, Proxy, Reply,
+    RequestPart, Router,
 };
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -75,7 +75,7 @@ impl Drop for Busy<'_> {
     }
 }
 
-impl Handler for FakeHandler {
+impl Callable for FakeHandler {
     fn invoke<'a>(
         &'a self,
         invocation: &'a Invocation,
@@ -97,7 +97,7 @@ impl Handler for FakeHandler {
         })
     }
 
-    fn at_once_max(&self) -> usize {
+    fn concurrency(&self) -> usize {
         self.at_once
     }
 
@@ -117,17 +117,12 @@ impl Handler for FakeHandler {
         })
     }
 
-    fn status(&self) -> HandlerStatus {
+    fn state(&self) -> HandlerState {
         self.looks.fetch_add(1, Ordering::SeqCst);
         if self.is_stopped.load(Ordering::SeqCst) {
-            return HandlerStatus {
-                id: Arc::clone(&self.id),
-                state: HandlerState::Stopped,
-                restarts: 0,
-                in_flight: 0,
-            };
+            return HandlerState::Stopped;
         }
-        let state = match (self.is_ready(), self.pause) {
+        match (self.is_ready(), self.pause) {
             (true, _) => HandlerState::Ready,
             (false, None) => HandlerState::Starting,
             (false, Some(retry_after)) => HandlerState::Pausing {
@@ -137,10 +132,15 @@ impl Handler for FakeHandler {
                 },
                 retry_after,
             },
-        };
+        }
+    }
+}
+
+impl Handler for FakeHandler {
+    fn status(&self) -> HandlerStatus {
         HandlerStatus {
             id: Arc::clone(&self.id),
-            state,
+            state: self.state(),
             restarts: 0,
             in_flight: self.in_flight(),
         }
@@ -169,20 +169,10 @@ impl World {
         Self { router, proxy }
     }
 
-    fn publish(
-        &self,
-        spec: FunctionSpec,
-        handlers: &[Arc<FakeHandler>],
-    ) -> Option<Arc<Deployment>> {
-        let handlers = handlers
-            .iter()
-            .map(|h| Arc::clone(h) as Arc<dyn Handler>)
-            .collect();
-        self.router.publish(Arc::new(Deployment::new(
-            Arc::new(spec),
-            "0".into(),
-            handlers,
-        )))
+    fn publish(&self, terms: CallTerms, handlers: &[Arc<FakeHandler>]) -> Option<Arc<Deployment>> {
+        let handlers = Handlers::here(handlers.iter().map(Arc::clone));
+        let deployment = Deployment::new(terms, handlers);
+        self.router.publish(Arc::new(deployment))
     }
 
     async fn call(&self, payload: &'static str) -> Result<String, InvokeError> {
@@ -192,22 +182,16 @@ impl World {
     }
 }
 
-fn spec() -> FunctionSpec {
-    spec_with(FunctionLimits::default())
+fn terms() -> CallTerms {
+    terms_with(&FunctionLimits::default())
 }
 
-fn spec_with(limits: FunctionLimits) -> FunctionSpec {
-    FunctionSpec {
+fn terms_with(limits: &FunctionLimits) -> CallTerms {
+    CallTerms {
         name: "f".parse().unwrap(),
-        runtime: Runtime::Binary,
-        entry: Entry::Convention,
-        handlers: 1,
-        envs: Vec::new(),
-        network: faas::Network::None,
-        allow_hosts: Vec::new(),
-        allow_scripts: false,
+        deadline: limits.deadline,
+        queue_max: limits.queue_max,
         cors: None,
-        limits,
     }
 }
 
@@ -228,7 +212,7 @@ async fn an_unknown_name_is_not_found() {
 async fn the_least_busy_handler_is_chosen() {
     let world = World::new();
     let (a, b) = (FakeHandler::gated("a", 8), FakeHandler::open("b"));
-    world.publish(spec(), &[Arc::clone(&a), b]);
+    world.publish(terms(), &[Arc::clone(&a), b]);
     let first = world.call("");
     tokio::pin!(first);
     tokio::select! {
@@ -251,7 +235,7 @@ async fn more_than_the_queue_holds_is_refused() {
         queue_max: 2,
         ..FunctionLimits::default()
     };
-    world.publish(spec_with(limits), &[Arc::clone(&handler)]);
+    world.publish(terms_with(&limits), &[Arc::clone(&handler)]);
     let calls: Vec<_> = (0..3).map(|_| world.call("")).collect();
     let mut waiting = futures_util::future::join_all(calls);
     let route = world.router.find("f").unwrap();
@@ -265,7 +249,7 @@ async fn more_than_the_queue_holds_is_refused() {
         matches!(refused, InvokeError::Overloaded { .. }),
         "{refused}"
     );
-    assert!(refused.retry_after().is_some());
+    assert_eq!(refused.retry_after_seconds(), Some(1));
     handler.gate.add_permits(3);
     assert!(waiting.await.iter().all(Result::is_ok));
 }
@@ -278,7 +262,7 @@ async fn a_deadline_ends_a_call_and_frees_its_place() {
         deadline: Duration::from_secs(3),
         ..FunctionLimits::default()
     };
-    world.publish(spec_with(limits), &[Arc::clone(&handler)]);
+    world.publish(terms_with(&limits), &[Arc::clone(&handler)]);
     let late = world.call("").await.unwrap_err();
     assert!(matches!(late, InvokeError::Deadline { .. }), "{late}");
     assert_eq!(handler.in_flight(), 0);
@@ -289,7 +273,7 @@ async fn a_deadline_ends_a_call_and_frees_its_place() {
 #[tokio::test]
 async fn calls_that_come_early_wait_for_their_function() {
     let world = World::new();
-    world.router.announce([Arc::new(spec())]);
+    world.router.announce([terms()]);
     let early = world.call("");
     tokio::pin!(early);
     let route = world.router.find("f").unwrap();
@@ -298,22 +282,18 @@ async fn calls_that_come_early_wait_for_their_function() {
         _ = &mut early => panic!("nothing serves yet"),
         () = async { while route.waiting() < 1 { tokio::task::yield_now().await } } => {}
     }
-    world.publish(spec(), &[FakeHandler::open("a")]);
+    world.publish(terms(), &[FakeHandler::open("a")]);
     assert_eq!(early.await.as_deref(), Ok("a"));
 }
 
 #[tokio::test]
 async fn a_function_that_cannot_be_started_says_why() {
     let world = World::new();
-    world.router.announce([Arc::new(spec())]);
-    world
-        .router
-        .find("f")
-        .unwrap()
-        .set_failure(Failure::from(&PrepareError::Load {
-            message: "its handler ended while loading (exit status 1)".into(),
-            output: "password=hunter2 /srv/host".into(),
-        }));
+    world.router.announce([terms()]);
+    world.router.find("f").unwrap().set_failure(Failure::from(
+        &PrepareError::load("its handler ended while loading (exit status 1)", "mend it")
+            .with_output("password=hunter2 /srv/host"),
+    ));
     let refused = world.call("").await.unwrap_err();
     let text = refused.to_string();
     assert!(text.contains("it could not be loaded"), "{text}");
@@ -325,18 +305,18 @@ async fn handlers_that_all_pause_refuse_at_once_with_the_reason() {
     let world = World::new();
     let pauses = [Duration::from_secs(9), Duration::from_secs(4)];
     let handlers = pauses.map(|pause| FakeHandler::pausing("a", pause));
-    world.publish(spec(), &handlers);
+    world.publish(terms(), &handlers);
     let refused = world.call("").await.unwrap_err();
     assert!(refused.to_string().contains("exit status 1"), "{refused}");
     assert!(!refused.to_string().contains("hunter2"), "{refused}");
-    assert_eq!(refused.retry_after(), Some(Duration::from_secs(4)));
+    assert_eq!(refused.retry_after_seconds(), Some(4));
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_short_pause_is_waited_for() {
     let world = World::new();
     let handler = FakeHandler::pausing("a", Duration::from_millis(100));
-    world.publish(spec(), &[Arc::clone(&handler)]);
+    world.publish(terms(), &[Arc::clone(&handler)]);
     handler.gate.add_permits(1);
     let (answer, ()) = tokio::join!(world.call(""), async {
         tokio::time::sleep(Duration::from_millis(250)).await;
@@ -353,7 +333,7 @@ async fn a_call_that_waits_looks_a_few_times_and_is_counted() {
             deadline: Duration::from_secs(5),
             ..FunctionLimits::default()
         };
-        world.publish(spec_with(limits), &handlers);
+        world.publish(terms_with(&limits), &handlers);
         let route = world.router.find("f").unwrap();
         let waiting = async {
             tokio::time::sleep(Duration::from_secs(4)).await;
@@ -386,7 +366,7 @@ async fn a_call_that_waits_looks_a_few_times_and_is_counted() {
 async fn a_waiting_call_moves_to_the_new_deployment() {
     let world = World::new();
     let old = FakeHandler::gated("old", 1);
-    world.publish(spec(), &[Arc::clone(&old)]);
+    world.publish(terms(), &[Arc::clone(&old)]);
     let (first, second) = (world.call(""), world.call(""));
     tokio::pin!(first, second);
     let route = world.router.find("f").unwrap();
@@ -396,7 +376,7 @@ async fn a_waiting_call_moves_to_the_new_deployment() {
         _ = &mut second => panic!("the gate is shut"),
         () = async { while route.waiting() < 1 { tokio::task::yield_now().await } } => {}
     }
-    let replaced = world.publish(spec(), &[FakeHandler::open("new")]).unwrap();
+    let replaced = world.publish(terms(), &[FakeHandler::open("new")]).unwrap();
     let retire = replaced.retire(Duration::from_secs(5));
     let (retired, moved, finished) = tokio::join!(retire, second, async {
         until_busy(&old, 1).await;
@@ -411,7 +391,7 @@ async fn a_waiting_call_moves_to_the_new_deployment() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_call_fails_while_deployments_replace_each_other() {
     let world = Arc::new(World::new());
-    world.publish(spec(), &[FakeHandler::open("0")]);
+    world.publish(terms(), &[FakeHandler::open("0")]);
     let callers = (0..4).map(|_| {
         let world = Arc::clone(&world);
         async move {
@@ -424,7 +404,7 @@ async fn no_call_fails_while_deployments_replace_each_other() {
     let deployer = async {
         for n in 1..200 {
             let replaced = world
-                .publish(spec(), &[FakeHandler::open(&n.to_string())])
+                .publish(terms(), &[FakeHandler::open(&n.to_string())])
                 .unwrap();
             replaced.retire(Duration::from_secs(5)).await;
             tokio::task::yield_now().await;
@@ -439,7 +419,7 @@ async fn no_call_fails_while_deployments_replace_each_other() {
 #[tokio::test]
 async fn errors_are_counted_by_whose_fault_they_are() {
     let world = World::new();
-    world.publish(spec(), &[FakeHandler::open("a")]);
+    world.publish(terms(), &[FakeHandler::open("a")]);
     let failed = world.call("fail").await;
     assert_eq!(
         failed,
@@ -456,13 +436,13 @@ async fn what_is_too_large_is_refused_before_it_is_run() {
         payload_bytes_max: 3,
         ..Limits::default()
     });
-    world.publish(spec(), &[FakeHandler::open("a")]);
+    world.publish(terms(), &[FakeHandler::open("a")]);
     assert!(world.call("abc").await.is_ok());
     let refused = world.call("abcd").await.unwrap_err();
     assert_eq!(
         refused,
         InvokeError::TooLarge {
-            what: "body",
+            part: RequestPart::Body,
             bytes_max: 3
         }
     );
@@ -471,7 +451,7 @@ async fn what_is_too_large_is_refused_before_it_is_run() {
 #[tokio::test]
 async fn a_withdrawn_function_is_not_found_by_those_who_wait_either() {
     let world = World::new();
-    world.router.announce([Arc::new(spec())]);
+    world.router.announce([terms()]);
     let early = world.call("");
     tokio::pin!(early);
     let route = world.router.find("f").unwrap();
@@ -488,7 +468,7 @@ async fn a_withdrawn_function_is_not_found_by_those_who_wait_either() {
 async fn stopping_finishes_what_is_inside_and_takes_no_more() {
     let world = World::new();
     let handler = FakeHandler::gated("a", 8);
-    world.publish(spec(), &[Arc::clone(&handler)]);
+    world.publish(terms(), &[Arc::clone(&handler)]);
     let inside = world.call("");
     tokio::pin!(inside);
     tokio::select! {
@@ -514,7 +494,7 @@ async fn detached_invocations_run_within_their_bound() {
         ..Limits::default()
     });
     let handler = FakeHandler::gated("a", 8);
-    world.publish(spec(), &[Arc::clone(&handler)]);
+    world.publish(terms(), &[Arc::clone(&handler)]);
     let detach = || {
         world
             .proxy
@@ -532,7 +512,7 @@ async fn detached_invocations_run_within_their_bound() {
 async fn what_was_accepted_is_run_before_the_node_stops_and_nothing_else_is() {
     let world = World::new();
     let handler = FakeHandler::gated("a", 1);
-    world.publish(spec(), &[Arc::clone(&handler)]);
+    world.publish(terms(), &[Arc::clone(&handler)]);
     let invocation = || Invocation::new("POST", "/f".into(), Bytes::new());
     for _ in 0..20 {
         world.proxy.invoke_detached("f", invocation()).unwrap();
@@ -564,7 +544,7 @@ async fn what_was_accepted_has_its_place_in_the_queue() {
         queue_max: 3,
         ..FunctionLimits::default()
     };
-    world.publish(spec_with(limits), &[Arc::clone(&handler)]);
+    world.publish(terms_with(&limits), &[Arc::clone(&handler)]);
     let detach = || {
         world
             .proxy

@@ -4,7 +4,7 @@ use crate::frame::{self, FromHandler, Outcome};
 pub use crate::stream::Stream;
 use crate::stream::Unread;
 use bytes::BytesMut;
-use faas::{FunctionName, Invocation, InvocationId, InvokeError, Reply};
+use faas::{FunctionName, Invocation, InvocationId, InvokeError, Reply, RequestPart};
 use slab::Slab;
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -236,7 +236,7 @@ impl Connection {
         if encoded.is_err() {
             let bytes_max = frame::FRAME_BYTES_MAX;
             return Err(InvokeError::TooLarge {
-                what: "head and body together",
+                part: RequestPart::HeadAndBody,
                 bytes_max,
             });
         }

@@ -1,9 +1,10 @@
 //! Handlers that listen: started by a backend, called from this process or from another one.
 
 use crate::connection::Stream;
+use crate::not_loaded::not_loaded;
 use crate::proof::{self, Secret};
 use crate::supervisor::{Identity, Process, Spawn, Spawned, start_all};
-use faas::{BoxFuture, FunctionLog, FunctionName, FunctionSpec, Handler, Limits, PrepareError};
+use faas::{BoxFuture, CallTerms, FunctionLog, FunctionName, Handlers, Limits, PrepareError};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -37,7 +38,7 @@ pub struct Launched {
 #[derive(Debug, Clone)]
 pub struct Group {
     /// The function.
-    pub spec: Arc<FunctionSpec>,
+    pub terms: CallTerms,
     /// An id for each handler.
     pub ids: Vec<Arc<str>>,
     /// Where their output goes.
@@ -50,7 +51,7 @@ pub struct Group {
 pub trait Caller: Send + Sync + std::fmt::Debug {
     /// Has the handlers started, and returns when all are ready. Dropping the future, or an error,
     /// leaves none running.
-    fn start(&self, group: Group) -> BoxFuture<'_, Result<Vec<Arc<dyn Handler>>, PrepareError>>;
+    fn start(&self, group: Group) -> BoxFuture<'_, Result<Handlers, PrepareError>>;
 }
 
 /// Calls handlers from this process.
@@ -63,16 +64,16 @@ pub struct Direct {
 }
 
 impl Caller for Direct {
-    fn start(&self, group: Group) -> BoxFuture<'_, Result<Vec<Arc<dyn Handler>>, PrepareError>> {
+    fn start(&self, group: Group) -> BoxFuture<'_, Result<Handlers, PrepareError>> {
         let identity = |id| Identity {
             id,
-            name: group.spec.name.clone(),
+            name: group.terms.name.clone(),
             log: Arc::clone(&group.log),
         };
         let identities = group.ids.into_iter().map(identity).collect();
         let spawn: Arc<dyn Spawn> = Arc::new(Dialled {
             launch: group.launch,
-            name: group.spec.name.clone(),
+            name: group.terms.name.clone(),
             log: Arc::clone(&group.log),
             limits: Arc::clone(&self.limits),
         });
@@ -112,13 +113,7 @@ impl Spawn for Dialled {
 
 impl Dialled {
     fn not_loaded(&self, id: &str, how: &str) -> PrepareError {
-        PrepareError::Load {
-            message: format!(
-                "function \"{}\": its handler ended while loading ({how})",
-                self.name
-            ),
-            output: self.log.last_text(id, LAST_LINES),
-        }
+        not_loaded(&self.name, how).with_output(self.log.last_text(id, LAST_LINES))
     }
 }
 

@@ -4,11 +4,13 @@
 pub mod connection;
 pub mod frame;
 pub mod launch;
+mod not_loaded;
 pub mod proof;
 mod stream;
 pub mod supervisor;
 
 pub use connection::{Connection, Stream};
 pub use launch::{Caller, Direct, Group, Launch, Launched};
+pub use not_loaded::not_loaded;
 pub use proof::Secret;
 pub use supervisor::{Process, Spawn, Spawned, Supervised};

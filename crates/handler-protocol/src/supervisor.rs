@@ -1,10 +1,11 @@
 //! Keeps one handler alive: starts it, replaces it when it dies or hangs, stops it.
 
 use crate::connection::{Connection, End, HelloError, Stream, Timing};
+use crate::not_loaded::{LOAD_FIX, not_loaded};
 use arc_swap::ArcSwapOption;
 use faas::{
-    BoxFuture, Failure, FunctionLog, FunctionName, Handler, HandlerState, HandlerStatus,
-    Invocation, InvokeError, Limits, LogStream, PrepareError, Reply,
+    BoxFuture, Callable, Failure, FunctionLog, FunctionName, Handler, HandlerState, HandlerStatus,
+    Handlers, Invocation, InvokeError, Limits, LogStream, PrepareError, Reply,
 };
 use futures_util::future::join_all;
 use leave::{finish, let_leave, relieve};
@@ -63,7 +64,7 @@ pub struct Supervised {
     shared: Arc<Shared>,
     /// Asks the supervising task to stop.
     stop: CancellationToken,
-    at_once: usize,
+    concurrency: usize,
 }
 
 #[derive(Debug)]
@@ -122,14 +123,14 @@ impl Supervised {
         });
         let live = start_instance(&*spawn, &shared).await?;
         shared.begin_serving(&live);
-        let at_once = usize::from(live.connection.at_once());
+        let concurrency = usize::from(live.connection.at_once());
         let stop = CancellationToken::new();
         let supervision = supervise(Arc::clone(&shared), spawn, live, stop.clone());
         tracker.spawn(supervision);
         Ok(Self {
             shared,
             stop,
-            at_once,
+            concurrency,
         })
     }
 }
@@ -143,11 +144,11 @@ pub async fn start_all(
     identities: Vec<Identity>,
     limits: &Arc<Limits>,
     tracker: &TaskTracker,
-) -> Result<Vec<Arc<dyn Handler>>, PrepareError> {
+) -> Result<Handlers, PrepareError> {
     let starting = identities.into_iter().map(|identity| {
         Supervised::start(Arc::clone(spawn), identity, Arc::clone(limits), tracker)
     });
-    let mut handlers: Vec<Arc<dyn Handler>> = Vec::new();
+    let mut handlers: Vec<Arc<Supervised>> = Vec::new();
     let mut failure = None;
     for started in join_all(starting).await {
         match started {
@@ -155,10 +156,11 @@ pub async fn start_all(
             Err(error) => failure = Some(error),
         }
     }
+    let handlers = Handlers::here(handlers);
     let Some(failure) = failure else {
         return Ok(handlers);
     };
-    join_all(handlers.iter().map(|handler| handler.stop(Duration::ZERO))).await;
+    handlers.stop(Duration::ZERO).await;
     Err(failure)
 }
 
@@ -175,7 +177,7 @@ impl Drop for Supervised {
     }
 }
 
-impl Handler for Supervised {
+impl Callable for Supervised {
     fn invoke<'a>(
         &'a self,
         invocation: &'a Invocation,
@@ -189,8 +191,8 @@ impl Handler for Supervised {
         })
     }
 
-    fn at_once_max(&self) -> usize {
-        self.at_once
+    fn concurrency(&self) -> usize {
+        self.concurrency
     }
 
     fn in_flight(&self) -> usize {
@@ -213,6 +215,18 @@ impl Handler for Supervised {
         connection.as_ref().is_some_and(|it| it.is_trusted())
     }
 
+    fn state(&self) -> HandlerState {
+        match &*self.shared.state.borrow() {
+            State::Starting => HandlerState::Starting,
+            State::Ready => HandlerState::Ready,
+            State::Pausing { failure, until } => HandlerState::Pausing {
+                failure: failure.clone(),
+                retry_after: until.saturating_duration_since(Instant::now()),
+            },
+            State::Stopped => HandlerState::Stopped,
+        }
+    }
+
     fn settled(&self) -> BoxFuture<'_, ()> {
         Box::pin(async {
             let mut state = self.shared.state.subscribe();
@@ -224,20 +238,13 @@ impl Handler for Supervised {
             );
         })
     }
+}
 
+impl Handler for Supervised {
     fn status(&self) -> HandlerStatus {
-        let state = match &*self.shared.state.borrow() {
-            State::Starting => HandlerState::Starting,
-            State::Ready => HandlerState::Ready,
-            State::Pausing { failure, until } => HandlerState::Pausing {
-                failure: failure.clone(),
-                retry_after: until.saturating_duration_since(Instant::now()),
-            },
-            State::Stopped => HandlerState::Stopped,
-        };
         HandlerStatus {
             id: Arc::clone(&self.shared.identity.id),
-            state,
+            state: self.state(),
             restarts: self.shared.restarts.load(Ordering::Relaxed),
             in_flight: self.in_flight(),
         }
@@ -279,42 +286,29 @@ async fn start_instance(spawn: &dyn Spawn, shared: &Shared) -> Result<Live, Prep
             process.kill();
             let ended = process.wait().await;
             tracing::debug!(handler = %identity.id, ended, "killed a handler that said no hello");
-            let message = format!(
-                "function \"{}\": not loaded within {} s",
-                identity.name,
-                within.as_secs()
-            );
-            return Err(PrepareError::Load {
-                message,
-                output: last_lines(identity),
-            });
+            let (name, seconds) = (&identity.name, within.as_secs());
+            let detail = format!("function \"{name}\": not loaded within {seconds} s");
+            let fix = "do less while the function loads, then deploy it again";
+            return Err(PrepareError::load(detail, fix).with_output(last_lines(identity)));
         }
     };
     if !matches!(error, HelloError::Ended) {
         process.kill();
     }
     let ended = process.wait().await;
-    let (message, output) = match error {
-        HelloError::Failed(reason) => (
-            format!("function \"{}\" could not be loaded", identity.name),
-            reason,
-        ),
-        HelloError::Ended => {
-            let name = &identity.name;
-            (
-                format!("function \"{name}\": its handler ended while loading ({ended})"),
-                last_lines(identity),
-            )
+    let name = &identity.name;
+    Err(match error {
+        HelloError::Failed(reason) => {
+            let detail = format!("function \"{name}\" could not be loaded");
+            PrepareError::load(detail, LOAD_FIX).with_output(reason)
         }
+        HelloError::Ended => not_loaded(name, &ended).with_output(last_lines(identity)),
         HelloError::Protocol(what) => {
-            let name = &identity.name;
-            (
-                format!("function \"{name}\": its handler broke the protocol ({what})"),
-                last_lines(identity),
-            )
+            let detail = format!("function \"{name}\": its handler broke the protocol ({what})");
+            let fix = "let the function leave the handler's descriptor 3 or socket alone";
+            PrepareError::load(detail, fix).with_output(last_lines(identity))
         }
-    };
-    Err(PrepareError::Load { message, output })
+    })
 }
 
 fn last_lines(identity: &Identity) -> String {

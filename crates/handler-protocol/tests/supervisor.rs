@@ -6,8 +6,8 @@
 
 use bytes::{Bytes, BytesMut};
 use faas::{
-    BoxFuture, FunctionLog, Handler, HandlerState, Headers, Invocation, InvokeError, Limits,
-    PrepareError, Reply,
+    BoxFuture, Callable, FunctionLog, Handler, HandlerState, Headers, Invocation, InvokeError,
+    Limits, PrepareError, Reply,
 };
 use handler_protocol::frame::{self, FromProxy};
 use handler_protocol::supervisor::Identity;
@@ -229,7 +229,7 @@ async fn many_calls_share_a_stream() {
     let answers = futures_util::future::join_all(calls).await;
     assert!(answers.iter().all(|answer| answer.as_deref() == Ok("0")));
     assert_eq!(
-        (world.handler.at_once_max(), world.handler.in_flight()),
+        (world.handler.concurrency(), world.handler.in_flight()),
         (4, 0)
     );
     assert_eq!(
@@ -268,7 +268,7 @@ async fn a_call_that_is_given_back_is_another_handlers() {
 #[tokio::test]
 async fn a_function_that_does_not_load_fails_with_its_own_words() {
     let error = World::start(0).await.err().unwrap();
-    assert_eq!(error.output(), "SyntaxError: as told");
+    assert_eq!(error.output, "SyntaxError: as told");
 }
 
 #[tokio::test]

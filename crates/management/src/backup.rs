@@ -27,16 +27,28 @@ const FOLDERS: [&str; 2] = ["manifests", "code"];
 #[derive(Debug, thiserror::Error)]
 pub enum RestoreError {
     /// The directory has functions already, or a node uses it.
-    #[error("{0} has functions already; restore into an empty data directory (--data-dir)")]
+    #[error("{0} has functions already")]
     NotEmpty(PathBuf),
     /// The file is not what `tinyfaas backup` writes.
-    #[error(
-        "the file is not a whole backup of tinyFaaS ({0}); make another one with tinyfaas backup"
-    )]
+    #[error("the file is not a whole backup of tinyFaaS ({0})")]
     NotABackup(String),
     /// The system refused.
     #[error("the backup could not be written to the data directory")]
     Io(#[from] io::Error),
+}
+
+impl RestoreError {
+    /// What to do about it.
+    #[must_use]
+    pub fn fix(&self) -> &'static str {
+        match self {
+            Self::NotEmpty(_) => "restore into an empty data directory (--data-dir)",
+            Self::NotABackup(_) => "make another one with tinyfaas backup",
+            Self::Io(_) => {
+                "check the owner, the mode and the space of the data directory (--data-dir)"
+            }
+        }
+    }
 }
 
 /// A backup that is being written.

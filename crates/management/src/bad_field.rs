@@ -2,7 +2,7 @@
 
 /// A field of a request that is not valid.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{field}: {reason}; {fix}")]
+#[error("{field}: {reason}")]
 pub struct BadField {
     /// Its name in the API.
     pub field: String,

@@ -145,8 +145,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let dir = folder.path().join("data");
         let lock = claim(&dir).unwrap();
-        let message = claim(&dir).unwrap_err().to_string();
-        assert!(message.contains("--data-dir"), "{message}");
+        let fix = claim(&dir).unwrap_err().fix();
+        assert!(fix.contains("--data-dir"), "{fix}");
         drop(lock);
         assert!(claim(&dir).is_ok());
     }
@@ -188,8 +188,8 @@ mod tests {
         fs::create_dir(&dir).unwrap();
         fs::write(dir.join("theirs"), "").unwrap();
         fs::set_permissions(&dir, Permissions::from_mode(0o1777)).unwrap();
-        let message = claim(&dir).unwrap_err().to_string();
-        assert!(message.contains("chmod 700"), "{message}");
+        let fix = claim(&dir).unwrap_err().fix();
+        assert!(fix.contains("chmod 700"), "{fix}");
         assert_eq!(mode_of(&dir), 0o777);
         // Once it is closed to others, what lies there does not matter.
         fs::set_permissions(&dir, Permissions::from_mode(0o700)).unwrap();

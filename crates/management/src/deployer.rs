@@ -19,7 +19,7 @@ use crate::turns::{Turn, Turns};
 use crate::underway::{Underway, Work};
 use crate::upload::Uploads;
 use faas::Package;
-use faas::{Deployment, Entry, FunctionLog, FunctionName, FunctionSpec, Handler};
+use faas::{Deployment, Entry, FunctionLog, FunctionName, FunctionSpec, Handlers};
 use futures_util::future::join_all;
 use net::Budget;
 use std::collections::HashSet;
@@ -122,9 +122,9 @@ impl Deployer {
             options,
         });
         let is_near = deployer.options.backend.exposure().is_some();
-        let mut specs = Vec::with_capacity(stored.len());
+        let mut terms = Vec::with_capacity(stored.len());
         for (record, code) in stored {
-            specs.push(Arc::clone(&record.spec));
+            terms.push(record.spec.terms());
             let log = Arc::new(FunctionLog::new(&deployer.options.limits));
             let reach = deployer.reaches.note(&record.spec, is_near);
             deployer.functions.put(Arc::new(Function {
@@ -134,7 +134,7 @@ impl Deployer {
                 _reach: reach,
             }));
         }
-        deployer.options.router.announce(specs);
+        deployer.options.router.announce(terms);
         deployer
     }
 
@@ -340,7 +340,7 @@ impl Deployer {
         order: Order,
         known: Option<&Arc<Function>>,
         (log, slot, work): (&Arc<FunctionLog>, SemaphorePermit<'_>, &Work),
-    ) -> Result<(Record, Code, Vec<Arc<dyn Handler>>), DeployError> {
+    ) -> Result<(Record, Code, Handlers), DeployError> {
         let (deployer, known) = (Arc::clone(self), known.cloned());
         let unpacking = tokio::task::spawn_blocking(move || deployer.unpack(order, known.as_ref()));
         let (record, code) = unpacking.await.unwrap_or(Err(DeployError::Broken))?;
@@ -424,11 +424,10 @@ impl Deployer {
     async fn publish(
         self: &Arc<Self>,
         function: Function,
-        handlers: Vec<Arc<dyn Handler>>,
+        handlers: Handlers,
     ) -> Result<(), DeployError> {
         let record = function.record.clone();
-        let digest = record.digest.clone();
-        let deployment = Deployment::new(Arc::clone(&record.spec), digest, handlers);
+        let deployment = Deployment::new(record.spec.terms(), handlers);
         let deployment = Arc::new(deployment);
         if let Err(error) = self.keep(&function).await {
             deployment.retire(Duration::ZERO).await;
@@ -461,7 +460,7 @@ impl Deployer {
         let (drain, cutting) = (self.options.limits.drain, self.cutting.clone());
         self.background.spawn(async move {
             if let Some(served) = served {
-                let grace = served.spec().limits.deadline.max(drain);
+                let grace = served.terms().deadline.max(drain);
                 let retired = cutting.run_until_cancelled(served.retire(grace));
                 if retired.await.is_none() {
                     served.retire(Duration::ZERO).await;

@@ -8,23 +8,38 @@ use std::io::Read;
 #[derive(Debug, thiserror::Error)]
 pub enum DownloadError {
     /// It is no address that can be fetched.
-    #[error("url: {0:?} is no http or https address; give one, such as https://example.org/fn.zip")]
+    #[error("{0:?} is no http or https address")]
     BadUrl(String),
     /// The server did not answer with the archive.
-    #[error("url: the server answered with status {0}; check the address")]
+    #[error("the server answered with status {0}")]
     Status(u16),
     /// The archive is larger than [`Limits::archive_packed_bytes_max`].
-    #[error("url: the archive is larger than {0} bytes; leave out what the function does not need")]
+    #[error("the archive is larger than {0} bytes")]
     TooLarge(u64),
     /// More redirects than [`Limits::download_redirects_max`].
-    #[error("url: more than {0} redirects; give the final address")]
+    #[error("more than {0} redirects")]
     TooManyRedirects(u32),
     /// It took longer than [`Limits::download`].
-    #[error("url: the download took longer than {0} s; try again or upload the archive itself")]
+    #[error("the download took longer than {0} s")]
     TooSlow(u64),
     /// It could not be reached or broke off.
-    #[error("url: it could not be fetched ({0}); check the address and this host's network")]
+    #[error("it could not be fetched ({0})")]
     Failed(String),
+}
+
+impl DownloadError {
+    /// What to do about it.
+    #[must_use]
+    pub fn fix(&self) -> &'static str {
+        match self {
+            Self::BadUrl(_) => "give one, such as https://example.org/fn.zip",
+            Self::Status(_) => "check the address",
+            Self::TooLarge(_) => "leave out what the function does not need",
+            Self::TooManyRedirects(_) => "give the final address",
+            Self::TooSlow(_) => "try again or upload the archive itself",
+            Self::Failed(_) => "check the address and this host's network",
+        }
+    }
 }
 
 /// Fetches an archive. Blocks, up to [`Limits::download`].

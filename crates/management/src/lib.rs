@@ -67,10 +67,10 @@ pub struct Management {
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// Another process has the data directory.
-    #[error("the data directory {} is in use by another tinyfaas; stop that one, or choose another directory with --data-dir", .0.display())]
+    #[error("the data directory {} is in use by another tinyfaas", .0.display())]
     Locked(PathBuf),
     /// The data directory can't be used.
-    #[error("the data directory {} can't be used ({error}); check its owner and mode, or choose another with --data-dir", .path.display())]
+    #[error("the data directory {} can't be used ({error})", .path.display())]
     DataDir {
         /// The directory.
         path: PathBuf,
@@ -78,11 +78,31 @@ pub enum OpenError {
         error: io::Error,
     },
     /// Others may enter the data directory, and it was not made by tinyFaaS.
-    #[error("other users of this machine can enter {path}, and it holds files that are not tinyFaaS's; choose another directory with --data-dir, or close this one to others: chmod 700 {path}", path = .0.display())]
+    #[error("other users of this machine can enter {}, and it holds files that are not tinyFaaS's", .0.display())]
     Shared(PathBuf),
     /// The store can't be read.
     #[error(transparent)]
     Store(#[from] StoreError),
+}
+
+impl OpenError {
+    /// What to do about it.
+    #[must_use]
+    pub fn fix(&self) -> String {
+        match self {
+            Self::Locked(_) => {
+                "stop that one, or choose another directory with --data-dir".to_owned()
+            }
+            Self::DataDir { .. } => {
+                "check its owner and mode, or choose another with --data-dir".to_owned()
+            }
+            Self::Shared(path) => format!(
+                "choose another directory with --data-dir, or close this one to others: chmod 700 {}",
+                path.display()
+            ),
+            Self::Store(error) => error.fix().to_owned(),
+        }
+    }
 }
 
 impl Management {
@@ -140,6 +160,13 @@ impl Management {
         let served = server::serve(listener, routes, (limits, clients), shutdown);
         served.await?;
         std::fs::remove_file(options.data_dir.join(SOCKET))
+    }
+
+    /// The digest of a function's code; none where no function has the name.
+    #[must_use]
+    pub fn digest(&self, name: &str) -> Option<String> {
+        let function = self.deployer.functions.get(name)?;
+        Some(function.code.digest().to_owned())
     }
 
     /// Deploys a function in a task of its own, as the API does: dropping the future cuts nothing

@@ -89,38 +89,36 @@ pub enum DeployError {
     #[error(transparent)]
     Unwritable(#[from] Unwritable),
     /// Too many deployments wait.
-    #[error("{waiting_max} deployments wait already; try again in a few seconds")]
+    #[error("{waiting_max} deployments wait already")]
     Busy {
         /// The bound.
         waiting_max: usize,
     },
     /// There are as many functions as there may be.
-    #[error("there are {functions_max} functions already; delete one first")]
+    #[error("there are {functions_max} functions already")]
     Full {
         /// The bound.
         functions_max: usize,
     },
     /// Its name was deleted or deployed again while it was built.
-    #[error(
-        "the build was cancelled: the function was deleted or deployed again meanwhile; deploy it again if it is still wanted"
-    )]
+    #[error("the build was cancelled: the function was deleted or deployed again meanwhile")]
     Superseded,
     /// Whoever asked has gone while it was built.
-    #[error("the build was cancelled: its client has gone; deploy it again")]
+    #[error("the build was cancelled: its client has gone")]
     Abandoned,
     /// Other builds left no place for too long.
-    #[error("{message}{}; try again later, or delete the function whose build hangs", shown(.building))]
+    #[error("{error}{}", shown(.building))]
     BuildsBusy {
         /// What waited, and how long.
-        message: String,
+        error: PrepareError,
         /// The functions that are being built.
         building: Vec<FunctionName>,
     },
     /// The node is shutting down.
-    #[error("this node is stopping; try again when it has started")]
+    #[error("this node is stopping")]
     Stopping,
     /// A bug: the deployment's task ended without a result.
-    #[error("the deployment broke off; see the log of tinyfaas")]
+    #[error("the deployment broke off")]
     Broken,
 }
 
@@ -154,6 +152,28 @@ fn shown(building: &[FunctionName]) -> String {
     }
     let names: Vec<&str> = building.iter().map(FunctionName::as_str).collect();
     format!(" (being built: {})", names.join(", "))
+}
+
+impl DeployError {
+    /// What to do about it.
+    #[must_use]
+    pub fn fix(&self) -> &str {
+        match self {
+            Self::Field(error) => &error.fix,
+            Self::Archive(error) => error.fix(),
+            Self::Download(error) => error.fix(),
+            Self::Prepare(error) => &error.fix,
+            Self::Store(error) => error.fix(),
+            Self::Unwritable(error) => error.fix(),
+            Self::Busy { .. } => "try again in a few seconds",
+            Self::Full { .. } => "delete one first",
+            Self::Superseded => "deploy it again if it is still wanted",
+            Self::Abandoned => "deploy it again",
+            Self::BuildsBusy { .. } => "try again later, or delete the function whose build hangs",
+            Self::Stopping => "try again when it has started",
+            Self::Broken => "see the log of tinyfaas",
+        }
+    }
 }
 
 /// Checks what a spec asks for against the bounds.

@@ -24,18 +24,26 @@ pub(crate) struct Probe {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Unwritable {
     /// There is no space.
-    #[error(
-        "the disk of the data directory is full; delete functions that are not needed, or free space on it"
-    )]
+    #[error("the disk of the data directory is full")]
     Full,
     /// It is mounted read-only, which Linux also does where a disk fails.
-    #[error(
-        "the disk of the data directory is read-only; mount it writable, and check it with dmesg"
-    )]
+    #[error("the disk of the data directory is read-only")]
     ReadOnly,
     /// Something else.
-    #[error("the disk of the data directory takes no writes ({0}); check it with dmesg")]
+    #[error("the disk of the data directory takes no writes ({0})")]
     Fails(String),
+}
+
+impl Unwritable {
+    /// What to do about it.
+    #[must_use]
+    pub fn fix(&self) -> &'static str {
+        match self {
+            Self::Full => "delete functions that are not needed, or free space on it",
+            Self::ReadOnly => "mount it writable, and check it with dmesg",
+            Self::Fails(_) => "check it with dmesg",
+        }
+    }
 }
 
 impl From<&io::Error> for Unwritable {

@@ -44,27 +44,40 @@ const SELECT: &str = "SELECT name, settings, digest, files, packed_bytes, unpack
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// SQLite failed.
-    #[error("the store failed ({0}); look at the disk of the data directory")]
+    #[error("the store failed ({0})")]
     Sqlite(#[from] rusqlite::Error),
     /// A check found pages that contradict each other.
-    #[error("the store is damaged ({0}); restore the data directory from a backup")]
+    #[error("the store is damaged ({0})")]
     Damaged(String),
     /// A newer tinyFaaS wrote the store.
-    #[error(
-        "the store has version {0}, which this tinyfaas does not know; use the newer one again"
-    )]
+    #[error("the store has version {0}, which this tinyfaas does not know")]
     TooNew(u32),
     /// A file of it can't be opened for its owner alone, or written.
-    #[error(
-        "the store's files could not be written ({0}); check the owner and the disk of the data directory"
-    )]
+    #[error("the store's files could not be written ({0})")]
     File(#[source] io::Error),
     /// The writer could not be started.
     #[error("the store's thread could not be started ({0})")]
     Thread(#[from] io::Error),
     /// It is closed: this node is stopping.
-    #[error("the store is closed; this node is stopping")]
+    #[error("the store is closed")]
     Closed,
+}
+
+impl StoreError {
+    /// What to do about it.
+    #[must_use]
+    pub fn fix(&self) -> &'static str {
+        match self {
+            Self::Sqlite(_) => "look at the disk of the data directory",
+            Self::Damaged(_) => "restore the data directory from a backup",
+            Self::TooNew(_) => "use the newer one again",
+            Self::File(_) => "check the owner and the disk of the data directory",
+            Self::Thread(_) => {
+                "free memory or raise the limit of threads (ulimit -u), then start again"
+            }
+            Self::Closed => "this node is stopping: try again when it has started",
+        }
+    }
 }
 
 impl StoreError {

@@ -4,7 +4,7 @@ use crate::config::{BackendName, BuildNetwork, Config, Sandbox};
 use anyhow::Result;
 use backend_process::{Interpreters, ProcessBackend, SandboxMode};
 use faas::{
-    Backend, BackendReport, BoxFuture, Exposure, Handler, Limits, Network, Package, PrepareError,
+    Backend, BackendReport, BoxFuture, Exposure, Handlers, Limits, Network, Package, PrepareError,
     Reserve, Runtime, RuntimeReport,
 };
 use std::sync::Arc;
@@ -114,10 +114,7 @@ impl Backends {
         let _started = self.wasm.get().await.is_ok();
     }
 
-    async fn prepare_package(
-        &self,
-        package: Package,
-    ) -> Result<Vec<Arc<dyn Handler>>, PrepareError> {
+    async fn prepare_package(&self, package: Package) -> Result<Handlers, PrepareError> {
         match package.spec.runtime {
             Runtime::Wasm => match self.wasm.get().await {
                 Ok(wasm) => {
@@ -128,9 +125,10 @@ impl Backends {
                 }
                 Err(reason) => {
                     let name = &package.spec.name;
-                    Err(PrepareError::Runtime(format!(
-                        "function \"{name}\": {reason}"
-                    )))
+                    let detail = format!("function \"{name}\": {reason}");
+                    let fix =
+                        "use a tinyfaas that runs WebAssembly, on 64-bit Linux without ulimit -v";
+                    Err(PrepareError::runtime(detail, fix))
                 }
             },
             Runtime::Nodejs | Runtime::Python3 | Runtime::Go | Runtime::Binary => {
@@ -158,10 +156,7 @@ impl Backend for Backends {
         self.main.name()
     }
 
-    fn prepare(
-        &self,
-        package: Package,
-    ) -> BoxFuture<'_, Result<Vec<Arc<dyn Handler>>, PrepareError>> {
+    fn prepare(&self, package: Package) -> BoxFuture<'_, Result<Handlers, PrepareError>> {
         Box::pin(self.prepare_package(package))
     }
 

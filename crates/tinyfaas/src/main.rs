@@ -38,7 +38,10 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             output::progress_done();
-            output::message(format_args!("error: {error:#}"));
+            match failure::fix(&error) {
+                Some(fix) => output::message(format_args!("error: {error:#}; {fix}")),
+                None => output::message(format_args!("error: {error:#}")),
+            }
             tell_hint(&words);
             failure::exit_code(&error)
         }

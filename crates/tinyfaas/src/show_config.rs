@@ -106,8 +106,9 @@ mod tests {
         std::fs::write(&path, &printed).unwrap();
         let mut second = Config::load(&Flags::default(), Some(&path), &nothing).unwrap();
         assert!(second.in_force.len() > 100, "{printed}");
-        // The token file was none that somebody named.
+        // The printed file names what nobody had named.
         second.is_token_wanted = first.is_token_wanted;
+        second.is_handlers_dir_named = first.is_handlers_dir_named;
         second.in_force.clone_from(&first.in_force);
         assert_eq!(second, first, "{printed}");
         let told = printed

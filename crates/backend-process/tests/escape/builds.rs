@@ -293,9 +293,9 @@ fn go_follows_links() -> Result<()> {
         .err()
         .context("it was built")?;
     ensure!(
-        error.output().contains("irregular file"),
+        error.output.contains("irregular file"),
         "{error}: {}",
-        error.output()
+        error.output
     );
     ensure!(!planted.exists(), "a file was written through a link");
     ensure!(
@@ -335,9 +335,9 @@ fn go_replaces() -> Result<()> {
     let error = node.prepare(Runtime::Go, node.code(&files)?).err();
     let error = error.context("it was built with another function's code")?;
     ensure!(
-        error.output().contains("does not exist"),
+        error.output.contains("does not exist"),
         "{error}: {}",
-        error.output()
+        error.output
     );
     Ok(())
 }

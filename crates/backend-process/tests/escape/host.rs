@@ -3,8 +3,8 @@
 use anyhow::{Context, Result, anyhow};
 use backend_process::{Interpreters, Options, ProcessBackend, SandboxMode};
 use faas::{
-    Backend, Entry, FunctionLimits, FunctionLog, FunctionName, FunctionSpec, Handler, Invocation,
-    InvokeError, Limits, Network, Package, PrepareError, Runtime,
+    Backend, Entry, FunctionLimits, FunctionLog, FunctionName, FunctionSpec, Handlers, Invocation,
+    InvokeError, Limits, Network, Package, PrepareError, Proxy, Runtime,
 };
 use std::fs;
 use std::io::Write;
@@ -48,7 +48,8 @@ def call(number, *args):
 pub(crate) struct Node {
     runtime: tokio::runtime::Runtime,
     backend: Arc<ProcessBackend>,
-    pub(crate) handlers: Vec<Arc<dyn Handler>>,
+    pub(crate) handlers: Handlers,
+    proxy: Proxy,
     pub(crate) log: Arc<FunctionLog>,
     targets: Targets,
     folder: tempfile::TempDir,
@@ -117,13 +118,14 @@ impl Node {
         let (backend, handlers) = runtime.block_on(async {
             let backend = ProcessBackend::start(options).await?;
             let prepared = backend.prepare(package).await;
-            let handlers = prepared.map_err(|error| anyhow!("{error}: {}", error.output()))?;
+            let handlers = prepared.map_err(|error| anyhow!("{error}: {}", error.output))?;
             anyhow::Ok((backend, handlers))
         })?;
         Ok(Self {
             runtime,
             backend,
             handlers,
+            proxy: proxy(),
             log,
             targets,
             folder,
@@ -162,9 +164,9 @@ impl Node {
         &self,
         runtime: Runtime,
         code: PathBuf,
-    ) -> Result<Vec<Arc<dyn Handler>>, PrepareError> {
+    ) -> Result<Handlers, PrepareError> {
         let spec = spec(FunctionLimits::default(), 1);
-        let spec = spec.map_err(|error| PrepareError::Host(error.to_string()))?;
+        let spec = spec.map_err(|error| PrepareError::host(error.to_string(), "mend it"))?;
         let package = Package {
             spec: Arc::new(FunctionSpec {
                 runtime,
@@ -182,12 +184,13 @@ impl Node {
     /// What a function with these files answers; its handlers are stopped.
     pub(crate) fn deployed(&self, runtime: Runtime, files: &[(&str, String)]) -> Result<String> {
         let prepared = self.prepare(runtime, self.code(files)?);
-        let handlers = prepared.map_err(|error| anyhow!("{error}: {}", error.output()))?;
+        let handlers = prepared.map_err(|error| anyhow!("{error}: {}", error.output))?;
         let invocation = Invocation::new("POST", "/attack".into(), Vec::new().into());
-        let handler = handlers.first().context("one handler was asked for")?;
+        let handler = self.proxy.callable(&handlers).first();
+        let handler = handler.context("one handler was asked for")?;
         self.runtime.block_on(async {
             let reply = handler.invoke(&invocation, DEADLINE).await;
-            handler.stop(Duration::ZERO).await;
+            handlers.stop(Duration::ZERO).await;
             Ok(String::from_utf8_lossy(&reply?.payload).into_owned())
         })
     }
@@ -222,7 +225,7 @@ impl Node {
     pub(crate) fn try_call(&self, handler: usize, code: &str) -> Result<String, InvokeError> {
         let code = code.as_bytes().to_vec();
         let invocation = Invocation::new("POST", "/attack".into(), code.into());
-        let handler = &self.handlers[handler];
+        let handler = &self.proxy.callable(&self.handlers)[handler];
         self.runtime.block_on(async {
             handler.settled().await;
             let call = handler.invoke(&invocation, DEADLINE);
@@ -235,6 +238,11 @@ impl Node {
             Ok(String::from_utf8_lossy(&reply.payload).into_owned())
         })
     }
+}
+
+/// Calls handlers without a route to them.
+fn proxy() -> Proxy {
+    Proxy::new(Arc::default(), Arc::new(Limits::default()))
 }
 
 /// What a build that fails prints: its code says what it reached.
@@ -276,7 +284,7 @@ pub(crate) fn failed_build(runtime: Runtime, files: &[(&str, String)]) -> Result
         backend.shutdown().await;
         match prepared {
             Ok(_) => Err(anyhow!("the build did not fail")),
-            Err(error) => Ok(format!("{error}\n{}", error.output())),
+            Err(error) => Ok(format!("{error}\n{}", error.output)),
         }
     })
 }
@@ -284,9 +292,7 @@ pub(crate) fn failed_build(runtime: Runtime, files: &[(&str, String)]) -> Result
 impl Drop for Node {
     fn drop(&mut self) {
         self.runtime.block_on(async {
-            for handler in &self.handlers {
-                handler.stop(Duration::ZERO).await;
-            }
+            self.handlers.stop(Duration::ZERO).await;
             self.backend.shutdown().await;
         });
         drop(self.targets.sleeper.kill());

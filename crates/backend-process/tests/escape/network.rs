@@ -352,10 +352,12 @@ fn the_relay_dies() -> Result<()> {
     let found = relays()?;
     ensure!(found.len() == 1, "{found:?}");
     kill_process(found[0], Signal::KILL)?;
-    let is_restarted = || (node.handlers[0].status().restarts > 0).then_some(());
+    let is_restarted = || (node.handlers.living()[0].status().restarts > 0).then_some(());
     until(is_restarted).context("the handler goes on without network")?;
     check_reached(&node, to)?;
-    let log = node.log.last_text(&node.handlers[0].status().id, 50);
+    let log = node
+        .log
+        .last_text(&node.handlers.living()[0].status().id, 50);
     ensure!(log.contains("its way to the network ended"), "{log}");
     Ok(())
 }

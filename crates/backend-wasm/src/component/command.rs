@@ -2,9 +2,9 @@
 
 use super::State;
 use crate::command::{Streams, exit_status, reply};
-use crate::failure::{Failed, Failure};
+use crate::failure::{Failure, no_instance};
 use crate::shared::Shared;
-use faas::{Invocation, Reply};
+use faas::{Invocation, PrepareError, Reply};
 use wasmtime::Store;
 use wasmtime::component::{Component, Linker};
 use wasmtime_wasi::WasiCtx;
@@ -30,11 +30,11 @@ impl CliCommand {
         Ok(Self { linked, shared })
     }
 
-    pub(crate) async fn try_instance(&self) -> Result<(), Failed> {
+    pub(crate) async fn try_instance(&self) -> Result<(), PrepareError> {
         let (mut store, _) = super::store(self.linked.engine(), &self.shared);
         let made = self.linked.instantiate_async(&mut store).await;
         made.map(drop)
-            .map_err(|error| Failed::instance(&error, store.data().bounds.is_exceeded))
+            .map_err(|error| no_instance(&error, store.data().bounds.is_exceeded))
     }
 
     pub(crate) async fn call(&self, invocation: &Invocation) -> Result<Reply, Failure> {

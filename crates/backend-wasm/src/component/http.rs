@@ -2,11 +2,11 @@
 
 use super::State;
 use super::own::{checked, too_large};
-use crate::failure::{Failed, Failure};
+use crate::failure::{Failure, no_instance};
 use crate::outbound::{Outbound, Sent};
 use crate::shared::Shared;
 use bytes::Bytes;
-use faas::{Invocation, LogStream, Reply};
+use faas::{Invocation, LogStream, PrepareError, Reply};
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use std::future::ready;
 use std::pin::{Pin, pin};
@@ -99,12 +99,12 @@ impl Http {
         Ok(Self(Arc::new(Linked { proxy, shared })))
     }
 
-    pub(crate) async fn try_instance(&self) -> Result<(), Failed> {
+    pub(crate) async fn try_instance(&self) -> Result<(), PrepareError> {
         let Linked { proxy, shared } = &*self.0;
         let (mut store, _) = super::store(proxy.engine(), shared);
         let made = proxy.instantiate_async(&mut store).await;
         made.map(drop)
-            .map_err(|error| Failed::instance(&error, store.data().bounds.is_exceeded))
+            .map_err(|error| no_instance(&error, store.data().bounds.is_exceeded))
     }
 
     /// Runs a call. Its reply is whole as soon as the response's head and body are; what the

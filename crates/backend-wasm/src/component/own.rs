@@ -2,10 +2,10 @@
 
 use super::State;
 use crate::engine::{self, Bounded, Bounds};
-use crate::failure::{Failed, Failure};
+use crate::failure::{Failure, no_instance, wrong_type};
 use crate::shared::Shared;
 use bytes::Bytes;
-use faas::{Headers, Invocation, Reply};
+use faas::{Headers, Invocation, PrepareError, Reply};
 use wasmtime::component::{
     Component, ComponentExportIndex, ComponentType, InstancePre, Lift, Linker, Lower,
 };
@@ -81,7 +81,7 @@ impl Own {
         })
     }
 
-    pub(crate) async fn try_instance(&self) -> Result<(), Failed> {
+    pub(crate) async fn try_instance(&self) -> Result<(), PrepareError> {
         match &self.linked {
             Linked::Bare(linked) => self.try_in(linked, self.bare_store(linked)).await,
             Linked::Wasi(linked) => {
@@ -95,15 +95,16 @@ impl Own {
         &self,
         linked: &InstancePre<T>,
         mut store: Store<T>,
-    ) -> Result<(), Failed> {
+    ) -> Result<(), PrepareError> {
         let made = linked.instantiate_async(&mut store).await;
         let is_memory_short = store.data_mut().bounds().is_exceeded;
-        let instance = made.map_err(|error| Failed::instance(&error, is_memory_short))?;
+        let instance = made.map_err(|error| no_instance(&error, is_memory_short))?;
         let typed =
             instance.get_typed_func::<(RequestRecord<'_>,), (Outcome,)>(&mut store, self.handle);
-        typed
-            .map(drop)
-            .map_err(|error| Failed::start(&format!("handle has another type: {error:#}")))
+        typed.map(drop).map_err(|error| {
+            let what = format!("handle has another type: {error:#}");
+            wrong_type(&what, "build it with the WIT file of tinyFaaS")
+        })
     }
 
     pub(crate) async fn call(&self, invocation: &Invocation) -> Result<Reply, Failure> {

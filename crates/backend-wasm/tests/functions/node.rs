@@ -3,8 +3,9 @@
 use backend_wasm::{Options, WasmBackend};
 use bytes::Bytes;
 use faas::{
-    Backend, Entry, FunctionLimits, FunctionLog, FunctionSpec, Handler, HostPattern, Invocation,
-    InvokeError, Limits, Package, PrepareError, Reply, Runtime, WasmLimits,
+    Backend, Entry, FunctionLimits, FunctionLog, FunctionSpec, HandlerStatus, Handlers,
+    HostPattern, Invocation, InvokeError, Limits, Package, PrepareError, Proxy, Reply, Runtime,
+    WasmLimits,
 };
 use std::path::Path;
 use std::sync::Arc;
@@ -20,7 +21,37 @@ pub(crate) struct Node {
     folder: tempfile::TempDir,
 }
 
-pub(crate) type Deployed = Arc<dyn Handler>;
+pub(crate) type Deployed = Arc<Function>;
+
+/// A function that is ready, as management and the proxy see it.
+#[derive(Debug)]
+pub(crate) struct Function {
+    proxy: Proxy,
+    handlers: Handlers,
+}
+
+impl Function {
+    pub(crate) async fn invoke(
+        &self,
+        invocation: &Invocation,
+        time_left: Duration,
+    ) -> Result<Reply, InvokeError> {
+        let callable = self.proxy.callable(&self.handlers);
+        callable[0].invoke(invocation, time_left).await
+    }
+
+    pub(crate) fn in_flight(&self) -> usize {
+        self.proxy.callable(&self.handlers)[0].in_flight()
+    }
+
+    pub(crate) fn status(&self) -> HandlerStatus {
+        self.handlers.living()[0].status()
+    }
+
+    pub(crate) async fn stop(&self, grace: Duration) {
+        self.handlers.stop(grace).await;
+    }
+}
 
 /// Long enough for any call that ends at all.
 pub(crate) const LONG: Duration = Duration::from_secs(60);
@@ -94,9 +125,10 @@ impl Node {
             log: Arc::clone(&self.log),
             progress: faas::Progress::default(),
         };
-        let mut handlers = self.backend.prepare(package).await?;
-        assert_eq!(handlers.len(), 1);
-        Ok(handlers.remove(0))
+        let handlers = self.backend.prepare(package).await?;
+        assert_eq!(handlers.living().len(), 1);
+        let proxy = Proxy::new(Arc::default(), Arc::new(Limits::default()));
+        Ok(Arc::new(Function { proxy, handlers }))
     }
 
     pub(crate) fn log_text(&self) -> String {

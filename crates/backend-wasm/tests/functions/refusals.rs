@@ -1,12 +1,12 @@
 //! What is refused at deployment, and with which words.
 
 use super::node::{COMMAND_ECHO, Node, OWN_ECHO, command, own};
-use faas::{Backend, Limits, PrepareError};
+use faas::{Backend, Limits, PrepareErrorKind};
 use std::time::Duration;
 
 async fn refused(node: &Node, binary: &[u8], words: &[&str]) {
     let error = node.deploy(binary).await.expect_err("it is refused");
-    let text = format!("{error} {}", error.output());
+    let text = format!("{} {}", error.text(), error.output);
     for word in words {
         assert!(text.contains(word), "{word:?} in {text:?}");
     }
@@ -53,7 +53,7 @@ async fn what_is_cut_short_or_none_of_webassembly_is_refused() {
     for whole in [command(COMMAND_ECHO), own(OWN_ECHO)] {
         for len in [8, 9, whole.len() / 3, whole.len() / 2, whole.len() - 1] {
             let error = node.deploy(&whole[..len]).await.expect_err("refused");
-            assert!(matches!(error, PrepareError::Code(_)), "{len}: {error:?}");
+            assert!(error.kind == PrepareErrorKind::Code, "{len}: {error:?}");
         }
     }
     refused(&node, b"", &["not WebAssembly"]).await;
@@ -84,7 +84,7 @@ async fn a_trap_at_the_start_is_not_blamed_on_memory() {
         .deploy(&wat::parse_str(traps).unwrap())
         .await
         .unwrap_err();
-    let text = format!("{error} {}", error.output());
+    let text = format!("{} {}", error.text(), error.output);
     assert!(text.contains("trapped while it started"), "{text}");
     assert!(!text.contains("memory"), "{text}");
 }

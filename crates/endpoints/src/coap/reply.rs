@@ -3,7 +3,7 @@
 use super::format;
 use bytes::Bytes;
 use coap::{Code, Response};
-use faas::{HeaderError, Headers, InvokeError, Reply};
+use faas::{HeaderError, Headers, InvokeError, InvokeErrorKind, Reply};
 
 /// The longest text of an error: together with the rest of the message it fits into the smallest
 /// packet that IPv6 carries whole.
@@ -102,48 +102,23 @@ pub(super) fn code(method: &str, status: u16) -> Code {
 }
 
 /// The code of an invocation that brought no reply.
-pub(super) fn status(error: &InvokeError) -> Code {
-    match error {
-        InvokeError::NotFound(_) => Code::NOT_FOUND,
-        InvokeError::Function(_)
-        | InvokeError::HandlerDied { .. }
-        | InvokeError::Protocol { .. } => Code::INTERNAL_SERVER_ERROR,
-        InvokeError::Deadline { .. } => Code::GATEWAY_TIMEOUT,
-        InvokeError::Overloaded { .. }
-        | InvokeError::Unavailable { .. }
-        | InvokeError::Cut { .. }
-        | InvokeError::Stopping
-        | InvokeError::NotTaken => Code::SERVICE_UNAVAILABLE,
-        InvokeError::TooLarge { .. } => Code::REQUEST_ENTITY_TOO_LARGE,
+pub(super) fn status(kind: InvokeErrorKind) -> Code {
+    match kind {
+        InvokeErrorKind::NotFound => Code::NOT_FOUND,
+        InvokeErrorKind::TooLarge(_) => Code::REQUEST_ENTITY_TOO_LARGE,
+        InvokeErrorKind::Failed => Code::INTERNAL_SERVER_ERROR,
+        InvokeErrorKind::Deadline => Code::GATEWAY_TIMEOUT,
+        InvokeErrorKind::Overloaded | InvokeErrorKind::Unavailable => Code::SERVICE_UNAVAILABLE,
     }
 }
 
 /// The response for an invocation that brought no reply.
 pub(super) fn failed(error: &InvokeError) -> Response {
-    let mut response = diagnostic(status(error), error.to_string());
-    response.has_run = has_run(error);
-    response.max_age = error.retry_after().map(|pause| {
-        let seconds = pause.as_secs() + u64::from(pause.subsec_nanos() > 0);
-        u32::try_from(seconds).unwrap_or(u32::MAX)
-    });
+    let mut response = diagnostic(status(error.kind()), error.to_string());
+    response.has_run = error.may_have_run();
+    let seconds = error.retry_after_seconds();
+    response.max_age = seconds.map(|seconds| u32::try_from(seconds).unwrap_or(u32::MAX));
     response
-}
-
-/// Whether a handler may have begun with the invocation.
-fn has_run(error: &InvokeError) -> bool {
-    match error {
-        InvokeError::NotFound(_)
-        | InvokeError::Overloaded { .. }
-        | InvokeError::Unavailable { .. }
-        | InvokeError::Stopping
-        | InvokeError::NotTaken
-        | InvokeError::TooLarge { .. } => false,
-        InvokeError::Function(_)
-        | InvokeError::HandlerDied { .. }
-        | InvokeError::Protocol { .. }
-        | InvokeError::Cut { .. }
-        | InvokeError::Deadline { .. } => true,
-    }
 }
 
 /// The response where no function has the name; at the root it says how to call one.
@@ -177,6 +152,7 @@ fn diagnostic(code: Code, mut text: String) -> Response {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use faas::RequestPart;
 
     #[test]
     fn every_status_has_its_code() {
@@ -221,6 +197,19 @@ mod tests {
         ] {
             check("POST", status, expected);
         }
+    }
+
+    #[test]
+    fn every_kind_of_error_has_its_code() {
+        let check = |kind, expected: &str| {
+            assert_eq!(status(kind).to_string(), expected, "{kind:?}");
+        };
+        check(InvokeErrorKind::NotFound, "4.04");
+        check(InvokeErrorKind::TooLarge(RequestPart::Query), "4.13");
+        check(InvokeErrorKind::Failed, "5.00");
+        check(InvokeErrorKind::Deadline, "5.04");
+        check(InvokeErrorKind::Overloaded, "5.03");
+        check(InvokeErrorKind::Unavailable, "5.03");
     }
 
     #[test]

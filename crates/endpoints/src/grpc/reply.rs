@@ -3,7 +3,7 @@
 use super::fields::is_reserved;
 use super::proto::Response;
 use crate::http::head::BadHead;
-use faas::{Fault, HeaderError, InvokeError, Reply};
+use faas::{Fault, HeaderError, InvokeError, InvokeErrorKind, Reply};
 use net::Spent;
 use std::time::Duration;
 use tonic::metadata::{AsciiMetadataKey, AsciiMetadataValue, MetadataMap};
@@ -81,25 +81,23 @@ fn code_of(status: u16) -> Code {
     }
 }
 
+/// The code of an invocation that brought no reply.
+fn code(kind: InvokeErrorKind) -> Code {
+    match kind {
+        InvokeErrorKind::NotFound => Code::NotFound,
+        InvokeErrorKind::Failed => Code::Internal,
+        InvokeErrorKind::Deadline => Code::DeadlineExceeded,
+        // As gRPC itself answers a message over its bound.
+        InvokeErrorKind::Overloaded | InvokeErrorKind::TooLarge(_) => Code::ResourceExhausted,
+        InvokeErrorKind::Unavailable => Code::Unavailable,
+    }
+}
+
 /// The status of an invocation that brought no reply.
 pub(crate) fn status(error: &InvokeError) -> Status {
-    let code = match error {
-        InvokeError::NotFound(_) => Code::NotFound,
-        InvokeError::Function(_)
-        | InvokeError::HandlerDied { .. }
-        | InvokeError::Protocol { .. } => Code::Internal,
-        InvokeError::Deadline { .. } => Code::DeadlineExceeded,
-        // As gRPC itself answers a message over its bound.
-        InvokeError::Overloaded { .. } | InvokeError::TooLarge { .. } => Code::ResourceExhausted,
-        InvokeError::Unavailable { .. }
-        | InvokeError::Cut { .. }
-        | InvokeError::Stopping
-        | InvokeError::NotTaken => Code::Unavailable,
-    };
-    let status = Status::new(code, cut(&error.to_string()));
+    let status = Status::new(code(error.kind()), cut(&error.to_string()));
     let mut status = with_fault(status, error.fault());
-    if let Some(pause) = error.retry_after() {
-        let seconds = pause.as_secs() + u64::from(pause.subsec_nanos() > 0);
+    if let Some(seconds) = error.retry_after_seconds() {
         let seconds = AsciiMetadataValue::from(seconds);
         status.metadata_mut().insert("retry-after", seconds);
     }
@@ -178,4 +176,24 @@ fn with_fault(mut status: Status, fault: Fault) -> Status {
 
 fn cut(message: &str) -> String {
     message[..message.floor_char_boundary(MESSAGE_BYTES_MAX)].to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use faas::RequestPart;
+
+    #[test]
+    fn every_kind_of_error_has_its_code() {
+        let check = |kind, expected| assert_eq!(code(kind), expected, "{kind:?}");
+        check(InvokeErrorKind::NotFound, Code::NotFound);
+        check(
+            InvokeErrorKind::TooLarge(RequestPart::Body),
+            Code::ResourceExhausted,
+        );
+        check(InvokeErrorKind::Failed, Code::Internal);
+        check(InvokeErrorKind::Deadline, Code::DeadlineExceeded);
+        check(InvokeErrorKind::Overloaded, Code::ResourceExhausted);
+        check(InvokeErrorKind::Unavailable, Code::Unavailable);
+    }
 }

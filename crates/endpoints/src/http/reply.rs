@@ -4,7 +4,7 @@ use super::browser::Refused;
 use super::head::BadHead;
 use super::request::{BodyError, is_hop_by_hop};
 use super::{ERROR_HEADER, is_ours};
-use faas::{Fault, HeaderError, InvokeError, Reply};
+use faas::{Fault, HeaderError, InvokeError, InvokeErrorKind, Reply, RequestPart};
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER, VARY};
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 use http_body::Body;
@@ -60,29 +60,28 @@ fn content_type(payload: &[u8]) -> HeaderValue {
 }
 
 /// The status of an invocation that brought no reply.
-pub(crate) fn status(error: &InvokeError) -> StatusCode {
-    match error {
-        InvokeError::NotFound(_) => StatusCode::NOT_FOUND,
-        InvokeError::Function(_)
-        | InvokeError::HandlerDied { .. }
-        | InvokeError::Protocol { .. } => StatusCode::INTERNAL_SERVER_ERROR,
-        InvokeError::Deadline { .. } => StatusCode::GATEWAY_TIMEOUT,
-        InvokeError::Overloaded { .. }
-        | InvokeError::Unavailable { .. }
-        | InvokeError::Cut { .. }
-        | InvokeError::Stopping
-        | InvokeError::NotTaken => StatusCode::SERVICE_UNAVAILABLE,
-        InvokeError::TooLarge { what: "header", .. } => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
-        InvokeError::TooLarge { what: "query", .. } => StatusCode::URI_TOO_LONG,
-        InvokeError::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
+pub(crate) fn status(kind: InvokeErrorKind) -> StatusCode {
+    match kind {
+        InvokeErrorKind::NotFound => StatusCode::NOT_FOUND,
+        InvokeErrorKind::TooLarge(RequestPart::Body | RequestPart::HeadAndBody) => {
+            StatusCode::PAYLOAD_TOO_LARGE
+        }
+        InvokeErrorKind::TooLarge(RequestPart::Headers) => {
+            StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE
+        }
+        InvokeErrorKind::TooLarge(RequestPart::Query) => StatusCode::URI_TOO_LONG,
+        InvokeErrorKind::Failed => StatusCode::INTERNAL_SERVER_ERROR,
+        InvokeErrorKind::Deadline => StatusCode::GATEWAY_TIMEOUT,
+        InvokeErrorKind::Overloaded | InvokeErrorKind::Unavailable => {
+            StatusCode::SERVICE_UNAVAILABLE
+        }
     }
 }
 
 /// The response for an invocation that brought no reply.
 pub(crate) fn failed(error: &InvokeError) -> Response<Full<Bytes>> {
-    let mut response = text(status(error), error.fault(), &error.to_string());
-    if let Some(pause) = error.retry_after() {
-        let seconds = pause.as_secs() + u64::from(pause.subsec_nanos() > 0);
+    let mut response = text(status(error.kind()), error.fault(), &error.to_string());
+    if let Some(seconds) = error.retry_after_seconds() {
         response
             .headers_mut()
             .insert(RETRY_AFTER, HeaderValue::from(seconds));
@@ -185,4 +184,23 @@ fn text(status: StatusCode, fault: Fault, message: &str) -> Response<Full<Bytes>
     let fault = HeaderValue::from_static(fault.as_str());
     headers.insert(HeaderName::from_static(ERROR_HEADER), fault);
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_kind_of_error_has_its_status() {
+        let check = |kind, expected: u16| assert_eq!(status(kind).as_u16(), expected, "{kind:?}");
+        check(InvokeErrorKind::NotFound, 404);
+        check(InvokeErrorKind::TooLarge(RequestPart::Body), 413);
+        check(InvokeErrorKind::TooLarge(RequestPart::HeadAndBody), 413);
+        check(InvokeErrorKind::TooLarge(RequestPart::Headers), 431);
+        check(InvokeErrorKind::TooLarge(RequestPart::Query), 414);
+        check(InvokeErrorKind::Failed, 500);
+        check(InvokeErrorKind::Deadline, 504);
+        check(InvokeErrorKind::Overloaded, 503);
+        check(InvokeErrorKind::Unavailable, 503);
+    }
 }

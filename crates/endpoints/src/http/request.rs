@@ -2,7 +2,7 @@
 
 use crate::connection::{Charge, Connection};
 use bytes::BytesMut;
-use faas::{FunctionName, HeaderError, Headers, InvokeError, Limits};
+use faas::{FunctionName, HeaderError, Headers, InvokeError, Limits, RequestPart};
 use http::header::{CONNECTION, HOST};
 use http::request::Parts;
 use http::{HeaderMap, Method};
@@ -53,7 +53,7 @@ pub(crate) fn check_query(query: &str, limits: &Limits) -> Result<(), InvokeErro
         return Ok(());
     }
     Err(InvokeError::TooLarge {
-        what: "query",
+        part: RequestPart::Query,
         bytes_max: limits.query_bytes_max,
     })
 }
@@ -177,7 +177,7 @@ async fn next_piece(
 
 fn too_large(limits: &Limits) -> BodyError {
     BodyError::TooLarge(InvokeError::TooLarge {
-        what: "body",
+        part: RequestPart::Body,
         bytes_max: limits.payload_bytes_max,
     })
 }

@@ -11,9 +11,9 @@ pub mod door;
 
 use bytes::Bytes;
 use faas::{
-    BoxFuture, Cors, Deployment, Entry, Failure, FunctionLimits, FunctionSpec, Handler,
-    HandlerState, HandlerStatus, Headers, Invocation, InvokeError, Limits, PrepareError, Proxy,
-    Reply, Router, Runtime,
+    BoxFuture, CallTerms, Callable, Cors, Deployment, Failure, FunctionLimits, Handler,
+    HandlerState, HandlerStatus, Handlers, Headers, Invocation, InvokeError, Limits, PrepareError,
+    Proxy, Reply, Router,
 };
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -128,7 +128,7 @@ impl FakeHandler {
     }
 }
 
-impl Handler for FakeHandler {
+impl Callable for FakeHandler {
     fn invoke<'a>(
         &'a self,
         invocation: &'a Invocation,
@@ -144,7 +144,7 @@ impl Handler for FakeHandler {
         })
     }
 
-    fn at_once_max(&self) -> usize {
+    fn concurrency(&self) -> usize {
         1000
     }
 
@@ -160,20 +160,25 @@ impl Handler for FakeHandler {
         Box::pin(std::future::ready(()))
     }
 
+    fn state(&self) -> HandlerState {
+        if !self.is_sick {
+            return HandlerState::Ready;
+        }
+        HandlerState::Pausing {
+            failure: Failure {
+                reason: "exit status 1".to_owned(),
+                detail: format!("/srv/host/fn.py, line 1: {SECRET}"),
+            },
+            retry_after: Duration::from_secs(9),
+        }
+    }
+}
+
+impl Handler for FakeHandler {
     fn status(&self) -> HandlerStatus {
         HandlerStatus {
             id: "fake".into(),
-            state: if self.is_sick {
-                HandlerState::Pausing {
-                    failure: Failure {
-                        reason: "exit status 1".to_owned(),
-                        detail: format!("/srv/host/fn.py, line 1: {SECRET}"),
-                    },
-                    retry_after: Duration::from_secs(9),
-                }
-            } else {
-                HandlerState::Ready
-            },
+            state: self.state(),
             restarts: 0,
             in_flight: self.in_flight(),
         }
@@ -194,6 +199,16 @@ fn cors(name: &str) -> Option<Cors> {
         _ => return None,
     };
     Some(text.parse().unwrap())
+}
+
+fn terms(name: &str) -> CallTerms {
+    let limits = FunctionLimits::default();
+    CallTerms {
+        name: name.parse().unwrap(),
+        deadline: limits.deadline,
+        queue_max: limits.queue_max,
+        cors: cors(name).map(Arc::new),
+    }
 }
 
 /// A proxy whose functions are all the fake one, and what it has seen.
@@ -224,46 +239,17 @@ pub fn proxy(limits: Limits) -> (Arc<Proxy>, Arc<Seen>) {
         "app",
         "app-answers",
     ] {
-        let spec = FunctionSpec {
-            name: name.parse().unwrap(),
-            runtime: Runtime::Binary,
-            entry: Entry::Convention,
-            handlers: 1,
-            envs: Vec::new(),
-            network: faas::Network::None,
-            allow_hosts: Vec::new(),
-            allow_scripts: false,
-            cors: cors(name),
-            limits: FunctionLimits::default(),
-        };
         let handler = Arc::new(FakeHandler {
             seen: Arc::clone(&seen),
             in_flight: AtomicUsize::new(0),
             is_sick: name == "sick",
         });
-        router.publish(Arc::new(Deployment::new(
-            Arc::new(spec),
-            "digest".to_owned(),
-            vec![handler],
-        )));
+        let deployment = Deployment::new(terms(name), Handlers::here([handler]));
+        router.publish(Arc::new(deployment));
     }
-    let unloaded = FunctionSpec {
-        name: "unloaded".parse().unwrap(),
-        runtime: Runtime::Binary,
-        entry: Entry::Convention,
-        handlers: 1,
-        envs: Vec::new(),
-        network: faas::Network::None,
-        allow_hosts: Vec::new(),
-        allow_scripts: false,
-        cors: None,
-        limits: FunctionLimits::default(),
-    };
-    router.announce([Arc::new(unloaded)]);
-    let failure = Failure::from(&PrepareError::Load {
-        message: "/srv/host: exit status 1".to_owned(),
-        output: SECRET.to_owned(),
-    });
+    router.announce([terms("unloaded")]);
+    let error = PrepareError::load("/srv/host: exit status 1", "mend it").with_output(SECRET);
+    let failure = Failure::from(&error);
     router.find("unloaded").unwrap().set_failure(failure);
     (Arc::new(Proxy::new(router, Arc::new(limits))), seen)
 }

@@ -1,10 +1,10 @@
 //! Reading the bodies of requests: bounded in size, patience and what they take together.
 
 use crate::deployer::Deployer;
-use crate::problem::Problem;
+use crate::problem::{Problem, ProblemKind};
 use crate::upload::{Room, bytes_max};
 use axum::body::Body;
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{HeaderMap, header};
 use bytes::{Bytes, BytesMut};
 use faas::Limits;
 use http_body_util::BodyExt;
@@ -50,17 +50,14 @@ pub(crate) async fn read(
 
 fn busy() -> Problem {
     let detail = "other uploads fill the memory that they may take together";
-    let status = StatusCode::SERVICE_UNAVAILABLE;
-    let problem = Problem::new(status, "busy", "too much to do", detail);
-    problem.fix("try again in a few seconds").retry_after(5)
+    Problem::new(ProblemKind::Busy, detail, "try again in a few seconds").retry_after(5)
 }
 
 fn too_slow(limits: &Limits) -> Problem {
     let (idle, pace) = (limits.http_idle.as_secs(), limits.pace_bytes_min);
     let detail =
         format!("nothing of the body came for {idle} s, or less than {pace} bytes a second");
-    let status = StatusCode::REQUEST_TIMEOUT;
-    Problem::new(status, "too-slow", "too slow", detail).fix("send it again")
+    Problem::new(ProblemKind::TooSlow, detail, "send it again")
 }
 
 async fn collect(
@@ -79,8 +76,7 @@ async fn collect(
         };
         let frame = frame.map_err(|error| {
             let detail = format!("the body broke off ({error})");
-            Problem::new(StatusCode::BAD_REQUEST, "bad-body", "a bad body", detail)
-                .fix("send it again")
+            Problem::new(ProblemKind::BadBody, detail, "send it again")
         })?;
         let Ok(piece) = frame.into_data() else {
             continue;
@@ -110,11 +106,6 @@ async fn discard(mut body: Body, limits: &Limits, bytes_max: u64) {
 
 fn too_large(bytes_max: u64) -> Problem {
     let detail = format!("the request is larger than {bytes_max} bytes");
-    Problem::new(
-        StatusCode::PAYLOAD_TOO_LARGE,
-        "too-large",
-        "too large",
-        detail,
-    )
-    .fix("leave out what the function does not need")
+    let fix = "leave out what the function does not need";
+    Problem::new(ProblemKind::TooLarge, detail, fix)
 }

@@ -2,9 +2,9 @@
 
 use super::Deployers;
 use crate::deployer::Deployer;
-use crate::problem::Problem;
+use crate::problem::{Problem, ProblemKind};
 use axum::extract::{Request, State};
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use sha2::{Digest, Sha256};
@@ -57,13 +57,9 @@ pub(crate) async fn check_token_of_old(
 
 /// Who calls could be the code that is just installed.
 fn build_runs() -> Problem {
-    let (status, detail) = (
-        StatusCode::SERVICE_UNAVAILABLE,
-        "a function is being built, and what it installs can reach this service",
-    );
-    Problem::new(status, "build-runs", "a build runs", detail)
-        .fix("send it again when that is deployed, or now with \"Authorization: Bearer TOKEN\"")
-        .retry_after(1)
+    let detail = "a function is being built, and what it installs can reach this service";
+    let fix = "send it again when that is deployed, or now with \"Authorization: Bearer TOKEN\"";
+    Problem::new(ProblemKind::BuildRuns, detail, fix).retry_after(1)
 }
 
 fn token_problem(deployer: &Deployer, headers: &HeaderMap, reason: &str) -> Option<Problem> {
@@ -76,8 +72,9 @@ fn token_problem(deployer: &Deployer, headers: &HeaderMap, reason: &str) -> Opti
         Some(_) => format!("the bearer token is not the one of this tinyFaaS ({reason})"),
         None => format!("this call needs a bearer token: {reason}"),
     };
-    let problem = Problem::new(StatusCode::UNAUTHORIZED, "token", "no valid token", detail);
-    Some(problem.fix("send \"Authorization: Bearer TOKEN\" with the token in the file that tinyfaas serve names at its start"))
+    let fix = "send \"Authorization: Bearer TOKEN\" with the token in the file that tinyfaas serve \
+               names at its start";
+    Some(Problem::new(ProblemKind::Token, detail, fix))
 }
 
 /// Refuses what a page of another site makes a browser send: requests with a foreign `Origin`,
@@ -97,10 +94,8 @@ pub(crate) async fn check_browser(
 }
 
 fn refusal(headers: &HeaderMap, has_token: bool) -> Option<Problem> {
-    let forbidden = |detail: String, fix: &str| {
-        let status = StatusCode::FORBIDDEN;
-        Some(Problem::new(status, "foreign-page", "refused for safety", detail).fix(fix))
-    };
+    let forbidden =
+        |detail: String, fix: &str| Some(Problem::new(ProblemKind::ForeignPage, detail, fix));
     let host = headers.get(header::HOST).map(text);
     if let Some(origin) = headers.get(header::ORIGIN).map(text) {
         let site = origin.split_once("://").map(|(_scheme, site)| site);

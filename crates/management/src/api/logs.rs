@@ -5,11 +5,11 @@ use super::v1::{Pairs, find};
 use crate::bad_field::BadField;
 use crate::deployer::Deployer;
 use crate::functions::Function;
-use crate::problem::Problem;
+use crate::problem::{Problem, ProblemKind};
 use crate::wire::{LineShape, parse_rfc3339, rfc3339};
 use axum::body::Body;
 use axum::extract::{Extension, Path, Query, State};
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use faas::{FunctionLog, LogLine, quantity};
@@ -137,14 +137,8 @@ fn too_many(deployer: &Deployer, spent: Spent) -> Problem {
         ),
         Spent::Budget => format!("{readers_max} clients read logs already"),
     };
-    Problem::new(
-        StatusCode::SERVICE_UNAVAILABLE,
-        "log-readers",
-        "too many clients read logs",
-        detail,
-    )
-    .fix("end one of them, or ask again later")
-    .retry_after(5)
+    let fix = "end one of them, or ask again later";
+    Problem::new(ProblemKind::LogReaders, detail, fix).retry_after(5)
 }
 
 /// Where a client has got to.

@@ -12,7 +12,7 @@ mod v1;
 pub(crate) use guard::Door;
 
 use crate::deployer::Deployer;
-use crate::problem::Problem;
+use crate::problem::{Problem, ProblemKind};
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, State};
 use axum::http::{HeaderMap, Method, StatusCode, Uri, header};
@@ -104,15 +104,9 @@ async fn readyz(State(deployer): Deployers) -> Response {
         "{} functions are still being started: {shown}",
         awaited.len()
     );
-    Problem::new(
-        StatusCode::SERVICE_UNAVAILABLE,
-        "starting",
-        "starting",
-        detail,
-    )
-    .fix("ask again in a second")
-    .retry_after(1)
-    .into_response()
+    Problem::new(ProblemKind::Starting, detail, "ask again in a second")
+        .retry_after(1)
+        .into_response()
 }
 
 async fn unknown_path(uri: Uri) -> Problem {
@@ -123,20 +117,13 @@ async fn unknown_path(uri: Uri) -> Problem {
         "this is the management service: functions are called at the endpoints (HTTP on port 8000 \
          unless set otherwise; GET /v1/status names them); see GET /v1/openapi.json for every call here"
     };
-    Problem::new(
-        StatusCode::NOT_FOUND,
-        "unknown-call",
-        "unknown call",
-        detail,
-    )
-    .fix(fix)
+    Problem::new(ProblemKind::UnknownCall, detail, fix)
 }
 
 async fn wrong_method(method: Method, uri: Uri) -> Problem {
     let detail = format!("{} does not take the method {method}", uri.path());
-    let status = StatusCode::METHOD_NOT_ALLOWED;
-    Problem::new(status, "wrong-method", "wrong method", detail)
-        .fix("see the Allow header and GET /v1/openapi.json")
+    let fix = "see the Allow header and GET /v1/openapi.json";
+    Problem::new(ProblemKind::WrongMethod, detail, fix)
 }
 
 /// How the function can be called, a URL for each endpoint that is on. The host is the one under

@@ -5,7 +5,7 @@ use crate::functions::Function;
 use crate::order::DeployError;
 use crate::probe::Unwritable;
 use crate::store::StoreError;
-use faas::{FunctionName, PrepareError};
+use faas::{FunctionName, PrepareError, PrepareErrorKind};
 use std::io;
 use std::sync::Arc;
 
@@ -43,11 +43,11 @@ impl Deployer {
     /// What a failure to prepare means: where the host failed, its disk may be why; where other
     /// builds were in the way, they are named.
     pub(super) async fn explain(&self, error: PrepareError) -> DeployError {
-        if let PrepareError::Busy(message) = error {
+        if error.kind == PrepareErrorKind::Busy {
             let building = self.underway.building();
-            return DeployError::BuildsBusy { message, building };
+            return DeployError::BuildsBusy { error, building };
         }
-        if matches!(error, PrepareError::Host(_) | PrepareError::Build { .. })
+        if matches!(error.kind, PrepareErrorKind::Host | PrepareErrorKind::Build)
             && let Some(unwritable) = self.unwritable().await
         {
             return unwritable.into();

@@ -95,8 +95,7 @@ impl Deployer {
         };
         match prepared {
             Ok(handlers) => {
-                let digest = function.code.digest().to_owned();
-                let deployment = Deployment::new(Arc::clone(spec), digest, handlers);
+                let deployment = Deployment::new(spec.terms(), handlers);
                 let served = self.options.router.publish(Arc::new(deployment));
                 self.retire(served, None);
                 tracing::info!(function = %spec.name, "brought back");
@@ -145,5 +144,5 @@ fn package(function: &Function, progress: &Progress) -> Package {
 
 fn log_failure(function: &Function, error: &PrepareError) {
     let name = &function.record.spec.name;
-    tracing::warn!(function = %name, %error, "could not be brought back; it is tried again");
+    tracing::warn!(function = %name, %error, fix = error.fix, "could not be brought back; it is tried again");
 }

@@ -1,9 +1,9 @@
 //! A backend whose handlers answer with the contents of their `fn.py`, or fail as that says.
 
 use faas::{
-    Backend, BackendReport, BoxFuture, Exposure, Handler, HandlerState, HandlerStatus, Headers,
-    Invocation, InvokeError, Isolation, LogStream, Package, PrepareError, Reply, Runtime,
-    RuntimeReport, Stage,
+    Backend, BackendReport, BoxFuture, Callable, Exposure, Handler, HandlerState, HandlerStatus,
+    Handlers, Headers, Invocation, InvokeError, Isolation, LogStream, Package, PrepareError, Reply,
+    Runtime, RuntimeReport, Stage,
 };
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -39,10 +39,10 @@ impl InProcess {
         })
     }
 
-    async fn start(&self, package: Package) -> Result<Vec<Arc<dyn Handler>>, PrepareError> {
+    async fn start(&self, package: Package) -> Result<Handlers, PrepareError> {
         let entry = package.code.join("fn.py");
         let Ok(text) = std::fs::read_to_string(entry) else {
-            return Err(PrepareError::Code("there is no fn.py".to_owned()));
+            return Err(PrepareError::code("there is no fn.py", "add it"));
         };
         package
             .log
@@ -61,17 +61,17 @@ impl InProcess {
             std::future::pending::<()>().await;
         }
         if text.contains("BUSY") {
-            return Err(PrepareError::Busy("it waited 1 s".to_owned()));
+            return Err(PrepareError::busy("it waited 1 s", "try again"));
         }
-        let (message, output) = ("it did not work".to_owned(), "line 1\nline 2".to_owned());
+        let (detail, fix, output) = ("it did not work", "mend it", "line 1\nline 2");
         if text.contains("BUILD FAILS") {
-            return Err(PrepareError::Build { message, output });
+            return Err(PrepareError::build(detail, fix).with_output(output));
         }
         if text.contains("LOAD FAILS") {
-            return Err(PrepareError::Load { message, output });
+            return Err(PrepareError::load(detail, fix).with_output(output));
         }
         if text.contains("HOST FAILS") && self.host_fails.load(Ordering::SeqCst) {
-            return Err(PrepareError::Host("no memory is left".to_owned()));
+            return Err(PrepareError::host("no memory is left", "wait"));
         }
         let handlers = (0..package.spec.handlers).map(|number| {
             self.handlers_alive.fetch_add(1, Ordering::SeqCst);
@@ -85,9 +85,9 @@ impl InProcess {
                 lingering: Arc::clone(&self.lingering),
                 cut: Arc::clone(&self.cut),
                 is_stopped: AtomicBool::new(false),
-            }) as Arc<dyn Handler>
+            })
         });
-        Ok(handlers.collect())
+        Ok(Handlers::here(handlers))
     }
 }
 
@@ -104,10 +104,7 @@ impl Backend for InProcess {
         "in-process"
     }
 
-    fn prepare(
-        &self,
-        package: Package,
-    ) -> BoxFuture<'_, Result<Vec<Arc<dyn Handler>>, PrepareError>> {
+    fn prepare(&self, package: Package) -> BoxFuture<'_, Result<Handlers, PrepareError>> {
         self.preparing.fetch_add(1, Ordering::SeqCst);
         let preparing = Preparing(Arc::clone(&self.preparing));
         Box::pin(async move {
@@ -155,7 +152,7 @@ struct Echo {
     is_stopped: AtomicBool,
 }
 
-impl Handler for Echo {
+impl Callable for Echo {
     fn invoke<'a>(
         &'a self,
         _invocation: &'a Invocation,
@@ -179,7 +176,7 @@ impl Handler for Echo {
         })
     }
 
-    fn at_once_max(&self) -> usize {
+    fn concurrency(&self) -> usize {
         16
     }
 
@@ -195,18 +192,22 @@ impl Handler for Echo {
         Box::pin(async {})
     }
 
+    fn state(&self) -> HandlerState {
+        if !self.text.contains("SICK") {
+            return HandlerState::Ready;
+        }
+        HandlerState::Pausing {
+            failure: faas::Failure::plain("exit status 1"),
+            retry_after: Duration::from_secs(1),
+        }
+    }
+}
+
+impl Handler for Echo {
     fn status(&self) -> HandlerStatus {
-        let state = if self.text.contains("SICK") {
-            HandlerState::Pausing {
-                failure: faas::Failure::plain("exit status 1"),
-                retry_after: Duration::from_secs(1),
-            }
-        } else {
-            HandlerState::Ready
-        };
         HandlerStatus {
             id: Arc::clone(&self.id),
-            state,
+            state: self.state(),
             restarts: 3,
             in_flight: 0,
         }

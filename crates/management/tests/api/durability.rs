@@ -169,7 +169,7 @@ fn a_function_that_can_not_be_brought_back_says_why_and_is_tried_again() {
     assert_eq!(shape["state"], "failed");
     assert_eq!(
         shape["failure"],
-        "this node can't start it: no memory is left"
+        "this node can't start it: no memory is left; wait"
     );
     assert!(
         node.get("/v1/functions/lost")
@@ -245,7 +245,7 @@ fn a_second_instance_is_told_who_has_the_data_directory() {
         panic!("the lock was not held");
     };
     assert!(matches!(error, OpenError::Locked(_)));
-    assert!(error.to_string().contains("--data-dir"), "{error}");
+    assert!(error.fix().contains("--data-dir"), "{error}");
 }
 
 #[test]

@@ -191,11 +191,13 @@ impl Node {
         };
         let media = response.headers().get("content-type");
         let media = media.map_or(String::new(), |m| m.to_str().unwrap().to_owned());
-        Answer {
+        let answer = Answer {
             status: response.status().as_u16(),
             media,
             text: response.body_mut().read_to_string().unwrap(),
-        }
+        };
+        check_problem(path, &answer);
+        answer
     }
 
     /// What the function answers.
@@ -224,6 +226,25 @@ impl Node {
         drop(self);
         dir
     }
+}
+
+/// Every refusal of `/v1` that any test gets is a problem document, and each says what to do.
+fn check_problem(path: &str, answer: &Answer) {
+    let is_problem = answer.media == "application/problem+json";
+    if path.starts_with("/v1/") && answer.status >= 400 {
+        assert!(is_problem, "{path}: {answer:?}");
+    }
+    if !is_problem {
+        return;
+    }
+    let problem: serde_json::Value = serde_json::from_str(&answer.text).unwrap();
+    for member in ["type", "title", "detail", "fix"] {
+        let text = problem[member].as_str().unwrap_or_default();
+        assert!(!text.is_empty(), "{path} has no {member}: {answer:?}");
+    }
+    let (detail, fix) = (problem["detail"].as_str(), problem["fix"].as_str());
+    assert!(!detail.unwrap().contains(fix.unwrap()), "{answer:?}");
+    assert_eq!(problem["status"], answer.status);
 }
 
 fn management_restore(runtime: &Runtime, management: &Management) {

@@ -169,13 +169,13 @@ fn bad_old_requests_are_answered_with_a_line_that_names_the_field() {
         "/upload",
         &pack::upload("f", "BUILD FAILS"),
         422,
-        "it did not work\nline 1\nline 2",
+        "it did not work; mend it\nline 1\nline 2",
     );
     check(
         "/upload",
         &pack::upload("f", "LOAD FAILS"),
         422,
-        "it did not work\nline 1\nline 2",
+        "it did not work; mend it\nline 1\nline 2",
     );
     check(
         "/upload",

@@ -267,7 +267,7 @@ fn refusal(status: StatusCode, text: &str) -> String {
     };
     // What to do about an unknown name is told in this program's own words.
     let is_unknown = status == StatusCode::NOT_FOUND;
-    if let Some(fix) = part("fix").filter(|fix| !is_unknown && !detail.contains(fix)) {
+    if let Some(fix) = part("fix").filter(|_| !is_unknown) {
         message.push_str("; ");
         message.push_str(fix);
     }

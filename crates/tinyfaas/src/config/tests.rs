@@ -270,14 +270,9 @@ fn a_setting_that_can_not_work_is_refused_with_its_flag_and_what_it_takes() {
     check(&["--build-host-ports", "80,0"], &["1 to 65535", "got 0"]);
     check(&["--image-go", ""], &["--image-go", "alpine:3"]);
     check(&["--http-hosts", "http://a"], &["--http-hosts"]);
-    check(
-        &["--http-origins", "example.org"],
-        &["--http-origins", "https://"],
-    );
-    check(&["--http-origins", "https://a/b"], &["--http-origins"]);
     let fine = |flags: &[&str]| load(flags, "", &[]).unwrap().check(&limits).unwrap();
     fine(&[]);
     fine(&["--python3", "/bin/sh", "--nodejs", "sh"]);
     fine(&["--backend", "docker", "--python3", "/nosuch"]);
-    fine(&["--http-hosts", "a,b:1,*", "--http-origins", "https://a:1,*"]);
+    fine(&["--http-hosts", "a,b:1,*"]);
 }

@@ -89,7 +89,10 @@ async fn deploy_one(
     };
     if let Some((known, digest)) = kept
         && *known == fingerprint(example)
-        && restored_digest(router, example.name).await.as_ref() == Some(digest)
+        && restored_digest(management, router, example.name)
+            .await
+            .as_ref()
+            == Some(digest)
     {
         return (Result::Unchanged(runtime), None);
     }
@@ -110,17 +113,17 @@ async fn deploy_one(
     let source = Source::Files(example.sources());
     match management.deploy(DeployRequest { spec, source }).await {
         Ok(deployed) => (Result::Deployed(runtime), Some(deployed.digest)),
-        Err(error) => failed(error.to_string()),
+        Err(error) => failed(format!("{error}; {}", error.fix())),
     }
 }
 
 /// The digest of what serves the name, once the stored function is back; none where there is none
 /// or it could not be brought back.
-async fn restored_digest(router: &Router, name: &str) -> Option<String> {
+async fn restored_digest(management: &Management, router: &Router, name: &str) -> Option<String> {
     loop {
         let route = router.find(name)?;
-        if let Some(deployment) = route.deployment() {
-            return Some(deployment.digest().to_owned());
+        if route.deployment().is_some() {
+            return management.digest(name);
         }
         if route.failure().is_some() {
             return None;
