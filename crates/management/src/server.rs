@@ -8,7 +8,7 @@ use hyper::server::conn::http1;
 use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
-use net::{Bounds, Client, Clients, Peer};
+use net::{Bounds, Client, Clients, Peer, Upload};
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -114,7 +114,7 @@ fn counted(body: Incoming, client: &Arc<Client>) -> Body {
     if body.is_end_stream() {
         return Body::new(body);
     }
-    let upload = client.upload();
+    let upload = Upload::begin(client);
     Body::new(body.map_frame(move |frame| {
         upload.came(frame.data_ref().map_or(0, Bytes::len));
         frame

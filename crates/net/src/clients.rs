@@ -2,7 +2,7 @@
 
 use crate::budget::{Budget, Held, Share, Spent};
 use crate::peer::Peer;
-use crate::upload::{Recent, Upload};
+use crate::recent::Recent;
 use slab::Slab;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -305,14 +305,6 @@ impl Client {
     #[must_use]
     pub fn is_busy(&self) -> bool {
         self.in_flight.load(Ordering::Relaxed) > 0
-    }
-
-    /// Counts how fast the body of a request comes, until the guard is dropped. Where others need its
-    /// place or its memory, a slow one gives way.
-    #[must_use]
-    pub fn upload(self: &Arc<Self>) -> Upload {
-        *self.recent() = Some(Recent::new(Instant::now()));
-        Upload(Arc::clone(self))
     }
 
     pub(crate) fn recent(&self) -> MutexGuard<'_, Option<Recent>> {

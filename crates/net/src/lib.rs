@@ -9,6 +9,7 @@ mod clients;
 mod pace;
 mod peer;
 mod reach;
+mod recent;
 mod upload;
 
 pub use accept::serve;

@@ -1,55 +1,23 @@
-//! How fast a client has sent lately.
+//! Requests whose body is still coming.
 
 use crate::clients::Client;
+use crate::recent::Recent;
 use std::sync::Arc;
 use std::time::Instant;
 
-/// Whoever sent less than that lately gives way where others need its place or its memory.
-const SLOW_BYTES: u64 = 16 << 10;
-
-/// What an upload is taken to have sent when it begins: it is slow when nothing came for some seconds.
-const FIRST_BYTES: u64 = SLOW_BYTES << 2;
-
-/// What came lately: half of it is forgotten each second, so that what came at once long ago is
-/// no credit.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Recent {
-    bytes: u64,
-    at: Instant,
-}
-
-impl Recent {
-    pub(crate) fn new(now: Instant) -> Self {
-        Self {
-            bytes: FIRST_BYTES,
-            at: now,
-        }
-    }
-
-    /// What came lately, seen from now.
-    pub(crate) fn bytes(&self, now: Instant) -> u64 {
-        let seconds = now.saturating_duration_since(self.at).as_secs();
-        let seconds = u32::try_from(seconds).unwrap_or(u32::MAX);
-        self.bytes.checked_shr(seconds).unwrap_or(0)
-    }
-
-    pub(crate) fn is_slow(&self, now: Instant) -> bool {
-        self.bytes(now) < SLOW_BYTES
-    }
-
-    fn came(&mut self, bytes: usize, now: Instant) {
-        let whole = now.saturating_duration_since(self.at).as_secs();
-        self.bytes = self.bytes(now).saturating_add(bytes as u64);
-        // What is left of a second counts for the next one: many small pieces are no faster.
-        self.at += std::time::Duration::from_secs(whole);
-    }
-}
-
 /// A request whose body is still coming. Dropping it tells that all of it came.
 #[derive(Debug)]
-pub struct Upload(pub(crate) Arc<Client>);
+pub struct Upload(Arc<Client>);
 
 impl Upload {
+    /// Counts how fast the body of a client's request comes, until this is dropped. Where others
+    /// need its place or its memory, a slow one gives way.
+    #[must_use]
+    pub fn begin(client: &Arc<Client>) -> Self {
+        *client.recent() = Some(Recent::new(Instant::now()));
+        Self(Arc::clone(client))
+    }
+
     /// Counts a piece.
     pub fn came(&self, bytes: usize) {
         if let Some(recent) = &mut *self.0.recent() {
@@ -61,32 +29,5 @@ impl Upload {
 impl Drop for Upload {
     fn drop(&mut self) {
         *self.0.recent() = None;
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use std::time::Duration;
-
-    #[test]
-    fn what_came_at_once_long_ago_is_no_credit() {
-        let begin = Instant::now();
-        let after = |millis: u64| begin + Duration::from_millis(millis);
-        let mut recent = Recent::new(begin);
-        assert!(!recent.is_slow(begin) && !recent.is_slow(after(2900)));
-        assert!(recent.is_slow(after(3000)));
-        recent.came(80 << 20, begin);
-        assert!(!recent.is_slow(after(5000)));
-        assert!(recent.is_slow(after(30_000)));
-        let mut trickling = Recent::new(begin);
-        for tenth in 0..600 {
-            trickling.came(200, after(100 * tenth));
-        }
-        assert!(trickling.is_slow(after(60_000)), "2 kB a second");
-        for tenth in 600..660 {
-            trickling.came(6400, after(100 * tenth));
-        }
-        assert!(!trickling.is_slow(after(66_000)), "64 kB a second");
     }
 }

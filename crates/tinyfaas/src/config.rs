@@ -88,8 +88,8 @@ pub(crate) struct Settings {
     /// The image that binary functions run in, with Docker [default: alpine:3]
     #[arg(long, value_name = "IMAGE")]
     pub(crate) image_binary: Option<String>,
-    /// Names of this host under which browsers may call functions over HTTP, separated by commas, or
-    /// * for any [default: its local names where HTTP listens on loopback, or cors is none or names
+    /// Names of this host under which browsers may call functions over HTTP, separated by commas,
+    /// or * for any [default: its local names where HTTP listens on loopback, or cors is none or names
     /// origins, else any]
     #[arg(long, value_name = "HOSTS", value_delimiter = ',')]
     pub(crate) http_hosts: Vec<String>,

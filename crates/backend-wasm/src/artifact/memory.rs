@@ -47,7 +47,7 @@ impl Room {
         self.bytes_max
     }
 
-    /// Holds a file of [`file`] whose content is whole.
+    /// Holds a file of [`file()`] whose content is whole.
     pub(super) fn hold(&self, file: File) -> io::Result<InMemory> {
         fcntl_add_seals(
             &file,

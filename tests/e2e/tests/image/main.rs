@@ -7,9 +7,7 @@
     reason = "a test fails by it, and shows why"
 )]
 
-#[path = "image/asks.rs"]
 mod asks;
-#[path = "image/compose.rs"]
 mod compose;
 
 use base64::Engine as _;
