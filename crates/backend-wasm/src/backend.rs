@@ -209,7 +209,7 @@ impl WasmBackend {
         }
     }
 
-    /// What to know of code that is lost with this process; nothing where there is none.
+    /// Warns that the code is lost when this process ends; `None` if it is kept on disk.
     fn in_memory(&self) -> String {
         let MemoryUse { bytes, bytes_max } = self.artifacts.memory_use();
         if bytes == 0 {

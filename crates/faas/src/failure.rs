@@ -48,7 +48,7 @@ impl From<&PrepareError> for Failure {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{detail}")]
 pub struct PrepareError {
-    /// What could not be had.
+    /// What failed.
     pub kind: PrepareErrorKind,
     /// What is wrong.
     pub detail: String,

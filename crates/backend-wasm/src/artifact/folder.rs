@@ -138,7 +138,7 @@ impl Folder {
         let sum_file = self.temporary()?;
         fs::write(sum_file.path(), sum)?;
         sum_file.as_file().sync_all()?;
-        // What stands there now differs from its checksum, or is no file at all.
+        // The file that is there now differs from its checksum, or is not a regular file.
         remove(&sum_path(path));
         remove(path);
         compiled.persist(path)?;
