@@ -4,7 +4,7 @@ use anyhow::{Context, Result};
 use serde_json::Value;
 
 /// A crate and those of ours that it may depend on, also for its tests.
-const ALLOWED: [(&str, &[&str]); 14] = [
+const ALLOWED: [(&str, &[&str]); 15] = [
     (
         "bench",
         &[
@@ -17,11 +17,12 @@ const ALLOWED: [(&str, &[&str]); 14] = [
         ],
     ),
     ("faas", &[]),
+    ("auth", &["faas"]),
     ("builds", &["faas"]),
     ("coap", &["net"]),
     ("net", &[]),
-    ("handler-protocol", &["faas"]),
-    ("runtime-binary", &["handler-protocol", "faas"]),
+    ("handler-protocol", &["auth", "faas"]),
+    ("runtime-binary", &["auth", "handler-protocol", "faas"]),
     ("endpoints", &["faas", "coap", "net"]),
     (
         "backend-process",
@@ -35,14 +36,21 @@ const ALLOWED: [(&str, &[&str]); 14] = [
     ),
     (
         "backend-docker",
-        &["builds", "faas", "handler-protocol", "runtime-binary"],
+        &[
+            "auth",
+            "builds",
+            "faas",
+            "handler-protocol",
+            "runtime-binary",
+        ],
     ),
     ("backend-wasm", &["faas", "net"]),
-    ("control", &["faas", "handler-protocol"]),
-    ("management", &["faas", "net"]),
+    ("control", &["auth", "faas", "handler-protocol"]),
+    ("management", &["auth", "faas", "net"]),
     (
         "tinyfaas",
         &[
+            "auth",
             "backend-docker",
             "backend-process",
             "backend-wasm",

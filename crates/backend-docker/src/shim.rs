@@ -2,6 +2,7 @@
 //! program.
 
 use crate::volume::{Entry, Source};
+use faas::hex;
 use sha2::{Digest, Sha256};
 use std::io::{self, Read};
 use std::path::Path;
@@ -72,7 +73,7 @@ pub(crate) fn interpreted() -> (String, Vec<Entry>) {
         mode: 0o444,
         source: Source::Bytes(text.as_bytes().to_vec()),
     });
-    (hex(digest), entries.into())
+    (hex(&digest.finalize()[..8]), entries.into())
 }
 
 /// This program, likewise. Reads all of it.
@@ -91,14 +92,5 @@ pub(crate) fn program(path: &Path) -> io::Result<(String, Vec<Entry>)> {
         mode: 0o555,
         source: Source::File(path.to_owned()),
     };
-    Ok((hex(digest), vec![entry]))
-}
-
-fn hex(digest: Sha256) -> String {
-    let digest = digest.finalize();
-    digest
-        .iter()
-        .take(8)
-        .map(|byte| format!("{byte:02x}"))
-        .collect()
+    Ok((hex(&digest.finalize()[..8]), vec![entry]))
 }

@@ -61,13 +61,8 @@ impl Shims {
         for (_, text) in FILES {
             digest.update(text);
         }
-        let hex: String = digest
-            .finalize()
-            .iter()
-            .map(|byte| format!("{byte:02x}"))
-            .collect();
         fs::create_dir_all(parent)?;
-        let folder = parent.join(&hex[..16]);
+        let folder = parent.join(faas::hex(&digest.finalize()[..8]));
         for entry in fs::read_dir(parent)?
             .flatten()
             .filter(|entry| entry.path() != folder)

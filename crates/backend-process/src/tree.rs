@@ -270,7 +270,7 @@ pub(crate) fn digest_of(folder: &Path) -> io::Result<String> {
         }
         Ok(())
     })?;
-    Ok(builds::hex(&digest.finalize()))
+    Ok(faas::hex(&digest.finalize()))
 }
 
 fn digest_contents(entry: &Entry<'_>, digest: &mut Sha256, chunk: &mut [u8]) -> io::Result<()> {

@@ -134,14 +134,8 @@ fn key<'a>(
     }
     contents.into_iter().for_each(add);
     let name = words.first().copied().unwrap_or_default();
-    let hex = hex(&digest.finalize());
+    let hex = faas::hex(&digest.finalize());
     format!("{name}-{}-{}", std::env::consts::ARCH, &hex[..40])
-}
-
-/// Bytes as hexadecimal digits.
-#[must_use]
-pub fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]

@@ -4,8 +4,9 @@
 use crate::link::Link;
 use crate::lock::lock;
 use crate::message::{Failure, ToManagement};
+use auth::Secret;
 use faas::{BoxFuture, PrepareError};
-use handler_protocol::{Launch, Launched, Process, Secret};
+use handler_protocol::{Launch, Launched, Process};
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};

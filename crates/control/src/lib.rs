@@ -23,3 +23,26 @@ mod table;
 pub use admission::Admission;
 pub use management_end::{ManagementEnd, Options};
 pub use proxy_end::{Followed, follow};
+
+/// What `fuzz/` reaches of this crate.
+#[cfg(fuzzing)]
+pub mod fuzzing {
+    use super::message::{ToManagement, ToProxy};
+    use serde::Serialize;
+    use serde::de::DeserializeOwned;
+
+    /// Reads a line as either end does. What is read is written as a line that reads the same.
+    pub fn read(line: &[u8]) {
+        read_as::<ToManagement>(line);
+        read_as::<ToProxy>(line);
+    }
+
+    fn read_as<T: Serialize + DeserializeOwned>(line: &[u8]) {
+        let Ok(message) = serde_json::from_slice::<T>(line) else {
+            return;
+        };
+        let written = serde_json::to_string(&message).expect("a message is JSON");
+        let read: T = serde_json::from_str(&written).expect("a message can be read");
+        assert_eq!(serde_json::to_string(&read).ok(), Some(written));
+    }
+}

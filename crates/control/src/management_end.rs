@@ -149,7 +149,7 @@ async fn converse(
     else {
         return Err(LineError::Secret);
     };
-    if !is_same(&secret, expected) {
+    if !auth::is_same(secret.as_bytes(), expected.as_bytes()) {
         return Err(LineError::Secret);
     }
     let (welcome, starts) = registry.welcome(&revisions, &instances);
@@ -293,11 +293,4 @@ async fn attend(
     registry.remove_instance(instance);
     revision.note_end(&handler, &how);
     registry.link.tell(ToProxy::Ended { instance, how }).await;
-}
-
-/// Compares in a time that does not tell where they differ.
-fn is_same(shown: &str, secret: &str) -> bool {
-    let pairs = shown.bytes().zip(secret.bytes());
-    let differences = pairs.fold(0, |differences, (a, b)| differences | (a ^ b));
-    shown.len() == secret.len() && differences == 0
 }

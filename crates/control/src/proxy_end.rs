@@ -6,8 +6,9 @@ use crate::line::{self, LineError, OUTBOX_MAX, Reader, SPEAK_INTERVAL};
 use crate::link::Link;
 use crate::lock::lock;
 use crate::message::{Failure, Function, HandlerRow, Row, TallyRow, ToManagement, ToProxy};
-use faas::{Deployment, FunctionLog, FunctionName, Limits, PrepareError, Router};
-use handler_protocol::{Caller, Direct, Group, Secret};
+use auth::Secret;
+use faas::{Backoff, Deployment, FunctionLog, FunctionName, Limits, PrepareError, Router};
+use handler_protocol::{Caller, Direct, Group};
 use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
@@ -247,7 +248,8 @@ impl Shared {
         handlers: &[String],
         is_live: bool,
     ) {
-        let mut pause = self.limits.restart_pause_min;
+        let limits = &self.limits;
+        let mut backoff = Backoff::new(limits.restart_pause_min, limits.restart_pause_max);
         loop {
             match self.deploy(function, handlers).await {
                 Ok(deployment) => {
@@ -259,8 +261,7 @@ impl Shared {
                 }
                 Err(error) if is_live => {
                     tracing::warn!(function = function.name, %error, "is tried again");
-                    tokio::time::sleep(pause).await;
-                    pause = (pause * 2).min(self.limits.restart_pause_max);
+                    tokio::time::sleep(backoff.pause()).await;
                 }
                 Err(error) => {
                     lock(&self.state).revisions.remove(&revision);

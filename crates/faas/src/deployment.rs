@@ -1,13 +1,13 @@
 //! The handlers that serve one version of a function, and who is let in to them.
 
 use crate::function::CallTerms;
+use crate::gate::{Gate, Pass};
 use crate::handler::{Callable, Handler, HandlerState, Handlers};
 use crate::pace::{Crowd, Pace};
+use crate::slots::{NoSlot, Slots};
 use futures_util::future::select_all;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::{Notify, Semaphore, TryAcquireError};
 
 /// How long to wait before another look at handlers that tell nobody when they change.
 const LOOK: Duration = Duration::from_millis(50);
@@ -19,25 +19,12 @@ pub struct Deployment {
     handlers: Handlers,
     /// How many invocations the handlers want at once.
     concurrency: usize,
-    /// A permit for every invocation that may come in now.
-    permits: Semaphore,
-    /// How many may be inside at once; `concurrency` unless they would wait too long in there.
-    limit: Mutex<usize>,
-    /// Permits that are to be given up by those who leave.
-    owed: AtomicUsize,
+    /// One for every invocation that may be inside at once: `concurrency` of them unless they would
+    /// wait too long in there.
+    slots: Slots,
     pace: Pace,
-    entered: AtomicUsize,
-    retired: AtomicBool,
-    left: Notify,
-}
-
-/// Why a deployment did not take an invocation at once.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Busy {
-    /// As many invocations are inside as may be.
-    Full,
-    /// It was replaced.
-    Retired,
+    /// Closed when it is retired.
+    gate: Gate,
 }
 
 impl Deployment {
@@ -46,18 +33,14 @@ impl Deployment {
     pub fn new(terms: CallTerms, handlers: Handlers) -> Self {
         let callable = handlers.callable().iter();
         let wanted = callable.map(|handler| handler.concurrency()).sum();
-        let concurrency = std::cmp::min(wanted, Semaphore::MAX_PERMITS);
+        let concurrency = std::cmp::min(wanted, Slots::MAX);
         Self {
             terms,
             handlers,
             concurrency,
-            permits: Semaphore::new(concurrency),
-            limit: Mutex::new(concurrency),
-            owed: AtomicUsize::new(0),
+            slots: Slots::new(concurrency),
             pace: Pace::new(),
-            entered: AtomicUsize::new(0),
-            retired: AtomicBool::new(false),
-            left: Notify::new(),
+            gate: Gate::new(),
         }
     }
 
@@ -77,22 +60,13 @@ impl Deployment {
     /// Returns when nothing of them is left. The deployment must not be published any more.
     /// Dropping the future and calling it again with less grace cuts it short.
     pub async fn retire(&self, grace: Duration) {
-        self.retired.store(true, Ordering::SeqCst);
-        self.permits.close();
-        let emptied = async {
-            loop {
-                let left = self.left.notified();
-                tokio::pin!(left);
-                left.as_mut().enable();
-                if self.entered.load(Ordering::SeqCst) == 0 {
-                    return;
-                }
-                left.await;
-            }
-        };
+        self.gate.close();
+        self.slots.close();
         let started = tokio::time::Instant::now();
         // Running out of grace is no failure: the handlers below are stopped all the same.
-        let in_time = tokio::time::timeout(grace, emptied).await.is_ok();
+        let in_time = tokio::time::timeout(grace, self.gate.emptied())
+            .await
+            .is_ok();
         let rest = if in_time {
             grace.saturating_sub(started.elapsed())
         } else {
@@ -102,42 +76,32 @@ impl Deployment {
     }
 
     /// Takes a place inside, if one is free now.
-    pub(crate) fn try_enter(&self) -> Result<Inside<'_>, Busy> {
-        match self.permits.try_acquire() {
-            Ok(permit) => {
-                permit.forget();
-                self.entered()
-            }
-            Err(TryAcquireError::NoPermits) => Err(Busy::Full),
-            Err(TryAcquireError::Closed) => Err(Busy::Retired),
-        }
-    }
-
-    /// Waits for a place inside, first come, first served.
-    pub(crate) async fn enter(&self) -> Result<Inside<'_>, Busy> {
-        let Ok(permit) = self.permits.acquire().await else {
-            return Err(Busy::Retired);
-        };
-        permit.forget();
+    pub(crate) fn try_enter(&self) -> Result<Inside<'_>, NoSlot> {
+        self.slots.try_take()?;
         self.entered()
     }
 
-    fn entered(&self) -> Result<Inside<'_>, Busy> {
-        self.entered.fetch_add(1, Ordering::SeqCst);
-        let inside = Inside(self);
-        // The count is raised before the look: either this sees the retirement, or the
-        // retirement sees the count.
-        if self.retired.load(Ordering::SeqCst) {
-            Err(Busy::Retired)
-        } else {
-            Ok(inside)
+    /// Waits for a place inside, first come, first served.
+    pub(crate) async fn enter(&self) -> Result<Inside<'_>, NoSlot> {
+        self.slots.take().await?;
+        self.entered()
+    }
+
+    fn entered(&self) -> Result<Inside<'_>, NoSlot> {
+        let deployment = self;
+        match self.gate.enter() {
+            Some(pass) => Ok(Inside {
+                deployment,
+                _pass: pass,
+            }),
+            // Nobody waits for the permit any more.
+            None => Err(NoSlot::Closed),
         }
     }
 
     /// How long an invocation will take that has so many waiting ahead of it, as far as is known.
     pub(crate) fn expected(&self, ahead: usize) -> Duration {
-        let limit = *self.limit.lock().unwrap_or_else(PoisonError::into_inner);
-        self.pace.expected(ahead, limit)
+        self.pace.expected(ahead, self.slots.limit())
     }
 
     /// How long an invocation takes once it is inside, as far as is known.
@@ -149,35 +113,15 @@ impl Deployment {
     /// as many as can be served in time.
     pub(crate) fn learn(&self, took: Duration, deadline: Duration) {
         let crowd = || Crowd {
-            inside: self.entered.load(Ordering::Relaxed),
-            limit: *self.limit.lock().unwrap_or_else(PoisonError::into_inner),
+            inside: self.gate.inside(),
+            limit: self.slots.limit(),
             limit_min: self.handlers.callable().len().min(self.concurrency),
             limit_max: self.concurrency,
         };
         if let Some(limit) = self.pace.learn(took, deadline, crowd) {
-            self.set_limit(limit);
+            self.slots.set_limit(limit);
+            tracing::debug!(function = %self.terms.name, limit, "lets in as many calls at once");
         }
-    }
-
-    fn set_limit(&self, next: usize) {
-        let mut limit = self.limit.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(fewer) = limit.checked_sub(next) {
-            let given_up = self.permits.forget_permits(fewer);
-            self.owed.fetch_add(fewer - given_up, Ordering::SeqCst);
-        } else {
-            let more = next - *limit;
-            let kept = (0..more).take_while(|_| self.is_owed()).count();
-            self.permits.add_permits(more - kept);
-        }
-        *limit = next;
-        tracing::debug!(function = %self.terms.name, limit = next, "lets in as many calls at once");
-    }
-
-    /// Pays one of the permits that are owed, if any is.
-    fn is_owed(&self) -> bool {
-        let (order, on_failure) = (Ordering::SeqCst, Ordering::Relaxed);
-        let paid = |owed: usize| owed.checked_sub(1);
-        self.owed.fetch_update(order, on_failure, paid).is_ok()
     }
 
     /// The ready handler with the least to do.
@@ -245,17 +189,13 @@ impl Deployment {
 
 /// A place inside a deployment; dropping it lets the next invocation in.
 #[derive(Debug)]
-pub(crate) struct Inside<'a>(&'a Deployment);
+pub(crate) struct Inside<'a> {
+    deployment: &'a Deployment,
+    _pass: Pass<'a>,
+}
 
 impl Drop for Inside<'_> {
     fn drop(&mut self) {
-        let deployment = self.0;
-        if deployment.owed.load(Ordering::Relaxed) == 0 || !deployment.is_owed() {
-            deployment.permits.add_permits(1);
-        }
-        let before = deployment.entered.fetch_sub(1, Ordering::SeqCst);
-        if before == 1 && deployment.retired.load(Ordering::SeqCst) {
-            deployment.left.notify_waiters();
-        }
+        self.deployment.slots.give_back();
     }
 }

@@ -5,6 +5,7 @@
 //! [`Router::find`] finds the function's deployment, its least busy handler ([`Callable`]) runs it.
 
 pub mod backend;
+mod backoff;
 mod changes;
 mod core_share;
 pub mod cors;
@@ -12,8 +13,10 @@ pub mod deployment;
 mod exposure;
 pub mod failure;
 pub mod function;
+mod gate;
 pub mod handler;
 pub mod headers;
+mod hex;
 pub mod histogram;
 mod hold_back;
 pub mod host;
@@ -29,8 +32,11 @@ pub mod quantity;
 mod reserve;
 pub mod route;
 pub mod router;
+mod slots;
+mod sync;
 
 pub use backend::{Backend, BackendReport, Isolation, RuntimeReport};
+pub use backoff::Backoff;
 pub use changes::Follower;
 pub use core_share::CoreShare;
 pub use cors::{BadCors, Cors, Origin};
@@ -42,6 +48,7 @@ pub use function::{
 };
 pub use handler::{Callable, Handler, HandlerState, HandlerStatus, Handlers};
 pub use headers::{HeaderError, Headers};
+pub use hex::hex;
 pub use histogram::Histogram;
 pub use host::{BadHost, HostPattern};
 pub use invocation::{

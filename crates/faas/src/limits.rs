@@ -24,7 +24,8 @@ bounds! {
         pub async_drain: Duration = Duration::from_secs(65),
         /// Refusals in a second that are told at once; more are held back.
         pub refusals_free_per_second: u32 = 100,
-        /// How long a refusal is held back; less than a CoAP request may go unacknowledged.
+        /// How long a refusal is held back at most, and seven tenths of that at least; less than a CoAP
+        /// request may go unacknowledged.
         pub hold_back: Duration = Duration::from_millis(900),
         /// Refusals that are held back at once; more are told at once.
         pub held_back_max: usize = 4096,

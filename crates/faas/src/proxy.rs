@@ -1,17 +1,18 @@
 //! The one way into a function: admit, find, run, reply.
 
-use crate::deployment::{Busy, Deployment, Inside};
+use crate::deployment::{Deployment, Inside};
 use crate::function::FunctionName;
+use crate::gate::{Gate, Pass};
 use crate::handler::{Callable, Handlers};
 use crate::hold_back::Refusals;
 use crate::invocation::{Fault, Invocation, InvokeError, Reply, RequestPart};
 use crate::limits::Limits;
 use crate::route::{Route, WaitPlace};
 use crate::router::Router;
+use crate::slots::NoSlot;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
-use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
@@ -21,9 +22,8 @@ use tokio_util::task::TaskTracker;
 pub struct Proxy {
     router: Arc<Router>,
     limits: Arc<Limits>,
-    is_stopping: AtomicBool,
-    in_flight: AtomicUsize,
-    left: Notify,
+    /// Closed when the proxy stops.
+    gate: Gate,
     /// Invocations whose callers were answered before they ran.
     detached: TaskTracker,
     refusals: Refusals,
@@ -41,9 +41,7 @@ impl Proxy {
         Self {
             router,
             limits,
-            is_stopping: AtomicBool::new(false),
-            in_flight: AtomicUsize::new(0),
-            left: Notify::new(),
+            gate: Gate::new(),
             detached: TaskTracker::new(),
             refusals: Refusals::new(),
         }
@@ -70,7 +68,7 @@ impl Proxy {
     /// Invocations that are inside now.
     #[must_use]
     pub fn in_flight(&self) -> usize {
-        self.in_flight.load(Ordering::SeqCst) + self.detached.len()
+        self.gate.inside() + self.detached.len()
     }
 
     /// Runs the function of that name and returns its reply. `name` is the path without its
@@ -173,20 +171,11 @@ impl Proxy {
     /// accepted have [`Limits::async_drain`]. Returns how many were left.
     pub async fn stop(&self, grace: Duration) -> usize {
         let accepted_until = Instant::now() + grace.max(self.limits.async_drain);
-        self.is_stopping.store(true, Ordering::SeqCst);
-        let finished = async {
-            loop {
-                let left = self.left.notified();
-                tokio::pin!(left);
-                left.as_mut().enable();
-                if self.in_flight.load(Ordering::SeqCst) == 0 {
-                    return;
-                }
-                left.await;
-            }
-        };
+        self.gate.close();
         // What is left is counted below.
-        let _in_time = tokio::time::timeout(grace, finished).await.is_ok();
+        let _in_time = tokio::time::timeout(grace, self.gate.emptied())
+            .await
+            .is_ok();
         self.detached.close();
         let accepted = tokio::time::timeout_at(accepted_until, self.detached.wait());
         let _in_time = accepted.await.is_ok();
@@ -210,25 +199,9 @@ impl Proxy {
         Ok(())
     }
 
-    fn count_in(&self) -> Result<Count<'_>, InvokeError> {
-        self.in_flight.fetch_add(1, Ordering::SeqCst);
-        let count = Count(self);
-        if self.is_stopping.load(Ordering::SeqCst) {
-            return Err(InvokeError::Stopping);
-        }
-        Ok(count)
-    }
-}
-
-/// An invocation that is counted as inside; dropping it takes it out.
-struct Count<'a>(&'a Proxy);
-
-impl Drop for Count<'_> {
-    fn drop(&mut self) {
-        let before = self.0.in_flight.fetch_sub(1, Ordering::SeqCst);
-        if before == 1 && self.0.is_stopping.load(Ordering::SeqCst) {
-            self.0.left.notify_waiters();
-        }
+    /// Counts an invocation as inside until what is returned is dropped.
+    fn count_in(&self) -> Result<Pass<'_>, InvokeError> {
+        self.gate.enter().ok_or(InvokeError::Stopping)
     }
 }
 
@@ -304,8 +277,8 @@ impl Call<'_> {
         };
         let inside = match deployment.try_enter() {
             Ok(inside) => inside,
-            Err(Busy::Full) => Box::pin(self.queue(&deployment, place)).await?,
-            Err(Busy::Retired) => return Box::pin(self.wait_for_next(&deployment, place)).await,
+            Err(NoSlot::Full) => Box::pin(self.queue(&deployment, place)).await?,
+            Err(NoSlot::Closed) => return Box::pin(self.wait_for_next(&deployment, place)).await,
         };
         let Some(handler) = deployment.least_busy() else {
             drop(inside);

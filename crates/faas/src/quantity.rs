@@ -28,7 +28,8 @@ pub fn bytes(text: &str) -> Option<u64> {
 }
 
 /// A time: a number of seconds, or with `ms`, `s`, `m` or `min`, `h` or `d`. Fractions are
-/// understood. `None` if the string is no such time.
+/// understood, down to a millisecond: the rest counts as one more. `None` if the string is no such
+/// time.
 #[must_use]
 pub fn time(text: &str) -> Option<Duration> {
     let (number, unit) = split(text)?;
@@ -40,7 +41,11 @@ pub fn time(text: &str) -> Option<Duration> {
         "d" => 86400.0,
         _ => return None,
     };
-    Duration::try_from_secs_f64(number.parse::<f64>().ok()? * seconds).ok()
+    let exact = Duration::try_from_secs_f64(number.parse::<f64>().ok()? * seconds).ok()?;
+    let millis = exact.as_nanos().div_ceil(1_000_000);
+    // What is longer than 285,000 years has no milliseconds in a floating-point number.
+    let millis = u64::try_from(millis).ok()?;
+    (millis < 1 << 53).then(|| Duration::from_millis(millis))
 }
 
 /// Thousandths of a core: cores such as `0.5`, or with `m` thousandths themselves.
@@ -136,6 +141,11 @@ mod tests {
         check("1h", Some(3_600_000));
         check("0.5s", Some(500));
         check("1d", Some(86_400_000));
+        check("0.0001", Some(1));
+        check("0.3", Some(300));
+        check("1.0005", Some(1001));
+        check("300000y", None);
+        check("999999999999999", None);
         check("-5s", None);
         check("soon", None);
         check("1e99", None);

@@ -1,13 +1,13 @@
 //! One stream to one handler, shared by many invocations.
 
-use crate::frame::{self, FromHandler, Outcome};
+use crate::calls::{Calls, Trust, Waiter};
+use crate::frame::{self, FromHandler};
 pub use crate::stream::Stream;
 use crate::stream::Unread;
 use bytes::BytesMut;
-use faas::{FunctionName, Invocation, InvocationId, InvokeError, Reply, RequestPart};
-use slab::Slab;
+use faas::{FunctionName, Invocation, InvocationId, InvokeError, Reply};
 use std::io;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::{Notify, oneshot};
@@ -19,13 +19,8 @@ const SMALL_READ_BYTES: usize = 1 << 10;
 const SMALL_READS_MAX: u32 = 64;
 /// How long, in which more can come together.
 const SMALL_READ_PAUSE: Duration = Duration::from_millis(1);
-/// The part of `cancel_grace` or `health_timeout` after which a handler that does not answer gets
-/// no more calls.
-const DOUBT_AFTER: u32 = 4;
 /// What the load of a handler that may be hung is raised by, to have others take its calls.
 const DOUBT_LOAD: usize = 1 << 20;
-/// A write buffer that has grown above this is given back after it was written.
-const WRITE_KEPT_BYTES: usize = 256 << 10;
 
 /// Why a connection was not made.
 #[derive(Debug, thiserror::Error)]
@@ -71,53 +66,23 @@ pub struct Timing {
 
 /// A stream to a handler that has said hello. Many invocations share it, told apart by ids.
 ///
-/// Nothing happens unless [`Connection::run`] is polled.
+/// Nothing happens unless [`Connection::run`] is polled. What happens is decided in [`Calls`]; here
+/// are the stream, the clock and those who wait.
 #[derive(Debug)]
 pub struct Connection {
     stream: Stream,
     at_once: u16,
     name: FunctionName,
-    state: Mutex<State>,
+    calls: Mutex<Calls>,
     /// What was read and is not a whole frame yet, while nothing runs.
     unread: Mutex<BytesMut>,
-    /// The calls in `state`, to be read without its lock.
+    /// How many calls there are, to be read without the lock.
     busy: AtomicUsize,
-    /// Those of them that were cancelled and are not confirmed.
-    cancelled: AtomicUsize,
-    /// Whether one of those has been so for a while.
-    is_hung: AtomicBool,
-    /// Whether a ping has gone unanswered for a while.
-    is_silent: AtomicBool,
+    /// [`Calls::trust`], to be read without the lock.
+    trust: AtomicU8,
     write_wanted: Notify,
     /// A call was cancelled, or the last one ended where no more are taken.
     calls_changed: Notify,
-}
-
-#[derive(Debug)]
-struct State {
-    calls: Slab<Call>,
-    out: BytesMut,
-    /// The call whose request is the last frame of all, while no other frame follows it.
-    last: Option<usize>,
-    /// The start of `out` that was written already.
-    written: usize,
-    is_open: bool,
-    is_leaving: bool,
-    has_answered: bool,
-    cancelled: usize,
-    pings: u64,
-    pongs: u64,
-}
-
-#[derive(Debug)]
-enum Call {
-    Waiting {
-        /// Tells this call from a later one that has the same id on the stream.
-        invocation: InvocationId,
-        reply: oneshot::Sender<Result<Reply, InvokeError>>,
-    },
-    /// Nobody waits any more; the handler has yet to confirm that it is free.
-    Cancelled { at: Instant },
 }
 
 impl Connection {
@@ -145,28 +110,14 @@ impl Connection {
         if !buffer.is_empty() {
             return Err(HelloError::Protocol("a reply to nothing".into()));
         }
-        let state = State {
-            calls: Slab::new(),
-            out: BytesMut::new(),
-            last: None,
-            written: 0,
-            is_open: true,
-            is_leaving: false,
-            has_answered: false,
-            cancelled: 0,
-            pings: 0,
-            pongs: 0,
-        };
         Ok(Self {
             stream,
             at_once,
             name,
-            state: Mutex::new(state),
+            calls: Mutex::new(Calls::new()),
             unread: Mutex::new(BytesMut::new()),
             busy: AtomicUsize::new(0),
-            cancelled: AtomicUsize::new(0),
-            is_hung: AtomicBool::new(false),
-            is_silent: AtomicBool::new(false),
+            trust: AtomicU8::new(Trust::Whole as u8),
             write_wanted: Notify::new(),
             calls_changed: Notify::new(),
         })
@@ -187,15 +138,14 @@ impl Connection {
     /// What the handler has to do, raised where it may be hung.
     #[must_use]
     pub fn load(&self) -> usize {
-        let is_in_doubt =
-            self.cancelled.load(Ordering::Relaxed) > 0 || self.is_silent.load(Ordering::Relaxed);
+        let is_in_doubt = self.trust.load(Ordering::Relaxed) != Trust::Whole as u8;
         self.busy() + if is_in_doubt { DOUBT_LOAD } else { 0 }
     }
 
     /// Whether the handler should get invocations: not where it has not answered for a while.
     #[must_use]
     pub fn is_trusted(&self) -> bool {
-        !self.is_hung.load(Ordering::Relaxed) && !self.is_silent.load(Ordering::Relaxed)
+        self.trust.load(Ordering::Relaxed) != Trust::None as u8
     }
 
     /// Gives an invocation to the handler and waits for the reply. Dropping the future cancels it.
@@ -225,29 +175,15 @@ impl Connection {
         &self,
         invocation: &Invocation,
         time_left: Duration,
-        sender: oneshot::Sender<Result<Reply, InvokeError>>,
+        reply: Waiter,
     ) -> Result<usize, InvokeError> {
-        let mut state = self.lock();
-        if !state.is_open {
-            return Err(InvokeError::NotTaken);
-        }
-        let key = state.calls.vacant_key();
-        let encoded = frame::encode_request(&mut state.out, id_of(key), invocation, time_left);
-        if encoded.is_err() {
-            let bytes_max = frame::FRAME_BYTES_MAX;
-            return Err(InvokeError::TooLarge {
-                part: RequestPart::HeadAndBody,
-                bytes_max,
-            });
-        }
-        state.last = Some(key);
-        let (invocation, reply) = (invocation.id, sender);
-        state.calls.insert(Call::Waiting { invocation, reply });
-        self.busy.store(state.calls.len(), Ordering::Relaxed);
+        let mut calls = self.lock();
+        let key = calls.submit(invocation, time_left, reply)?;
+        self.busy.store(calls.busy(), Ordering::Relaxed);
         // Alone, an invocation is written here and now, which saves waking the writer. In
         // company it is left to the writer, which sends what has come together in one call.
-        if state.calls.len() > 1 || !self.write_now(&mut state) {
-            drop(state);
+        if calls.busy() > 1 || !self.write_now(&mut calls) {
+            drop(calls);
             self.write_wanted.notify_one();
         }
         Ok(key)
@@ -255,19 +191,13 @@ impl Connection {
 
     /// Writes what is waiting without blocking; whether all of it was written. A broken stream
     /// counts as written: the reader finds out.
-    fn write_now(&self, state: &mut State) -> bool {
-        while state.written < state.out.len() {
-            match self.stream.try_write(&state.out[state.written..]) {
-                Ok(count) => state.written += count,
+    fn write_now(&self, calls: &mut Calls) -> bool {
+        while !calls.unwritten().is_empty() {
+            match self.stream.try_write(calls.unwritten()) {
+                Ok(bytes) => calls.wrote(bytes),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return false,
-                Err(_broken) => break,
+                Err(_broken) => calls.wrote(calls.unwritten().len()),
             }
-        }
-        state.written = 0;
-        if state.out.capacity() > WRITE_KEPT_BYTES {
-            state.out = BytesMut::new();
-        } else {
-            state.out.clear();
         }
         true
     }
@@ -275,7 +205,7 @@ impl Connection {
     /// Whether the handler has answered any call.
     #[must_use]
     pub fn has_answered(&self) -> bool {
-        self.lock().has_answered
+        self.lock().has_answered()
     }
 
     /// Carries frames both ways until the handler ends, breaks the protocol, does not let go of a
@@ -285,8 +215,7 @@ impl Connection {
         tokio::select! {
             end = self.read() => end,
             end = self.write() => end,
-            () = self.stuck(timing.cancel_grace) => End::Stuck,
-            end = self.silent(timing) => end,
+            end = self.watch(timing) => end,
         }
     }
 
@@ -320,36 +249,15 @@ impl Connection {
 
     /// Takes the whole frames off the front of the buffer. Says how many there were.
     fn take_frames(&self, buffer: &mut BytesMut) -> Result<usize, End> {
-        let mut count = 0;
-        let mut state = self.lock();
-        let was_leaving = state.is_leaving;
-        loop {
-            match frame::decode_from_handler(buffer) {
-                Ok(Some(frame)) => {
-                    let taken = take_in(&mut state, frame);
-                    taken.map_err(|reason| End::Protocol(reason.into()))?;
-                    count += 1;
-                }
-                Ok(None) => break,
-                Err(error) => return Err(End::Protocol(error.to_string())),
-            }
-        }
-        self.busy.store(state.calls.len(), Ordering::Relaxed);
-        if self.cancelled.load(Ordering::Relaxed) != state.cancelled {
-            self.cancelled.store(state.cancelled, Ordering::Relaxed);
-            if state.cancelled == 0 {
-                self.is_hung.store(false, Ordering::Relaxed);
-            }
-        }
+        let mut calls = self.lock();
+        let count = calls.receive(buffer);
+        self.publish(&calls);
         // Only who empties the connection waits for that; telling nobody would still make the
         // event loop look at this task again, for every call. What is cancelled nobody waits for.
-        if state.calls.len() == state.cancelled && !state.is_open {
+        if !calls.is_open() && !calls.is_awaited() {
             self.calls_changed.notify_waiters();
         }
-        if state.is_leaving && !was_leaving {
-            return Err(End::Leaving);
-        }
-        Ok(count)
+        count
     }
 
     async fn write(&self) -> End {
@@ -366,98 +274,41 @@ impl Connection {
         }
     }
 
-    /// Returns when a cancelled invocation has gone unconfirmed for `grace`; doubts the handler
-    /// before.
-    async fn stuck(&self, grace: Duration) {
+    /// Sees that the handler confirms what was cancelled, and answers when it has nothing to do.
+    async fn watch(&self, timing: Timing) -> End {
+        self.lock().watch(timing, Instant::now());
         loop {
             let changed = self.calls_changed.notified();
             tokio::pin!(changed);
             changed.as_mut().enable();
-            match self.oldest_cancelled() {
-                None => changed.await,
-                Some(at) if at.elapsed() >= grace => return,
-                Some(at) if at.elapsed() >= grace / DOUBT_AFTER => {
-                    self.doubt();
-                    tokio::time::sleep_until(at + grace).await;
-                }
-                Some(at) => {
-                    tokio::time::sleep_until(at + grace / DOUBT_AFTER).await;
-                }
+            let due = self.lock().deadline(timing);
+            let due = due.expect("its health is watched");
+            tokio::select! {
+                () = tokio::time::sleep_until(due) => {}
+                // There may be something to confirm.
+                () = changed => continue,
+            }
+            let mut calls = self.lock();
+            let end = calls.expire(timing, Instant::now(), || self.stream.has_unread());
+            self.publish(&calls);
+            if let Some(end) = end {
+                return end;
+            }
+            if !calls.unwritten().is_empty() {
+                self.write_wanted.notify_one();
             }
         }
     }
 
-    /// Returns when the handler, having nothing to do, did not answer a ping, or did not even read
-    /// the first call that it was given.
-    async fn silent(&self, timing: Timing) -> End {
-        loop {
-            tokio::time::sleep(timing.health_interval).await;
-            if self.busy() > 0 {
-                let untouched = self.untouched();
-                if untouched.is_none() {
-                    continue;
-                }
-                self.is_silent.store(true, Ordering::Relaxed);
-                tokio::time::sleep(timing.health_timeout).await;
-                if self.untouched() == untouched {
-                    return End::Deaf;
-                }
-                self.is_silent.store(false, Ordering::Relaxed);
-                continue;
-            }
-            let pings = {
-                let mut state = self.lock();
-                frame::encode_ping(&mut state.out, b"");
-                state.last = None;
-                state.pings += 1;
-                state.pings
-            };
-            self.write_wanted.notify_one();
-            let is_silent = || self.lock().pongs < pings && self.busy() == 0;
-            tokio::time::sleep(timing.health_timeout / DOUBT_AFTER).await;
-            if is_silent() {
-                self.is_silent.store(true, Ordering::Relaxed);
-                // Either calls have come, in whose company a handler may be slow to answer, or none
-                // will come from now on.
-                tokio::time::sleep(timing.health_timeout).await;
-                if is_silent() {
-                    return End::Silent;
-                }
-                self.is_silent.store(false, Ordering::Relaxed);
-            }
-        }
-    }
-
-    /// The only call, where the handler has not read all of it: what ends its request is the end of
-    /// what was written.
-    fn untouched(&self) -> Option<InvocationId> {
-        let state = self.lock();
-        let only = state.last.filter(|_| state.calls.len() == 1)?;
-        match state.calls.get(only)? {
-            Call::Waiting { invocation, .. } if self.stream.has_unread() => Some(*invocation),
-            Call::Waiting { .. } | Call::Cancelled { .. } => None,
-        }
-    }
-
-    /// Has the handler get no more calls until it has confirmed those that are cancelled.
-    fn doubt(&self) {
-        // Under the lock, so that a confirmation that comes now is not overtaken.
-        let state = self.lock();
-        self.is_hung.store(state.cancelled > 0, Ordering::Relaxed);
-    }
-
-    fn oldest_cancelled(&self) -> Option<Instant> {
-        let state = self.lock();
-        let cancelled = state.calls.iter().filter_map(|(_, call)| match call {
-            Call::Waiting { .. } => None,
-            Call::Cancelled { at } => Some(*at),
-        });
-        cancelled.min()
+    /// Tells those who look without the lock.
+    fn publish(&self, calls: &Calls) {
+        self.busy.store(calls.busy(), Ordering::Relaxed);
+        self.trust.store(calls.trust() as u8, Ordering::Relaxed);
     }
 
     /// Takes no more invocations; those that the handler has go on.
     pub fn stop_taking(&self) {
-        self.lock().is_open = false;
+        self.lock().stop_taking();
     }
 
     /// Returns when the handler has no invocation that anybody waits for.
@@ -466,8 +317,7 @@ impl Connection {
             let changed = self.calls_changed.notified();
             tokio::pin!(changed);
             changed.as_mut().enable();
-            let is_waiting = |(_, call): (usize, &Call)| matches!(call, Call::Waiting { .. });
-            if !self.lock().calls.iter().any(is_waiting) {
+            if !self.lock().is_awaited() {
                 return;
             }
             changed.await;
@@ -476,18 +326,15 @@ impl Connection {
 
     /// Fails every invocation that the handler still has, for a reason that callers may see.
     pub fn close(&self, error: &InvokeError) {
-        let calls = {
-            let mut state = self.lock();
-            state.is_open = false;
-            self.busy.store(0, Ordering::Relaxed);
-            state.cancelled = 0;
-            std::mem::take(&mut state.calls)
+        let waiters = {
+            let mut calls = self.lock();
+            let waiters = calls.close();
+            self.publish(&calls);
+            waiters
         };
-        for (_, call) in calls {
-            if let Call::Waiting { reply, .. } = call {
-                // Whoever waited may just have gone.
-                drop(reply.send(Err(error.clone())));
-            }
+        for waiter in waiters {
+            // Whoever waited may just have gone.
+            drop(waiter.send(Err(error.clone())));
         }
         self.calls_changed.notify_waiters();
     }
@@ -505,27 +352,19 @@ impl Connection {
         }
     }
 
-    fn cancel(&self, key: usize, cancelled: InvocationId) {
-        let mut state = self.lock();
-        let Some(call) = state.calls.get_mut(key) else {
-            return;
-        };
-        // The reply may just have come, and the id may belong to another call already.
-        if !matches!(call, Call::Waiting { invocation, .. } if *invocation == cancelled) {
+    fn cancel(&self, key: usize, invocation: InvocationId) {
+        let mut calls = self.lock();
+        if !calls.cancel(key, invocation, Instant::now()) {
             return;
         }
-        *call = Call::Cancelled { at: Instant::now() };
-        state.cancelled += 1;
-        self.cancelled.store(state.cancelled, Ordering::Relaxed);
-        frame::encode_cancel(&mut state.out, id_of(key));
-        state.last = None;
-        drop(state);
+        self.publish(&calls);
+        drop(calls);
         self.write_wanted.notify_one();
         self.calls_changed.notify_waiters();
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Calls> {
+        self.calls.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -543,52 +382,4 @@ impl Drop for CancelOnDrop<'_> {
             self.connection.cancel(self.key, self.invocation);
         }
     }
-}
-
-fn take_in(state: &mut State, frame: FromHandler) -> Result<(), &'static str> {
-    match frame {
-        FromHandler::Reply { id, outcome } => {
-            let call = (id as usize)
-                .checked_sub(1)
-                .and_then(|key| state.calls.try_remove(key));
-            match call {
-                Some(Call::Waiting { reply, .. }) => {
-                    state.has_answered = true;
-                    // Whoever waited may just have gone.
-                    drop(reply.send(result_of(outcome)));
-                    Ok(())
-                }
-                Some(Call::Cancelled { .. }) => {
-                    state.cancelled -= 1;
-                    Ok(())
-                }
-                None => Err("a reply to nothing"),
-            }
-        }
-        FromHandler::Pong if state.pongs < state.pings => {
-            state.pongs += 1;
-            Ok(())
-        }
-        FromHandler::Pong => Err("a pong to nothing"),
-        FromHandler::Leaving if state.is_leaving => Err("a second leaving"),
-        FromHandler::Leaving => {
-            state.is_open = false;
-            state.is_leaving = true;
-            Ok(())
-        }
-        FromHandler::Hello { .. } | FromHandler::Failed(_) => Err("a second hello"),
-    }
-}
-
-fn result_of(outcome: Outcome) -> Result<Reply, InvokeError> {
-    match outcome {
-        Outcome::Reply(reply) => Ok(reply),
-        Outcome::Failed(message) => Err(InvokeError::Function(message)),
-        Outcome::NotBegun => Err(InvokeError::NotTaken),
-    }
-}
-
-/// Ids on the wire begin at 1; 0 belongs to no invocation.
-fn id_of(key: usize) -> u32 {
-    u32::try_from(key + 1).expect("a handler never has four billion invocations at once")
 }

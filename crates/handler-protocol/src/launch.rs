@@ -2,8 +2,9 @@
 
 use crate::connection::Stream;
 use crate::not_loaded::not_loaded;
-use crate::proof::{self, Secret};
+use crate::proof;
 use crate::supervisor::{Identity, Process, Spawn, Spawned, start_all};
+use auth::Secret;
 use faas::{BoxFuture, CallTerms, FunctionLog, FunctionName, Handlers, Limits, PrepareError};
 use std::net::SocketAddr;
 use std::sync::Arc;

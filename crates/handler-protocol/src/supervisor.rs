@@ -2,21 +2,23 @@
 
 use crate::connection::{Connection, End, HelloError, Stream, Timing};
 use crate::not_loaded::{LOAD_FIX, not_loaded};
-use arc_swap::ArcSwapOption;
+use arc_swap::ArcSwap;
 use faas::{
-    BoxFuture, Callable, Failure, FunctionLog, FunctionName, Handler, HandlerState, HandlerStatus,
-    Handlers, Invocation, InvokeError, Limits, LogStream, PrepareError, Reply,
+    Backoff, BoxFuture, Callable, Failure, FunctionLog, FunctionName, Handler, HandlerState,
+    HandlerStatus, Handlers, Invocation, InvokeError, Limits, LogStream, PrepareError, Reply,
 };
 use futures_util::future::join_all;
 use leave::{finish, let_leave, relieve};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
-use tokio::sync::{Semaphore, watch};
-use tokio_util::sync::CancellationToken;
+use std::time::Duration;
+use stop::Stop;
+use tokio::sync::{Notify, Semaphore, watch};
+use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
 mod leave;
+mod stop;
 
 /// How many of a dead handler's last lines its status shows.
 const LAST_LINES: usize = 20;
@@ -62,8 +64,8 @@ pub struct Identity {
 #[derive(Debug)]
 pub struct Supervised {
     shared: Arc<Shared>,
-    /// Asks the supervising task to stop.
-    stop: CancellationToken,
+    /// Asks the supervising task to stop; dropped, it lets the instance finish nothing.
+    stop: watch::Sender<Option<Duration>>,
     concurrency: usize,
 }
 
@@ -71,23 +73,52 @@ pub struct Supervised {
 struct Shared {
     identity: Identity,
     limits: Arc<Limits>,
-    connection: ArcSwapOption<Connection>,
-    state: watch::Sender<State>,
+    published: Published,
     restarts: AtomicU64,
-    /// How long the instance may finish what it has when stopped, in milliseconds.
-    grace_ms: AtomicU64,
     /// Instances that are finishing what they have while their successor serves.
     leaving: TaskTracker,
     /// How many more may do so because they asked to.
     leaving_room: Arc<Semaphore>,
 }
 
-#[derive(Debug, Clone)]
+/// What a handler is doing. Only the task that keeps it alive changes it.
+#[derive(Debug)]
 enum State {
     Starting,
-    Ready,
-    Pausing { failure: Failure, until: Instant },
+    Serving(Arc<Connection>),
+    /// It was told to stop and finishes what it has.
+    Draining(Arc<Connection>),
+    Pausing {
+        failure: Failure,
+        until: Instant,
+    },
     Stopped,
+}
+
+/// The state for everybody to see, always whole.
+#[derive(Debug)]
+struct Published {
+    state: ArcSwap<State>,
+    changed: Notify,
+}
+
+impl Published {
+    fn set(&self, state: State) {
+        self.state.store(Arc::new(state));
+        self.changed.notify_waiters();
+    }
+
+    async fn wait_for(&self, is_wanted: impl Fn(&State) -> bool + Send) {
+        loop {
+            let changed = self.changed.notified();
+            tokio::pin!(changed);
+            changed.as_mut().enable();
+            if is_wanted(&self.state.load()) {
+                return;
+            }
+            changed.await;
+        }
+    }
 }
 
 /// An instance that has said hello.
@@ -114,18 +145,19 @@ impl Supervised {
         let shared = Arc::new(Shared {
             identity,
             limits,
-            connection: ArcSwapOption::empty(),
-            state: watch::Sender::new(State::Starting),
+            published: Published {
+                state: ArcSwap::from_pointee(State::Starting),
+                changed: Notify::new(),
+            },
             restarts: AtomicU64::new(0),
-            grace_ms: AtomicU64::new(0),
             leaving: TaskTracker::new(),
             leaving_room: Arc::new(Semaphore::new(leaving_max)),
         });
         let live = start_instance(&*spawn, &shared).await?;
         shared.begin_serving(&live);
         let concurrency = usize::from(live.connection.at_once());
-        let stop = CancellationToken::new();
-        let supervision = supervise(Arc::clone(&shared), spawn, live, stop.clone());
+        let (stop, told) = watch::channel(None);
+        let supervision = supervise(Arc::clone(&shared), spawn, live, Stop(told));
         tracker.spawn(supervision);
         Ok(Self {
             shared,
@@ -166,14 +198,18 @@ pub async fn start_all(
 
 impl Shared {
     fn begin_serving(&self, live: &Live) {
-        self.connection.store(Some(Arc::clone(&live.connection)));
-        self.state.send_replace(State::Ready);
+        let connection = Arc::clone(&live.connection);
+        self.published.set(State::Serving(connection));
     }
 }
 
-impl Drop for Supervised {
-    fn drop(&mut self) {
-        self.stop.cancel();
+impl Supervised {
+    /// Asks something of the connection of the instance that serves; none where none does.
+    fn serving<T>(&self, ask: impl FnOnce(&Arc<Connection>) -> T) -> Option<T> {
+        match &**self.shared.published.state.load() {
+            State::Serving(connection) => Some(ask(connection)),
+            State::Starting | State::Draining(_) | State::Pausing { .. } | State::Stopped => None,
+        }
     }
 }
 
@@ -184,7 +220,7 @@ impl Callable for Supervised {
         time_left: Duration,
     ) -> BoxFuture<'a, Result<Reply, InvokeError>> {
         Box::pin(async move {
-            let Some(connection) = self.shared.connection.load_full() else {
+            let Some(connection) = self.serving(Arc::clone) else {
                 return Err(InvokeError::NotTaken);
             };
             connection.invoke(invocation, time_left).await
@@ -196,47 +232,36 @@ impl Callable for Supervised {
     }
 
     fn in_flight(&self) -> usize {
-        self.shared
-            .connection
-            .load()
-            .as_ref()
-            .map_or(0, |connection| connection.busy())
+        match &**self.shared.published.state.load() {
+            State::Serving(connection) | State::Draining(connection) => connection.busy(),
+            State::Starting | State::Pausing { .. } | State::Stopped => 0,
+        }
     }
 
     fn load(&self) -> usize {
-        let connection = self.shared.connection.load();
-        connection
-            .as_ref()
-            .map_or(0, |connection| connection.load())
+        self.serving(|connection| connection.load()).unwrap_or(0)
     }
 
     fn is_ready(&self) -> bool {
-        let connection = self.shared.connection.load();
-        connection.as_ref().is_some_and(|it| it.is_trusted())
+        let is_trusted = self.serving(|connection| connection.is_trusted());
+        is_trusted.unwrap_or(false)
     }
 
     fn state(&self) -> HandlerState {
-        match &*self.shared.state.borrow() {
+        match &**self.shared.published.state.load() {
             State::Starting => HandlerState::Starting,
-            State::Ready => HandlerState::Ready,
+            State::Serving(_) => HandlerState::Ready,
             State::Pausing { failure, until } => HandlerState::Pausing {
                 failure: failure.clone(),
                 retry_after: until.saturating_duration_since(Instant::now()),
             },
-            State::Stopped => HandlerState::Stopped,
+            State::Draining(_) | State::Stopped => HandlerState::Stopped,
         }
     }
 
     fn settled(&self) -> BoxFuture<'_, ()> {
-        Box::pin(async {
-            let mut state = self.shared.state.subscribe();
-            // The sender lives as long as `shared`.
-            drop(
-                state
-                    .wait_for(|state| !matches!(state, State::Starting))
-                    .await,
-            );
-        })
+        let has_settled = |state: &State| !matches!(state, State::Starting);
+        Box::pin(self.shared.published.wait_for(has_settled))
     }
 }
 
@@ -252,13 +277,9 @@ impl Handler for Supervised {
 
     fn stop(&self, grace: Duration) -> BoxFuture<'_, ()> {
         Box::pin(async move {
-            let grace_ms = u64::try_from(grace.as_millis()).unwrap_or(u64::MAX);
-            self.shared.grace_ms.store(grace_ms, Ordering::Relaxed);
-            self.stop.cancel();
-            let mut state = self.shared.state.subscribe();
-            let ended = |state: &State| matches!(state, State::Stopped);
-            // The sender lives as long as `shared`.
-            drop(state.wait_for(ended).await);
+            self.stop.send_replace(Some(grace));
+            let has_stopped = |state: &State| matches!(state, State::Stopped);
+            self.shared.published.wait_for(has_stopped).await;
         })
     }
 }
@@ -316,44 +337,34 @@ fn last_lines(identity: &Identity) -> String {
 }
 
 /// Serves with one instance after the other until told to stop.
-async fn supervise(
-    shared: Arc<Shared>,
-    spawn: Arc<dyn Spawn>,
-    first: Live,
-    stop: CancellationToken,
-) {
+async fn supervise(shared: Arc<Shared>, spawn: Arc<dyn Spawn>, first: Live, mut stop: Stop) {
+    let limits = &shared.limits;
     let mut next = Some(first);
-    let mut failures = 0;
+    // The first restart comes at once.
+    let mut backoff = Backoff::at_once(limits.restart_pause_min, limits.restart_pause_max);
     while let Some(live) = next {
         let (since, connection) = (live.since, Arc::clone(&live.connection));
-        let reason = match serve(&shared, live, &stop).await {
+        let reason = match serve(&shared, live, &mut stop).await {
             Served::Stopped => break,
             Served::Ended(reason) => reason,
             Served::Hung(reason) => {
                 // It does not die: its successor need not wait.
-                failures = 0;
+                backoff.reset();
                 reason
             }
         };
-        if since.elapsed() >= shared.limits.restart_forget {
-            failures = 0;
+        if since.elapsed() >= limits.restart_forget {
+            backoff.reset();
         } else if connection.has_answered() {
             // It works, and dies of some calls: the others should not wait long.
-            failures = failures.min(1);
+            backoff.ease();
         }
-        next = replace(
-            &shared,
-            &*spawn,
-            Failure::plain(reason),
-            &mut failures,
-            &stop,
-        )
-        .await;
+        let failure = Failure::plain(reason);
+        next = replace(&shared, &*spawn, failure, &mut backoff, &mut stop).await;
     }
-    shared.connection.store(None);
     shared.leaving.close();
     shared.leaving.wait().await;
-    shared.state.send_replace(State::Stopped);
+    shared.published.set(State::Stopped);
 }
 
 enum Served {
@@ -363,7 +374,7 @@ enum Served {
 }
 
 /// Lets the instance serve until it ends or is to stop.
-async fn serve(shared: &Arc<Shared>, mut live: Live, stop: &CancellationToken) -> Served {
+async fn serve(shared: &Arc<Shared>, mut live: Live, stop: &mut Stop) -> Served {
     shared.begin_serving(&live);
     let connection = Arc::clone(&live.connection);
     let timing = Timing {
@@ -376,10 +387,9 @@ async fn serve(shared: &Arc<Shared>, mut live: Live, stop: &CancellationToken) -
         tokio::pin!(running);
         tokio::select! {
             end = &mut running => end,
-            () = stop.cancelled() => {
-                shared.connection.store(None);
+            grace = stop.told() => {
                 connection.stop_taking();
-                let grace = Duration::from_millis(shared.grace_ms.load(Ordering::Relaxed));
+                shared.published.set(State::Draining(Arc::clone(&connection)));
                 tokio::select! {
                     _end = &mut running => {}
                     () = connection.drained() => {}
@@ -391,8 +401,7 @@ async fn serve(shared: &Arc<Shared>, mut live: Live, stop: &CancellationToken) -
             }
         }
     };
-    shared.connection.store(None);
-    shared.state.send_replace(State::Starting);
+    shared.published.set(State::Starting);
     let reason = match end {
         End::Closed => end_of_closed(shared, live).await,
         End::Protocol(what) => {
@@ -452,19 +461,18 @@ async fn replace(
     shared: &Shared,
     spawn: &dyn Spawn,
     mut failure: Failure,
-    failures: &mut u32,
-    stop: &CancellationToken,
+    backoff: &mut Backoff,
+    stop: &mut Stop,
 ) -> Option<Live> {
     let identity = &shared.identity;
     loop {
         tell(identity, &failure);
-        pause(shared, failure, *failures, stop).await?;
-        *failures += 1;
+        pause(shared, failure, backoff.pause(), stop).await?;
         shared.restarts.fetch_add(1, Ordering::Relaxed);
-        shared.state.send_replace(State::Starting);
+        shared.published.set(State::Starting);
         let started = tokio::select! {
             started = start_instance(spawn, shared) => started,
-            () = stop.cancelled() => return None,
+            _grace = stop.told() => return None,
         };
         match started {
             Ok(live) => return Some(live),
@@ -494,32 +502,26 @@ fn tell(identity: &Identity, failure: &Failure) {
     tracing::warn!(function = %identity.name, handler = %id, reason, detail, "handler ended");
 }
 
-/// The first restart comes at once, each further one after twice the pause.
+/// Waits before the next instance is started, and says for what; none where told to stop.
 async fn pause(
     shared: &Shared,
     mut failure: Failure,
-    failures: u32,
-    stop: &CancellationToken,
+    pause: Duration,
+    stop: &mut Stop,
 ) -> Option<()> {
-    let limits = &shared.limits;
-    let Some(doublings) = failures.checked_sub(1) else {
+    if pause.is_zero() {
         return Some(());
-    };
-    let factor = 2u32.checked_pow(doublings).unwrap_or(u32::MAX);
-    let pause = limits
-        .restart_pause_min
-        .saturating_mul(factor)
-        .min(limits.restart_pause_max);
+    }
     if failure.detail.is_empty() {
         failure.detail = last_lines(&shared.identity);
     }
-    shared.state.send_replace(State::Pausing {
+    shared.published.set(State::Pausing {
         failure,
         until: Instant::now() + pause,
     });
     tokio::select! {
         () = tokio::time::sleep(pause) => Some(()),
-        () = stop.cancelled() => None,
+        _grace = stop.told() => None,
     }
 }
 

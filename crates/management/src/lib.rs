@@ -272,3 +272,28 @@ impl Opened {
         }
     }
 }
+
+/// What `fuzz/` reaches of this crate.
+#[cfg(fuzzing)]
+pub mod fuzzing {
+    use super::archive::{self, ArchiveError};
+    use bytes::Bytes;
+    use faas::Limits;
+    use std::path::Path;
+
+    /// Unpacks what somebody uploaded into a new folder below `tmp`, and has it looked at.
+    ///
+    /// # Errors
+    /// If that is no archive, or not one that may be taken.
+    pub fn unpack(
+        archive: &[u8],
+        tmp: &Path,
+        limits: &Limits,
+        look: impl FnOnce(&Path),
+    ) -> Result<(), ArchiveError> {
+        let archive = Bytes::copy_from_slice(archive);
+        let unpacked = archive::unpack(&archive, None, tmp, limits)?;
+        look(&unpacked.root);
+        Ok(())
+    }
+}

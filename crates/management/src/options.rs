@@ -1,5 +1,6 @@
 //! What the management service is made of.
 
+use auth::Token;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -15,7 +16,7 @@ pub struct Options {
     /// What a function gets that asks for nothing else.
     pub function_limits: faas::FunctionLimits,
     /// The bearer token that calls under `/v1` need over TCP; none leaves every call open.
-    pub token: Option<String>,
+    pub token: Option<Token>,
     /// Whether every call but `/healthz` and `/readyz` needs the token over TCP, not only those
     /// under `/v1`. As long as a function can reach this service, it is so in any case.
     pub is_token_always: bool,

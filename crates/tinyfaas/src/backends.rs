@@ -253,10 +253,9 @@ async fn containers(config: &Config, limits: &Arc<Limits>) -> Result<Arc<dyn Bac
 
     // A data directory has one node at a time.
     let digest = Sha256::digest(config.data_dir.as_os_str().as_encoded_bytes());
-    let instance = digest.iter().take(4).map(|byte| format!("{byte:02x}"));
     let options = backend_docker::Options {
         socket: backend_docker::default_socket(config.docker_host.as_deref())?,
-        instance: instance.collect(),
+        instance: faas::hex(&digest[..4]),
         images: images(config),
         program: "/proc/self/exe".into(),
         limits: Arc::clone(limits),

@@ -10,7 +10,7 @@ mod token;
 
 pub(crate) use address::{Host, ListenAddr, Place};
 pub(crate) use layers::{Flags, InForce, check_variables};
-pub(crate) use token::{obtain as obtain_token, random as random_secret};
+pub(crate) use token::obtain as obtain_token;
 
 use anyhow::Result;
 use faas::{Cors, Limits, quantity};

@@ -13,9 +13,10 @@ mod split;
 pub(crate) use split::{management_service, reverse_proxy};
 
 use crate::cli::Serve;
-use crate::config::{Config, check_variables, obtain_token, random_secret};
+use crate::config::{Config, check_variables, obtain_token};
 use crate::{backends, examples, telemetry};
 use anyhow::{Context, Result};
+use auth::Token;
 use bind::{Addresses, Listeners};
 use faas::{Backend, FunctionLimits, Limits, Reserve, Router};
 use front::Front;
@@ -236,7 +237,7 @@ impl Node {
 }
 
 /// The token that the management service asks for over TCP, and whether every call needs it.
-fn token(config: &Config, addresses: &Addresses) -> Result<(Option<String>, bool)> {
+fn token(config: &Config, addresses: &Addresses) -> Result<(Option<Token>, bool)> {
     let Some(addr) = addresses.management else {
         return Ok((None, false));
     };
@@ -250,12 +251,12 @@ fn token(config: &Config, addresses: &Addresses) -> Result<(Option<String>, bool
     let is_open = addr.ip().is_loopback() || config.is_original_open;
     let is_always = !is_open || config.is_token_wanted;
     match obtain_token(&config.token_file) {
-        Ok(token) => Ok((Some(token), is_always)),
+        Ok(token) => Ok((Some(Token::new(&token)), is_always)),
         Err(error) if !is_always && is_unwritable(&error) => {
             tracing::warn!(
                 "{error:#}; calls under /v1 are taken through the socket in the data directory only"
             );
-            Ok((Some(random_secret()?), false))
+            Ok((Some(Token::new(&Token::random()?)), false))
         }
         Err(error) => Err(error),
     }

@@ -1,6 +1,6 @@
 //! Takes the proxy's connection, whoever else connects.
 
-use handler_protocol::proof::{NONCE_BYTES, PROOF_BYTES, Secret, is_same};
+use auth::{NONCE_BYTES, PROOF_BYTES, Secret, is_same};
 use rustix::event::{PollFd, PollFlags, poll};
 use std::collections::HashMap;
 use std::fs::File;

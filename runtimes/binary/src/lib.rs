@@ -257,3 +257,17 @@ fn answer(out: &mut BytesMut, id: u32, settled: Settled) {
         Settled::Failed(message) => frame::encode_failure(out, id, &message),
     }
 }
+
+/// What `fuzz/` reaches of this crate.
+#[cfg(fuzzing)]
+pub mod fuzzing {
+    use super::{reply, script::Form};
+
+    /// What a `fn.cgi` printed, as a reply.
+    ///
+    /// # Errors
+    /// The text for whoever wrote it.
+    pub fn cgi(printed: &[u8]) -> Result<faas::Reply, String> {
+        reply::of(Form::Cgi, printed.to_vec())
+    }
+}

@@ -88,7 +88,7 @@ impl Folder {
 
     /// The name of what is compiled from a module of this digest.
     pub(super) fn name(&self, module: &[u8], extension: &str) -> String {
-        let digest = hex(&Sha256::digest(module));
+        let digest = faas::hex(&Sha256::digest(module));
         format!("{digest}-{}.{extension}", self.compatibility)
     }
 
@@ -219,14 +219,10 @@ fn checksum(path: &Path) -> io::Result<String> {
     let mut chunk = vec![0; 64 << 10];
     loop {
         match io::Read::read(&mut file, &mut chunk)? {
-            0 => return Ok(hex(&digest.finalize())),
+            0 => return Ok(faas::hex(&digest.finalize())),
             len => digest.update(&chunk[..len]),
         }
     }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Removes what is in the way, whatever it is. Where that fails, it stays and is passed over.

@@ -1,12 +1,11 @@
 //! How an instance goes that still has invocations.
 
+use super::stop::Stop;
 use super::{Live, Shared, died};
 use crate::connection::{Connection, Timing};
 use faas::InvokeError;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
-use tokio_util::sync::CancellationToken;
 
 /// Closes the stream, which tells the handler to exit, and makes sure that it does.
 pub(super) async fn finish(shared: &Shared, live: Live) {
@@ -29,7 +28,7 @@ pub(super) async fn finish(shared: &Shared, live: Live) {
 }
 
 /// Lets an instance that hangs in one invocation finish its others while a new one takes over.
-pub(super) fn let_leave(shared: &Arc<Shared>, live: Live, timing: Timing, stop: CancellationToken) {
+pub(super) fn let_leave(shared: &Arc<Shared>, live: Live, timing: Timing, stop: Stop) {
     live.connection.stop_taking();
     // Those that wait for it have deadlines of their own. Where several instances are leaving, they
     // must not pile up.
@@ -41,7 +40,7 @@ pub(super) fn let_leave(shared: &Arc<Shared>, live: Live, timing: Timing, stop: 
     let shared_with = Arc::clone(shared);
     shared.leaving.spawn(async move {
         let mut live = live;
-        let error = match empty(&shared_with, &live.connection, within, timing, stop).await {
+        let error = match empty(&live.connection, within, timing, stop).await {
             Left::Stopped => InvokeError::Cut {
                 name: shared_with.identity.name.clone(),
             },
@@ -57,16 +56,11 @@ pub(super) fn let_leave(shared: &Arc<Shared>, live: Live, timing: Timing, stop: 
 
 /// Lets an instance that asked to be replaced finish what it has, then exit. Returns when its
 /// successor may start: at once, unless several are leaving already.
-pub(super) async fn relieve(
-    shared: &Arc<Shared>,
-    live: Live,
-    timing: Timing,
-    stop: CancellationToken,
-) {
+pub(super) async fn relieve(shared: &Arc<Shared>, live: Live, timing: Timing, stop: Stop) {
     let shared_with = Arc::clone(shared);
     let leaving = async move {
         let within = shared_with.limits.deadline_max;
-        let left = empty(&shared_with, &live.connection, within, timing, stop).await;
+        let left = empty(&live.connection, within, timing, stop).await;
         match left {
             Left::Stopped | Left::Drained => {}
             Left::Ended | Left::Late => {
@@ -98,13 +92,7 @@ enum Left {
 }
 
 /// Waits until the instance has no invocation that anybody waits for.
-async fn empty(
-    shared: &Shared,
-    connection: &Connection,
-    within: Duration,
-    timing: Timing,
-    stop: CancellationToken,
-) -> Left {
+async fn empty(connection: &Connection, within: Duration, timing: Timing, stop: Stop) -> Left {
     // It goes anyway: no reason to end it sooner than its other invocations.
     let patient = Timing {
         cancel_grace: 2 * within,
@@ -115,12 +103,11 @@ async fn empty(
         _end = ended => Left::Ended,
         () = connection.drained() => Left::Drained,
         () = tokio::time::sleep(within) => Left::Late,
-        () = grace_over(shared, stop) => Left::Stopped,
+        () = grace_over(stop) => Left::Stopped,
     }
 }
 
-async fn grace_over(shared: &Shared, stop: CancellationToken) {
-    stop.cancelled().await;
-    let grace = Duration::from_millis(shared.grace_ms.load(Ordering::Relaxed));
+async fn grace_over(mut stop: Stop) {
+    let grace = stop.told().await;
     tokio::time::sleep(grace).await;
 }

@@ -2,7 +2,7 @@
 
 use super::Deployer;
 use crate::functions::Function;
-use faas::{Deployment, Failure, Package, PrepareError, Progress};
+use faas::{Backoff, Deployment, Failure, Package, PrepareError, Progress};
 use std::sync::Arc;
 
 /// How a try ended.
@@ -41,7 +41,7 @@ impl Deployer {
 
     async fn bring_back(self: &Arc<Self>, function: &Arc<Function>) {
         let limits = &self.options.limits;
-        let mut pause = limits.restore_pause_min;
+        let mut backoff = Backoff::new(limits.restore_pause_min, limits.restore_pause_max);
         loop {
             match self.try_to_bring_back(function).await {
                 Outcome::Settled => return,
@@ -49,7 +49,7 @@ impl Deployer {
                 Outcome::Failed => {}
             }
             tokio::select! {
-                () = tokio::time::sleep(pause) => pause = (pause * 2).min(limits.restore_pause_max),
+                () = tokio::time::sleep(backoff.pause()) => {}
                 () = self.stopping.cancelled() => return,
             }
         }

@@ -173,12 +173,7 @@ impl Manifests {
 /// A function's name may be too long for a file's, and has slashes.
 fn file_name(name: &FunctionName) -> String {
     let digest = Sha256::digest(name.as_str());
-    let hex: String = digest
-        .iter()
-        .take(16)
-        .map(|byte| format!("{byte:02x}"))
-        .collect();
-    hex + ENDING
+    faas::hex(&digest[..16]) + ENDING
 }
 
 impl Staged {

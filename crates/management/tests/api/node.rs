@@ -1,6 +1,7 @@
 //! A management service that a test starts, calls and kills.
 
 use crate::backend::InProcess;
+use auth::Token;
 use faas::{Invocation, InvokeError, Limits, Proxy, Router};
 use management::{EndpointUrl, Management, OpenError, Options};
 use serde_json::Value;
@@ -92,7 +93,7 @@ impl Node {
             handlers_dir,
             limits: Arc::clone(&limits),
             function_limits: faas::FunctionLimits::default(),
-            token: setup.token.clone(),
+            token: setup.token.as_deref().map(Token::new),
             is_token_always: setup.is_token_always,
             endpoints: vec![endpoint("coap", 5683), endpoint("http", 8000)],
             backend: setup.backend.clone(),

@@ -181,7 +181,7 @@ fn boundary(parts: &[&[u8]]) -> Result<String> {
     loop {
         let mut bytes = [0; 16];
         getrandom::fill(&mut bytes).context("make a random number")?;
-        let boundary: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        let boundary = faas::hex(&bytes);
         let is_in = |part: &&&[u8]| part.windows(32).any(|window| window == boundary.as_bytes());
         if !parts.iter().any(|part| is_in(&part)) {
             return Ok(boundary);

@@ -1,13 +1,11 @@
 //! The token of the management service.
 
 use anyhow::{Context, Result, bail};
+use auth::Token;
 use std::fs::{File, OpenOptions};
 use std::io::{ErrorKind, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
-
-/// How many random bytes a token has; it is written in hexadecimal.
-const BYTES: usize = 32;
 
 /// The shortest token that is taken from a file which the user made.
 const CHARS_MIN: usize = 16;
@@ -44,18 +42,8 @@ fn check(path: &Path, token: &str) -> Result<String> {
     Ok(token.to_owned())
 }
 
-/// 64 hexadecimal digits that nobody can guess.
-///
-/// # Errors
-/// If the system has no random bytes.
-pub(crate) fn random() -> Result<String> {
-    let mut bytes = [0; BYTES];
-    getrandom::fill(&mut bytes).context("get random bytes for a token")?;
-    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
-}
-
 fn make(path: &Path) -> Result<String> {
-    let token = random()?;
+    let token = Token::random().context("get random bytes for a token")?;
     if let Some(folder) = path.parent() {
         std::fs::create_dir_all(folder)
             .with_context(|| format!("make the folder {}", folder.display()))?;

@@ -7,9 +7,10 @@ use super::front::Front;
 use super::{Node, Signals, banner, on_event_loop};
 use crate::backends;
 use crate::cli::Mgmt;
-use crate::config::{BackendName, Config, Flags, Host, Place, random_secret};
+use crate::config::{BackendName, Config, Flags, Host, Place};
 use crate::telemetry::{self, LogFormat};
 use anyhow::{Context, Result, bail};
+use auth::Token;
 use backend_docker::{
     CONTROL_VARIABLE, DockerBackend, Elsewhere, Leftovers, Plan, Published, ReverseProxy,
     SECRET_VARIABLE, Site,
@@ -406,7 +407,7 @@ fn plan(config: &Config, control: SocketAddr) -> Result<Plan> {
         ports,
         envs,
         control,
-        secret: random_secret()?,
+        secret: Token::random()?,
     })
 }
 
