@@ -1,4 +1,4 @@
-//! Tasks of this repository: `cargo xtask test`, `check`, `dist` and `bench`.
+//! Tasks of this repository: `cargo xtask test`, `check`, `dist`, `fuzz`, `models` and `bench`.
 #![expect(
     clippy::print_stdout,
     reason = "a task tells the person at the terminal"
@@ -12,7 +12,9 @@ mod command;
 mod count;
 mod dist;
 mod docker;
+mod fuzz;
 mod instructions;
+mod models;
 mod modules;
 mod test;
 mod text_rules;
@@ -31,6 +33,8 @@ usage: cargo xtask test [--long] [FILTER...]   install what the tests need, then
        cargo xtask dist                        the program as one static file, and a Docker image
        cargo xtask dist FOLDER                 what the image holds
        cargo xtask check                       formatting, lints, docs, arrows between crates and modules
+       cargo xtask fuzz [TARGET...]            random input, 20,000 runs a target; --runs N for others
+       cargo xtask models [--runs N]           what threads share, in the orders that they can come in
        cargo xtask bench [SCENARIO...]         measure, and write docs/performance.md
        cargo xtask bench --compare REV         measure beside another revision
        cargo xtask bench --instructions        count the instructions of a call; --bless keeps them";
@@ -43,7 +47,9 @@ fn main() -> ExitCode {
         ["tools"] => tools::install().map(|_tools| ()),
         ["check"] => check::run(),
         ["dist"] => dist::run(),
-        ["dist", folder] => dist::root_into(Path::new(folder)),
+        ["dist", folder] => dist::root_into(Path::new(folder), dist::Profile::Release),
+        ["fuzz", rest @ ..] => fuzz::run(rest),
+        ["models", rest @ ..] => models::run(rest),
         ["bench", rest @ ..] => bench::run(rest),
         ["help" | "--help" | "-h"] => {
             println!("{USAGE}");

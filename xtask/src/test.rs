@@ -109,7 +109,12 @@ fn product_image(docker: &docker::Engine, selection: &Selection) -> Result<PathB
     let filters = &selection.filters;
     if filters.is_empty() || filters.iter().any(|filter| filter.contains("image")) {
         let root = dist.join("root");
-        dist::root_into(&root)?;
+        let profile = if selection.has_long {
+            dist::Profile::Release
+        } else {
+            dist::Profile::Quick
+        };
+        dist::root_into(&root, profile)?;
         docker.make_build_stage(&root)?;
         fs::create_dir_all(&context)?;
         fs::write(context.join("Dockerfile"), dist::last_stage()?)?;
