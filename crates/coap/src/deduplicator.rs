@@ -1,17 +1,18 @@
 //! Deduplication: what was done with each message that ran something, so that a duplicate is not
 //! run again (RFC 7252 section 4.5).
 
+use crate::arena::{Arena, NONE};
 use crate::peer::Peer;
-use ahash::AHashMap;
+use ahash::{AHashMap, RandomState};
 use bytes::Bytes;
+use hashbrown::HashTable;
 use net::{Account, Budget, Spent};
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;
 
-/// What an entry takes beside its datagram: the key twice, its places in three queues, and the
-/// room that a hash table leaves free.
-const OVERHEAD_BYTES: usize = 320;
+/// What an entry takes beside its datagram: itself, its slot in the table, which leaves room free, and
+/// what the allocator and the sharing of the datagram take.
+const OVERHEAD_BYTES: usize = 184;
 /// A host may hold this part of all room before its own oldest entries go first.
 const HOST_SHARE: usize = 4;
 
@@ -51,20 +52,53 @@ pub(crate) enum Class {
 
 const CLASSES: usize = 3;
 
-/// Names an entry: where a key was used again, only the newest number is meant.
-type Place<P> = (P, u16, u64);
-
 #[derive(Debug)]
-struct Entry {
+struct Entry<P> {
+    peer: P,
+    message_id: u16,
+    class: Class,
+    /// In milliseconds of [`Deduplicator::millis`].
+    expires: u32,
     outcome: Outcome,
-    expires: Instant,
-    number: u64,
+    /// Its neighbours among those of its class and among those of its host.
+    links: [Link; 2],
 }
 
-/// The entries of one host, the oldest first; those that are gone are skipped.
+/// The numbers of the entries before and after one.
+#[derive(Debug, Clone, Copy)]
+struct Link {
+    before: u32,
+    after: u32,
+}
+
+const UNLINKED: Link = Link {
+    before: NONE,
+    after: NONE,
+};
+
+/// Which order an entry stands in.
+#[derive(Debug, Clone, Copy)]
+enum Order {
+    OfClass,
+    OfHost,
+}
+
+/// The oldest and the newest entry of an order.
+#[derive(Debug, Clone, Copy)]
+struct Ends {
+    first: u32,
+    last: u32,
+}
+
+const EMPTY: Ends = Ends {
+    first: NONE,
+    last: NONE,
+};
+
+/// The entries of one host, and what they take.
 #[derive(Debug)]
-struct Host<P> {
-    order: VecDeque<Place<P>>,
+struct Host {
+    ends: Ends,
     entries: usize,
     account: Account,
 }
@@ -75,10 +109,14 @@ struct Host<P> {
 /// share loses its own oldest; else the oldest of the least harmful class goes.
 #[derive(Debug)]
 pub(crate) struct Deduplicator<P: Peer> {
-    entries: AHashMap<(P, u16), Entry>,
-    hosts: AHashMap<net::Peer, Host<P>>,
-    order: [VecDeque<Place<P>>; CLASSES],
-    number: u64,
+    entries: Arena<Entry<P>>,
+    /// The entries' numbers, by peer and message id.
+    names: HashTable<u32>,
+    hasher: RandomState,
+    hosts: AHashMap<net::Peer, Host>,
+    of_class: [Ends; CLASSES],
+    /// When milliseconds began to be counted.
+    began: Option<Instant>,
     bytes: usize,
     entries_max: usize,
     bytes_max: usize,
@@ -88,10 +126,12 @@ pub(crate) struct Deduplicator<P: Peer> {
 impl<P: Peer> Deduplicator<P> {
     pub(crate) fn new(entries_max: usize, bytes_max: usize, budget: Arc<Budget>) -> Self {
         Self {
-            entries: AHashMap::new(),
+            entries: Arena::new(),
+            names: HashTable::new(),
+            hasher: RandomState::new(),
             hosts: AHashMap::new(),
-            order: std::array::from_fn(|_| VecDeque::new()),
-            number: 0,
+            of_class: [EMPTY; CLASSES],
+            began: None,
             bytes: 0,
             entries_max: entries_max.max(1),
             bytes_max,
@@ -101,8 +141,8 @@ impl<P: Peer> Deduplicator<P> {
 
     /// What became of the message, where it is remembered.
     pub(crate) fn recall(&self, now: Instant, peer: &P, message_id: u16) -> Option<&Outcome> {
-        let entry = self.entries.get(&(peer.clone(), message_id))?;
-        (entry.expires > now).then_some(&entry.outcome)
+        let entry = self.entries.get(self.find(peer, message_id)?)?;
+        (!has_expired(entry.expires, self.millis(now))).then_some(&entry.outcome)
     }
 
     /// Remembers a message whose request runs from now on.
@@ -116,28 +156,40 @@ impl<P: Peer> Deduplicator<P> {
         (class, outcome): (Class, Outcome),
         expires: Instant,
     ) -> Result<(), Spent> {
+        self.began.get_or_insert(now);
         self.forget(peer, message_id);
         self.expire(now);
-        self.number += 1;
-        let (number, bytes) = (self.number, outcome.bytes());
-        let place = (peer.clone(), message_id, number);
-        self.charge(peer.host(), bytes, &place)?;
-        self.order[class as usize].push_back(place);
+        let (host, bytes) = (peer.host(), outcome.bytes());
+        self.charge(host, bytes)?;
         self.bytes += bytes;
-        let entry = Entry {
+        let at = self.entries.insert(Entry {
+            peer: peer.clone(),
+            message_id,
+            class,
+            expires: self.millis(expires),
             outcome,
-            expires,
-            number,
-        };
-        self.entries.insert((peer.clone(), message_id), entry);
-        self.make_room(peer.host());
+            links: [UNLINKED; 2],
+        });
+        let (entries, hasher) = (&self.entries, &self.hasher);
+        let hash = |at: &u32| hash_of(hasher, entries, *at);
+        self.names.insert_unique(hash(&at), at, hash);
+        push(
+            &mut self.entries,
+            (Order::OfClass, &mut self.of_class[class as usize]),
+            at,
+        );
+        if let Some(host) = self.hosts.get_mut(&host) {
+            host.entries += 1;
+            push(&mut self.entries, (Order::OfHost, &mut host.ends), at);
+        }
+        self.make_room(host);
         Ok(())
     }
 
     /// Takes a host's bytes from the budget for an entry; older entries make room for it.
-    fn charge(&mut self, host: net::Peer, bytes: usize, place: &Place<P>) -> Result<(), Spent> {
+    fn charge(&mut self, host: net::Peer, bytes: usize) -> Result<(), Spent> {
         loop {
-            let spent = match self.try_charge(host, bytes, place) {
+            let spent = match self.try_charge(host, bytes) {
                 Ok(()) => return Ok(()),
                 Err(spent) => spent,
             };
@@ -147,57 +199,53 @@ impl<P: Peer> Deduplicator<P> {
         }
     }
 
-    fn try_charge(&mut self, host: net::Peer, bytes: usize, place: &Place<P>) -> Result<(), Spent> {
+    fn try_charge(&mut self, host: net::Peer, bytes: usize) -> Result<(), Spent> {
         if let Some(known) = self.hosts.get_mut(&host) {
-            known.account.take(bytes)?;
-            known.entries += 1;
-            known.order.push_back(place.clone());
-            return Ok(());
+            return known.account.take(bytes);
         }
         let mut account = Account::open(&self.budget, host)?;
         account.take(bytes)?;
-        let host_of_one = Host {
-            order: VecDeque::from([place.clone()]),
-            entries: 1,
+        let first = Host {
+            ends: EMPTY,
+            entries: 0,
             account,
         };
-        self.hosts.insert(host, host_of_one);
+        self.hosts.insert(host, first);
         Ok(())
     }
 
     /// Drops an entry where the budget is spent; false where none is left that may go.
     fn drop_one(&mut self, newest: net::Peer, spent: Spent) -> bool {
         match spent {
-            Spent::Share if self.hosts.contains_key(&newest) => self.drop_oldest_of(newest),
-            Spent::Budget if !self.entries.is_empty() => self.drop_least(newest),
-            Spent::Share | Spent::Budget => return false,
+            Spent::Share => self.drop_oldest_of(newest),
+            Spent::Budget => self.drop_least(newest),
         }
-        true
     }
 
     /// Replaces what became of a message, if it is still remembered.
     pub(crate) fn settle(&mut self, peer: &P, message_id: u16, outcome: Outcome) {
-        let Some(entry) = self.entries.get_mut(&(peer.clone(), message_id)) else {
+        let Some(at) = self.find(peer, message_id) else {
+            return;
+        };
+        let Some(entry) = self.entries.get(at) else {
             return;
         };
         let (before, after) = (entry.outcome.bytes(), outcome.bytes());
-        let more = after.saturating_sub(before);
+        let (more, less) = (after.saturating_sub(before), before.saturating_sub(after));
         while let Some(host) = self.hosts.get_mut(&peer.host())
             && let Err(spent) = host.account.take(more)
         {
-            self.drop_one(peer.host(), spent);
-        }
-        // It may have been the one that had to go.
-        let Some(entry) = self.entries.get_mut(&(peer.clone(), message_id)) else {
-            if let Some(host) = self.hosts.get_mut(&peer.host()) {
-                host.account.give(more);
+            // It may have been the one that had to go.
+            if !self.drop_one(peer.host(), spent) || self.entries.get(at).is_none() {
+                return;
             }
-            return;
-        };
-        entry.outcome = outcome;
+        }
+        if let Some(entry) = self.entries.get_mut(at) {
+            entry.outcome = outcome;
+        }
         self.bytes = self.bytes + after - before;
         if let Some(host) = self.hosts.get_mut(&peer.host()) {
-            host.account.give(before.saturating_sub(after));
+            host.account.give(less);
         }
         if self.bytes > self.bytes_max {
             self.make_room(peer.host());
@@ -206,45 +254,46 @@ impl<P: Peer> Deduplicator<P> {
 
     /// Drops a message that turned out to have run nothing.
     pub(crate) fn forget(&mut self, peer: &P, message_id: u16) {
-        let Some(entry) = self.entries.remove(&(peer.clone(), message_id)) else {
-            return;
-        };
-        self.bytes -= entry.outcome.bytes();
-        let key = peer.host();
-        if let Some(host) = self.hosts.get_mut(&key) {
-            host.entries -= 1;
-            host.account.give(entry.outcome.bytes());
-            if host.entries == 0 {
-                self.hosts.remove(&key);
-            } else if host.order.len() > 2 * host.entries + 16 {
-                let entries = &self.entries;
-                host.order.retain(|place| is_current(entries, place));
-            }
+        if let Some(at) = self.find(peer, message_id) {
+            self.drop_entry(at);
         }
-        self.compact();
     }
 
     /// Whether nothing is remembered.
     pub(crate) fn is_empty(&self) -> bool {
-        self.entries.is_empty()
+        self.len() == 0
     }
 
-    #[cfg(test)]
     pub(crate) fn len(&self) -> usize {
         self.entries.len()
     }
 
     #[cfg(test)]
     pub(crate) fn capacity(&self) -> usize {
-        let queues: usize = self.order.iter().map(VecDeque::capacity).sum();
-        self.entries.capacity() + queues
+        self.entries.capacity() + self.names.capacity()
+    }
+
+    fn find(&self, peer: &P, message_id: u16) -> Option<u32> {
+        let hash = self.hasher.hash_one((peer, message_id));
+        let is_it = |at: &u32| {
+            let entry = self.entries.get(*at);
+            entry.is_some_and(|entry| entry.message_id == message_id && entry.peer == *peer)
+        };
+        self.names.find(hash, is_it).copied()
+    }
+
+    /// The time as entries keep it. It comes around after 49 days; they live for minutes.
+    fn millis(&self, time: Instant) -> u32 {
+        let began = self.began.unwrap_or(time);
+        let millis = time.saturating_duration_since(began).as_millis();
+        u32::try_from(millis & u128::from(u32::MAX)).unwrap_or(u32::MAX)
     }
 
     fn is_over(&self) -> bool {
-        self.entries.len() > self.entries_max || self.bytes > self.bytes_max
+        self.len() > self.entries_max || self.bytes > self.bytes_max
     }
 
-    fn is_over_share(&self, host: &Host<P>) -> bool {
+    fn is_over_share(&self, host: &Host) -> bool {
         host.entries > self.entries_max / HOST_SHARE
             || host.account.bytes() > self.bytes_max / HOST_SHARE
     }
@@ -252,79 +301,141 @@ impl<P: Peer> Deduplicator<P> {
     /// Drops what has expired and gives unused room back to the allocator.
     pub(crate) fn sweep(&mut self, now: Instant) {
         self.expire(now);
-        let entries = self.entries.len();
-        if self.entries.capacity() > 4 * entries {
-            self.entries.shrink_to(2 * entries);
-            self.hosts.shrink_to(2 * entries);
-            for order in &mut self.order {
-                order.shrink_to(2 * entries);
+        let entries = self.len();
+        if self.entries.capacity().max(self.names.capacity()) <= 4 * entries.max(16) {
+            return;
+        }
+        let renamed = self.entries.compact();
+        let new = |at: &mut u32| {
+            let index = usize::try_from(*at).unwrap_or(usize::MAX);
+            *at = renamed.get(index).copied().unwrap_or(NONE);
+        };
+        for at in renamed.iter().filter(|at| **at != NONE) {
+            let entry = self.entries.get_mut(*at);
+            for link in entry.into_iter().flat_map(|entry| &mut entry.links) {
+                new(&mut link.before);
+                new(&mut link.after);
             }
         }
+        let of_hosts = self.hosts.values_mut().map(|host| &mut host.ends);
+        for ends in self.of_class.iter_mut().chain(of_hosts) {
+            new(&mut ends.first);
+            new(&mut ends.last);
+        }
+        self.names.iter_mut().for_each(new);
+        let (entries, hasher) = (&self.entries, &self.hasher);
+        self.names
+            .shrink_to(2 * entries.len(), |at| hash_of(hasher, entries, *at));
+        self.hosts.shrink_to(2 * entries.len());
     }
 
     /// Drops what has expired. Entries of one class expire in the order in which they came.
     fn expire(&mut self, now: Instant) {
+        let now = self.millis(now);
         for class in 0..CLASSES {
-            while let Some(place) = self.order[class].front() {
-                let entry = self.entries.get(&(place.0.clone(), place.1));
-                if entry.is_some_and(|e| e.number == place.2 && e.expires > now) {
-                    break;
-                }
-                self.drop_front(class);
+            let oldest = |seen: &Self| seen.of_class[class].first;
+            while let Some(entry) = self.entries.get(oldest(self))
+                && has_expired(entry.expires, now)
+            {
+                self.drop_entry(oldest(self));
             }
         }
     }
 
     fn make_room(&mut self, newest: net::Peer) {
-        while self.is_over() && !self.entries.is_empty() {
-            self.drop_least(newest);
-        }
+        while self.is_over() && self.drop_least(newest) {}
     }
 
-    /// Drops the oldest entry of a host over its share, or of the least harmful class.
-    fn drop_least(&mut self, newest: net::Peer) {
+    /// Drops the oldest entry of a host over its share, or of the least harmful class; false where
+    /// there is none.
+    fn drop_least(&mut self, newest: net::Peer) -> bool {
         let own = self.hosts.get(&newest);
         if own.is_some_and(|host| host.entries > 1 && self.is_over_share(host)) {
-            self.drop_oldest_of(newest);
-        } else if let Some(class) = (0..CLASSES).find(|class| !self.order[*class].is_empty()) {
-            self.drop_front(class);
+            return self.drop_oldest_of(newest);
         }
+        let oldest = self.of_class.iter().map(|ends| ends.first);
+        let oldest = oldest.into_iter().find(|at| *at != NONE);
+        oldest.is_some_and(|at| self.drop_entry(at))
     }
 
-    fn drop_oldest_of(&mut self, host: net::Peer) {
-        let host = self.hosts.get_mut(&host);
-        if let Some(place) = host.and_then(|host| host.order.pop_front()) {
-            self.drop_entry(&place);
-        }
+    fn drop_oldest_of(&mut self, host: net::Peer) -> bool {
+        let oldest = self.hosts.get(&host).map(|host| host.ends.first);
+        oldest.is_some_and(|at| self.drop_entry(at))
     }
 
-    fn drop_front(&mut self, class: usize) {
-        if let Some(place) = self.order[class].pop_front() {
-            self.drop_entry(&place);
+    /// False where there is no such entry.
+    fn drop_entry(&mut self, at: u32) -> bool {
+        let Some(entry) = self.entries.get(at) else {
+            return false;
+        };
+        let (class, host) = (entry.class as usize, entry.peer.host());
+        let hash = hash_of(&self.hasher, &self.entries, at);
+        if let Ok(name) = self.names.find_entry(hash, |other| *other == at) {
+            name.remove();
         }
-    }
-
-    fn drop_entry(&mut self, place: &Place<P>) {
-        if is_current(&self.entries, place) {
-            self.forget(&place.0, place.1);
+        unlink(
+            &mut self.entries,
+            (Order::OfClass, &mut self.of_class[class]),
+            at,
+        );
+        if let Some(of_host) = self.hosts.get_mut(&host) {
+            unlink(&mut self.entries, (Order::OfHost, &mut of_host.ends), at);
+            of_host.entries -= 1;
         }
-    }
-
-    /// Keeps the queues from growing by places whose entries are gone.
-    fn compact(&mut self) {
-        let places: usize = self.order.iter().map(VecDeque::len).sum();
-        if places > 2 * self.entries.len() + 64 {
-            let entries = &self.entries;
-            for order in &mut self.order {
-                order.retain(|place| is_current(entries, place));
+        let bytes = self
+            .entries
+            .remove(at)
+            .map_or(0, |entry| entry.outcome.bytes());
+        self.bytes -= bytes;
+        if let Some(of_host) = self.hosts.get_mut(&host) {
+            of_host.account.give(bytes);
+            if of_host.entries == 0 {
+                self.hosts.remove(&host);
             }
         }
+        true
     }
 }
 
-fn is_current<P: Peer>(entries: &AHashMap<(P, u16), Entry>, place: &Place<P>) -> bool {
-    let entry = entries.get(&(place.0.clone(), place.1));
-    entry.is_some_and(|entry| entry.number == place.2)
+fn hash_of<P: Peer>(hasher: &RandomState, entries: &Arena<Entry<P>>, at: u32) -> u64 {
+    let entry = entries.get(at);
+    entry.map_or(0, |entry| hasher.hash_one((&entry.peer, entry.message_id)))
+}
+
+/// Whether a time of entries has come: within half of the round that they go.
+fn has_expired(expires: u32, now: u32) -> bool {
+    now.wrapping_sub(expires) < 1 << 31
+}
+
+/// Puts an entry at the end of an order.
+fn push<P>(entries: &mut Arena<Entry<P>>, (order, ends): (Order, &mut Ends), at: u32) {
+    let last = std::mem::replace(&mut ends.last, at);
+    if let Some(entry) = entries.get_mut(at) {
+        entry.links[order as usize] = Link {
+            before: last,
+            after: NONE,
+        };
+    }
+    match entries.get_mut(last) {
+        Some(entry) => entry.links[order as usize].after = at,
+        None => ends.first = at,
+    }
+}
+
+/// Takes an entry out of an order.
+fn unlink<P>(entries: &mut Arena<Entry<P>>, (order, ends): (Order, &mut Ends), at: u32) {
+    let Some(entry) = entries.get(at) else {
+        return;
+    };
+    let Link { before, after } = entry.links[order as usize];
+    match entries.get_mut(before) {
+        Some(entry) => entry.links[order as usize].after = after,
+        None => ends.first = after,
+    }
+    match entries.get_mut(after) {
+        Some(entry) => entry.links[order as usize].before = before,
+        None => ends.last = before,
+    }
 }
 
 #[cfg(test)]
@@ -390,15 +501,14 @@ mod tests {
     }
 
     #[test]
-    fn what_is_forgotten_leaves_nothing_in_the_queues() {
+    fn what_is_forgotten_leaves_nothing_behind() {
         let mut table = Table::new(1000);
         for id in 0..10_000 {
             table.remember(1, id, Class::Safe);
             table.seen.forget(&1, id);
         }
-        let places: usize = table.seen.order.iter().map(VecDeque::len).sum();
-        assert!(places <= 64, "{places}");
-        assert!(table.seen.hosts.is_empty());
+        assert!(table.seen.capacity() <= 128, "{}", table.seen.capacity());
+        assert!(table.seen.hosts.is_empty() && table.seen.names.is_empty());
         assert_eq!((table.seen.len(), table.seen.bytes), (0, 0));
     }
 
@@ -416,5 +526,56 @@ mod tests {
         table.now += LIFETIME;
         table.remember(1, 1, Class::Safe);
         assert_eq!(table.seen.bytes, OVERHEAD_BYTES);
+    }
+
+    #[test]
+    fn a_message_expires_in_its_time_on_whatever_day() {
+        let mut table = Table::new(1000);
+        for day in 0..120 {
+            let id = u16::try_from(day).unwrap();
+            table.remember(1, id, Class::Unsafe);
+            table.now += LIFETIME - Duration::from_millis(1);
+            assert!(table.has(1, id), "day {day}");
+            table.now += Duration::from_millis(1);
+            assert!(!table.has(1, id), "day {day}");
+            table.seen.sweep(table.now);
+            assert!(table.seen.is_empty());
+            table.now += Duration::from_secs(24 * 60 * 60);
+        }
+    }
+
+    #[test]
+    fn orders_and_names_outlast_a_sweep() {
+        let mut table = Table::new(10_000);
+        for id in 0..9000_u16 {
+            let host = u8::try_from(id % 3).unwrap();
+            table.remember(host, id, Class::Safe);
+        }
+        for id in (0..9000).filter(|id| id % 100 != 0) {
+            table.seen.forget(&u8::try_from(id % 3).unwrap(), id);
+        }
+        table.seen.sweep(table.now);
+        assert!(table.seen.capacity() < 1000, "{}", table.seen.capacity());
+        for id in (0..9000_u16).step_by(100) {
+            assert!(table.has(u8::try_from(id % 3).unwrap(), id));
+        }
+        // Each order still goes from the oldest to the newest.
+        table.seen.drop_oldest_of(crate::peer::Peer::host(&1_u8));
+        assert!(!table.has(1, 100) && table.has(1, 400));
+        table.seen.drop_least(crate::peer::Peer::host(&9_u8));
+        assert!(!table.has(0, 0) && table.has(2, 200));
+        assert_eq!(table.seen.len(), 88);
+    }
+
+    #[test]
+    fn an_entry_takes_no_more_than_is_counted() {
+        /// As the endpoint's.
+        type Peer = (std::net::SocketAddr, Option<std::net::IpAddr>);
+        let entry = size_of::<Option<Entry<Peer>>>();
+        // A number and a byte, of slots that may be half of those that are taken.
+        let name = (size_of::<u32>() + 1) * 16 / 7;
+        // Two allocations for a shared datagram.
+        let datagram = size_of::<usize>() * 6;
+        assert!(entry + name + datagram <= OVERHEAD_BYTES, "{entry} {name}");
     }
 }

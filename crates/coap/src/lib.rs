@@ -4,6 +4,7 @@
 //! requests to run and the moment at which they want to be woken. They own no socket, no clock
 //! and no thread.
 
+mod arena;
 pub mod block;
 pub mod client;
 pub mod code;
