@@ -185,9 +185,9 @@ async fn callers_see_nothing_that_a_function_printed() {
 async fn what_goes_wrong_has_its_code_and_says_why() {
     let endpoint = start();
     for (path, code, text) in [
-        ("/nobody", "4.04", "there is no function \"nobody\""),
+        ("/nobody", "4.04", "no function named \"nobody\" is deployed"),
         ("/", "4.04", "call a function by its name"),
-        ("/%C3%BC", "4.04", "there is no function"),
+        ("/%C3%BC", "4.04", "no function named"),
         ("/fail", "5.00", "it threw"),
         ("/full", "5.03", "function \"full\": too many calls at once"),
         ("/teapot", "4.00", "short and stout"),

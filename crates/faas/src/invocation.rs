@@ -128,12 +128,16 @@ impl fmt::Display for Fault {
     }
 }
 
+/// How the text of [`InvokeError::NotFound`] begins: over CoAP nothing else tells it from a function's own
+/// 4.04.
+pub const NOT_FOUND_BEGIN: &str = "no function named";
+
 /// Why an invocation brought no reply. The text is meant for the caller: it names no path of the
 /// host.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InvokeError {
     /// No function has the name.
-    #[error("there is no function {0:?}; deploy it or check the path")]
+    #[error("{NOT_FOUND_BEGIN} {0:?} is deployed; deploy it, or check the path")]
     NotFound(String),
     /// The function threw an exception or exited with an error; the text is its own.
     #[error("{0}")]

@@ -52,7 +52,8 @@ pub use hex::hex;
 pub use histogram::Histogram;
 pub use host::{BadHost, HostPattern};
 pub use invocation::{
-    Deadline, Fault, Invocation, InvocationId, InvokeError, InvokeErrorKind, Reply, RequestPart,
+    Deadline, Fault, Invocation, InvocationId, InvokeError, InvokeErrorKind, NOT_FOUND_BEGIN,
+    Reply, RequestPart,
 };
 pub use limits::{Bound, BoundError, BuildLimits, FunctionLimits, Limits, WasmLimits};
 pub use log::{FunctionLog, LogLine, LogStream, Printer};

@@ -186,7 +186,7 @@ impl Problem {
 
     /// No function has the name.
     pub(crate) fn unknown_function(name: &str) -> Self {
-        let detail = format!("there is no function {name:?}");
+        let detail = format!("no function named {name:?} is deployed");
         Self::new(
             ProblemKind::UnknownFunction,
             detail,
@@ -202,7 +202,7 @@ impl Problem {
             Stage::Builds => "it is being built",
         };
         let (name, since) = (far.name.as_str(), rfc3339(far.since));
-        let detail = format!("there is no function {name:?} yet: {what}, since {since}");
+        let detail = format!("no function named {name:?} is deployed yet: {what}, since {since}");
         let fix = "ask again later, or delete it to cancel that";
         Self::new(ProblemKind::UnknownFunction, detail, fix)
     }

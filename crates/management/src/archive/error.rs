@@ -7,7 +7,7 @@ pub enum ArchiveError {
     #[error("the archive has no files")]
     Empty,
     /// It is neither a zip nor a tar.gz.
-    #[error("this is no zip and no tar.gz archive (nor a .wasm file)")]
+    #[error("expected a zip or tar.gz archive, or a .wasm file")]
     NotAnArchive,
     /// It is a tar that is not compressed.
     #[error("this is a plain tar archive")]
@@ -115,7 +115,7 @@ impl ArchiveError {
     pub fn fix(&self) -> &'static str {
         match self {
             Self::Empty => "put the function's files in it",
-            Self::NotAnArchive => "pack the function's folder as one of them",
+            Self::NotAnArchive => "pack the function's folder as a zip or tar.gz",
             Self::PlainTar => "compress it with gzip (tar -czf)",
             Self::PackedTooLarge { .. } | Self::UnpackedTooLarge { .. } => {
                 "leave out what the function does not need"

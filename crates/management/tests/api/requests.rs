@@ -164,7 +164,12 @@ fn bad_old_requests_are_answered_with_a_line_that_names_the_field() {
     );
     let text = STANDARD.encode("no archive");
     let body = format!(r#"{{"name":"f","env":"go","zip":"{text}"}}"#);
-    check("/upload", &body, 400, "zip: this is no zip");
+    check(
+        "/upload",
+        &body,
+        400,
+        "zip: expected a zip or tar.gz archive",
+    );
     check(
         "/upload",
         &pack::upload("f", "BUILD FAILS"),
@@ -200,7 +205,7 @@ fn bad_old_requests_are_answered_with_a_line_that_names_the_field() {
         "/delete",
         r#"{"name":"f"}"#,
         404,
-        "there is no function \"f\"",
+        "no function named \"f\" is deployed",
     );
     check("/delete", r#"{"name":""}"#, 400, "name: it is missing");
     node.wait_for_codes(0);

@@ -6,6 +6,7 @@ use crate::client::url::Target;
 use crate::failure::Failure;
 use anyhow::{Context, Result, anyhow, bail};
 use coap::{Client, ClientConfig, ClientError, ClientRequest, ClientResponse, Code};
+use faas::NOT_FOUND_BEGIN;
 use std::io::ErrorKind;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
@@ -158,7 +159,7 @@ fn answer(response: &ClientResponse) -> Answer {
         headers.push(("max-age".to_owned(), seconds.to_string()));
     }
     // CoAP has no field that tells a function's own 4.04 from the platform's.
-    let is_platforms = response.payload.starts_with(b"there is no function");
+    let is_platforms = response.payload.starts_with(NOT_FOUND_BEGIN.as_bytes());
     Answer {
         status: format!("CoAP {}", response.code),
         is_success: response.code.class() == 2,
