@@ -39,8 +39,20 @@ impl Process {
     /// # Panics
     /// If it can't be.
     pub fn kill(&self) {
+        self.signal(Signal::KILL);
+    }
+
+    /// Tells it something with SIGUSR1.
+    ///
+    /// # Panics
+    /// If it has gone.
+    pub fn tell(&self) {
+        self.signal(Signal::USR1);
+    }
+
+    fn signal(&self, signal: Signal) {
         let pid = i32::try_from(self.pid).ok().and_then(Pid::from_raw);
-        let sent = pid.map(|pid| kill_process(pid, Signal::KILL));
+        let sent = pid.map(|pid| kill_process(pid, signal));
         assert_eq!(sent, Some(Ok(())), "{self:?}");
     }
 

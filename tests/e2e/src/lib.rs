@@ -29,7 +29,7 @@ pub use engine::Engine;
 pub use function::Function;
 pub use leftovers::{Process, cgroups_of, descendants};
 pub use node::{Node, Place};
-pub use wait::{PATIENCE, until};
+pub use wait::{PATIENCE, until, until_within};
 
 use std::path::{Path, PathBuf};
 

@@ -122,11 +122,20 @@ fn of_two_hundred_deployments_at_once_the_last_of_each_name_serves() {
     }
 }
 
+/// Answers when it was told to.
+const BUSY: &str = "import signal, threading
+CONCURRENT_CALLS = 16
+told = threading.Event()
+signal.signal(signal.SIGUSR1, lambda *_: told.set())
+def fn(input):
+    told.wait()
+    return 'done'
+";
+
 #[test]
 fn too_many_calls_at_once_are_told_to_come_back() {
     let node = Node::start();
-    let code = "import time\nCONCURRENT_CALLS = 16\ndef fn(input):\n    time.sleep(3)\n    return 'done'\n";
-    node.deploy(&Function::python("busy", code).set("queue", "2"));
+    node.deploy(&Function::python("busy", BUSY).set("queue", "2"));
     let url = node.url("http", "busy");
     // The handler takes sixteen calls, and two more wait.
     let answers: Vec<Answer> = thread::scope(|scope| {
@@ -158,6 +167,9 @@ fn too_many_calls_at_once_are_told_to_come_back() {
                 Client::Libcoap | Client::CoapCli => {}
             }
         }
+        let processes = node.processes();
+        let handler = processes.iter().find(|it| it.name.starts_with("python"));
+        handler.unwrap().tell();
         calls.into_iter().map(|call| call.join().unwrap()).collect()
     });
     for answer in answers {
