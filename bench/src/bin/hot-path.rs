@@ -75,9 +75,9 @@ fn run(driver: &str, count: usize) -> Result<()> {
         }
         "coap" => {
             let to = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-            let listener = endpoints::coap::bind(to, 1)?;
-            let addr = listener.local_addr();
             let proxy = proxy()?;
+            let listener = endpoints::coap::bind(to, 1, proxy.limits())?;
+            let addr = listener.local_addr();
             let clients = endpoints::clients(proxy.limits());
             let serving = listener.serve(clients, proxy, CancellationToken::new());
             let _served = runtime.spawn(serving);

@@ -24,10 +24,6 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, Sleep};
 use wasmtime_wasi_http::{Error, RequestOptions, WasiBody};
 
-/// Connections that a function keeps to one host, and for how long.
-const KEPT_MAX: usize = 4;
-const KEPT: Duration = Duration::from_secs(15);
-
 type Connector = HttpsConnector<HttpConnector<Resolver>>;
 /// A response, and what goes on beside reading it.
 pub(crate) type Sent = Result<
@@ -151,8 +147,8 @@ fn make(limits: &Limits) -> Result<Client<Connector, WasiBody>, rustls::Error> {
         .wrap_connector(tcp);
     Ok(Client::builder(TokioExecutor::new())
         .pool_timer(TokioTimer::new())
-        .pool_idle_timeout(KEPT)
-        .pool_max_idle_per_host(KEPT_MAX)
+        .pool_idle_timeout(limits.outbound_kept)
+        .pool_max_idle_per_host(limits.outbound_kept_max)
         .http1_max_buf_size(limits.headers_bytes_max)
         .build(connector))
 }

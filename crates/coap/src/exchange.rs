@@ -33,6 +33,8 @@ pub struct Config {
     /// requests that run may: as many bytes each, a quarter of it for one host while others want
     /// room too; of what runs, a quarter in any case. [`Budgets`] bound what all servers hold.
     pub transfer_bytes_max: usize,
+    /// How long a block-wise transfer is kept after its last block.
+    pub transfer_idle: Duration,
     /// The largest body of a request.
     pub payload_bytes_max: usize,
     /// How long a request may run before an empty acknowledgement tells the client that its
@@ -45,6 +47,7 @@ impl Default for Config {
         Self {
             exchanges_max: 65_536,
             transfer_bytes_max: 64 << 20,
+            transfer_idle: Duration::from_secs(120),
             payload_bytes_max: 8 << 20,
             ack_delay: Duration::from_secs(1),
         }
@@ -207,7 +210,7 @@ impl<P: Peer> Server<P> {
             clients: Arc::clone(&budgets.clients),
             acknowledge: VecDeque::new(),
             separate: Separate::new(config.exchanges_max, Arc::clone(&budgets.clients)),
-            transfers: Transfers::new(config.transfer_bytes_max, kept()),
+            transfers: Transfers::new(config.transfer_bytes_max, config.transfer_idle, kept()),
             requests: VecDeque::new(),
             outgoing: VecDeque::new(),
             last_id: 0,

@@ -9,8 +9,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// How long a transfer is kept after its last block.
-const IDLE: Duration = Duration::from_secs(120);
 /// What a transfer takes beside its body: the key in three tables and the room that these leave
 /// free.
 const OVERHEAD_BYTES: usize = 512;
@@ -119,11 +117,13 @@ pub(crate) struct Transfers<P: Peer> {
     used: u64,
     bytes: usize,
     bytes_max: usize,
+    /// How long a transfer is kept after its last block.
+    idle: Duration,
     budget: Arc<Budget>,
 }
 
 impl<P: Peer> Transfers<P> {
-    pub(crate) fn new(bytes_max: usize, budget: Arc<Budget>) -> Self {
+    pub(crate) fn new(bytes_max: usize, idle: Duration, budget: Arc<Budget>) -> Self {
         Self {
             entries: AHashMap::new(),
             order: BTreeMap::new(),
@@ -132,6 +132,7 @@ impl<P: Peer> Transfers<P> {
             used: 0,
             bytes: 0,
             bytes_max,
+            idle,
             budget,
         }
     }
@@ -246,7 +247,7 @@ impl<P: Peer> Transfers<P> {
             body,
             bytes,
             used: self.used,
-            expires: now + IDLE,
+            expires: now + self.idle,
         };
         self.entries.insert(key, entry);
         Ok(())
@@ -296,7 +297,7 @@ impl<P: Peer> Transfers<P> {
             host.order.insert(self.used);
         }
         entry.used = self.used;
-        entry.expires = now + IDLE;
+        entry.expires = now + self.idle;
     }
 
     fn make_room(&mut self, host: net::Peer, wanted: usize) {

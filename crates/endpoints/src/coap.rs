@@ -7,7 +7,7 @@ mod request;
 mod worker;
 
 use crate::wake::polled_again;
-use faas::Proxy;
+use faas::{Limits, Proxy};
 use net::Clients;
 use socket2::{Domain, Protocol, Socket, Type};
 use std::io;
@@ -19,9 +19,6 @@ use tokio_util::sync::CancellationToken;
 /// How often another free port is tried where the one that was found is taken meanwhile.
 const PORT_ATTEMPTS: usize = 8;
 
-/// What a socket may hold until its task reads it.
-const RECEIVE_BUFFER_BYTES: usize = 4 << 20;
-
 /// Sockets that hear one address.
 #[derive(Debug)]
 pub struct Listener {
@@ -30,14 +27,15 @@ pub struct Listener {
 }
 
 /// Takes an address with so many sockets, at least one; the kernel gives each peer to one of
-/// them. `[::]` hears IPv4 as well. Port 0 picks a free port.
+/// them, and keeps what comes within [`Limits::coap_receive_bytes_max`] until it is read. `[::]` hears
+/// IPv4 as well. Port 0 picks a free port.
 ///
 /// # Errors
 /// If the address is not this host's or another process has the port.
-pub fn bind(addr: SocketAddr, sockets: usize) -> io::Result<Listener> {
+pub fn bind(addr: SocketAddr, sockets: usize, limits: &Limits) -> io::Result<Listener> {
     let mut attempts = PORT_ATTEMPTS;
     loop {
-        match try_bind(addr, sockets.max(1)) {
+        match try_bind(addr, sockets.max(1), limits) {
             Err(error) if is_raced(addr, &error) && attempts > 0 => attempts -= 1,
             bound => return bound,
         }
@@ -48,18 +46,18 @@ fn is_raced(addr: SocketAddr, error: &io::Error) -> bool {
     addr.port() == 0 && error.kind() == io::ErrorKind::AddrInUse
 }
 
-fn try_bind(addr: SocketAddr, sockets: usize) -> io::Result<Listener> {
+fn try_bind(addr: SocketAddr, sockets: usize, limits: &Limits) -> io::Result<Listener> {
     // Sockets that share a port would share it with another tinyFaaS too. One that does not share
     // finds out whether somebody has it, and which one is free.
-    let local_addr = open(addr, false)?.local_addr()?;
-    let sockets = (0..sockets).map(|_| open(local_addr, true));
+    let local_addr = open(addr, false, limits)?.local_addr()?;
+    let sockets = (0..sockets).map(|_| open(local_addr, true, limits));
     Ok(Listener {
         sockets: sockets.collect::<io::Result<_>>()?,
         local_addr,
     })
 }
 
-fn open(addr: SocketAddr, is_shared: bool) -> io::Result<UdpSocket> {
+fn open(addr: SocketAddr, is_shared: bool, limits: &Limits) -> io::Result<UdpSocket> {
     let domain = Domain::for_address(addr);
     let socket = Socket::new(domain, Type::DGRAM, Some(Protocol::UDP))?;
     if let SocketAddr::V6(addr) = addr {
@@ -68,7 +66,8 @@ fn open(addr: SocketAddr, is_shared: bool) -> io::Result<UdpSocket> {
     #[cfg(unix)]
     socket.set_reuse_port(is_shared)?;
     // A burst is to wait there, not to be lost. The kernel grants what its own bound allows.
-    let _granted = socket.set_recv_buffer_size(RECEIVE_BUFFER_BYTES).is_ok();
+    let bytes = limits.coap_receive_bytes_max;
+    let _granted = socket.set_recv_buffer_size(bytes).is_ok();
     socket.set_nonblocking(true)?;
     socket.bind(&addr.into())?;
     Ok(socket.into())

@@ -236,13 +236,13 @@ impl Charge {
     }
 }
 
-/// Bytes that give back what is held for them with their last reference.
-pub(crate) fn owned(bytes: Bytes, held: Held) -> Bytes {
-    struct Owned {
+/// Bytes that give back what is held for them with the last reference to any of them.
+pub(crate) fn owned<T: Send + 'static>(bytes: Bytes, held: T) -> Bytes {
+    struct Owned<T> {
         bytes: Bytes,
-        _held: Held,
+        _held: T,
     }
-    impl AsRef<[u8]> for Owned {
+    impl<T> AsRef<[u8]> for Owned<T> {
         fn as_ref(&self) -> &[u8] {
             &self.bytes
         }

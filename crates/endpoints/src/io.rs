@@ -1,6 +1,7 @@
 //! The bytes of a connection, counted as they come and go.
 
 use crate::connection::Connection;
+use net::Paced;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -8,19 +9,10 @@ use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
-/// A stream that counts what its client sends and takes.
+/// A stream that counts what its client sends, and whose client has to take what it is sent.
 pub(crate) struct CountedStream {
-    pub(crate) stream: TcpStream,
+    pub(crate) stream: Paced<TcpStream>,
     pub(crate) connection: Arc<Connection>,
-}
-
-impl CountedStream {
-    fn count(&self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
-        if matches!(written, Poll::Ready(Ok(1..))) {
-            self.connection.client().turn();
-        }
-        written
-    }
 }
 
 impl AsyncRead for CountedStream {
@@ -45,8 +37,7 @@ impl AsyncWrite for CountedStream {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.stream).poll_write(cx, buf);
-        self.count(written)
+        Pin::new(&mut self.stream).poll_write(cx, buf)
     }
 
     fn poll_write_vectored(
@@ -54,8 +45,7 @@ impl AsyncWrite for CountedStream {
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
-        self.count(written)
+        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
     }
 
     fn is_write_vectored(&self) -> bool {

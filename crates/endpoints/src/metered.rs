@@ -18,7 +18,7 @@ pub(crate) struct Metered<B> {
     inner: B,
     left: Bytes,
     held: Option<Held>,
-    /// Told of what waits and goes; an HTTP/1.1 client's pace shows by what is written.
+    /// Told of what waits and goes; of HTTP/1.1 that shows by what is written.
     client: Option<Arc<Client>>,
 }
 
@@ -37,7 +37,7 @@ impl<B> Metered<B> {
             return std::mem::take(&mut self.left);
         };
         let piece = self.left.split_to(self.left.len().min(PIECE_BYTES));
-        client.reply_went(piece.len(), true);
+        client.reply_taken(piece.len());
         piece
     }
 }
@@ -61,12 +61,14 @@ impl<B: Body<Data = Bytes> + Unpin> Body for Metered<B> {
             Some(Err(error)) => return Poll::Ready(Some(Err(error))),
             None => return Poll::Ready(None),
         };
-        if let Some(client) = &self.client {
-            client.reply_waits(data.len());
-        }
-        self.left = match self.held.take() {
-            Some(held) => owned(data, held),
-            None => data,
+        let held = self.held.take();
+        self.left = match (&self.client, held) {
+            (Some(client), held) => {
+                let waiting = Waiting::begin(client, data.len());
+                owned(data, (waiting, held))
+            }
+            (None, Some(held)) => owned(data, held),
+            (None, None) => data,
         };
         Poll::Ready(Some(Ok(Frame::data(self.next_piece()))))
     }
@@ -86,10 +88,26 @@ impl<B: Body<Data = Bytes> + Unpin> Body for Metered<B> {
     }
 }
 
-impl<B> Drop for Metered<B> {
-    fn drop(&mut self) {
-        if let Some(client) = &self.client {
-            client.reply_went(self.left.len(), false);
+/// Bytes of a reply that wait for the client until the last piece of them was sent: the connection
+/// keeps pieces that it may not send yet, and with each the whole.
+#[derive(Debug)]
+struct Waiting {
+    client: Arc<Client>,
+    bytes: usize,
+}
+
+impl Waiting {
+    fn begin(client: &Arc<Client>, bytes: usize) -> Self {
+        client.reply_waits(bytes);
+        Self {
+            client: Arc::clone(client),
+            bytes,
         }
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.client.reply_went(self.bytes);
     }
 }

@@ -1,6 +1,7 @@
 //! One connection: HTTP/1.1 or HTTP/2, idle and slow clients, an orderly end.
 
 use crate::connection::Connection;
+use crate::idle::{Cause, idle};
 use crate::io::CountedStream;
 use crate::wake::polled_again;
 use faas::{Limits, Proxy};
@@ -12,7 +13,7 @@ use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulConnection;
-use net::{Client, Clients, Place};
+use net::{Client, Clients, Paced, Place};
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,9 +21,6 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-
-/// What a request line may take beside the query: method, path, version.
-const REQUEST_LINE_BYTES_MAX: usize = 1 << 10;
 
 /// Header fields that hyper takes where it is told no other number.
 const HYPER_FIELDS_MAX: usize = 100;
@@ -41,12 +39,6 @@ const REFUSED_BYTES_READ: u64 = 64 << 10;
 
 /// How often a client is looked at that has sent a part of the preface.
 const PREFACE_PAUSE: Duration = Duration::from_millis(5);
-
-/// What an HTTP/2 client may send before it is read, on one stream and on all of a connection.
-const HTTP2_WINDOW_BYTES: u32 = 256 << 10;
-
-/// What is taken from a reply before the client has taken what came before.
-const HTTP2_SEND_BYTES_MAX: usize = 64 << 10;
 
 /// What answers the requests of an endpoint.
 pub(crate) trait Door: Send + Sync + 'static {
@@ -138,8 +130,10 @@ impl<D: Door> Server<D> {
             return;
         };
         let connection = Arc::new(connection);
+        let limits = self.proxy.limits();
+        let least = (limits.http_idle, limits.pace_bytes_min);
         let io = TokioIo::new(CountedStream {
-            stream,
+            stream: Paced::new(stream, Arc::clone(connection.client()), least),
             connection: Arc::clone(&connection),
         });
         let service = service_fn(|request: Request<Incoming>| {
@@ -203,12 +197,15 @@ impl<D: Door> Server<D> {
             // A client that broke off is nothing that an operator could mend.
             ended = connection.as_mut() => return log_end(ended),
             () = self.shutdown.cancelled() => {}
-            () = idle(client, limits) => {}
+            cause = idle(client, limits) => match cause {
+                Cause::Idle => {}
+                Cause::Slow => return,
+            }
         }
         connection.as_mut().graceful_shutdown();
         tokio::select! {
             ended = connection.as_mut() => log_end(ended),
-            () = idle(client, limits) => {}
+            _cause = idle(client, limits) => {}
         }
     }
 }
@@ -223,30 +220,6 @@ async fn refuse_http1(mut stream: TcpStream) -> std::io::Result<()> {
     Ok(())
 }
 
-/// Returns when the client asked for nothing, has nothing under way and took nothing for a while,
-/// [`Limits::http_head`] at first, [`Limits::http_idle`] afterwards; or when it takes a reply more
-/// slowly than [`Limits::pace_bytes_min`].
-async fn idle(client: &Client, limits: &Limits) {
-    let mut before = (client.turns(), client.replies());
-    let mut pause = limits.http_head;
-    loop {
-        tokio::time::sleep(pause).await;
-        let now = (client.turns(), client.replies());
-        if now.0 == before.0 && !client.is_busy() {
-            return;
-        }
-        let ((waited, taken_before), (waits, taken)) = (before.1, now.1);
-        let least = limits.pace_bytes_min.saturating_mul(pause.as_secs());
-        // What is left of a reply may be less than what would have been taken in that time.
-        let is_slow = taken - taken_before < least;
-        if waited > 0 && waits >= waited && is_slow && least > 0 {
-            return;
-        }
-        before = now;
-        pause = limits.http_idle;
-    }
-}
-
 fn log_end(ended: hyper::Result<()>) {
     if let Err(error) = ended {
         tracing::debug!(%error, "a connection ended early");
@@ -254,7 +227,7 @@ fn log_end(ended: hyper::Result<()>) {
 }
 
 fn head_bytes_max(limits: &Limits) -> usize {
-    limits.headers_bytes_max + limits.query_bytes_max + REQUEST_LINE_BYTES_MAX
+    limits.headers_bytes_max + limits.query_bytes_max + limits.http_line_bytes_max
 }
 
 fn http1_builder(limits: &Limits) -> http1::Builder {
@@ -275,9 +248,9 @@ fn http2_builder(limits: &Limits, tasks: TaskTracker, style: Style) -> http2::Bu
     let mut builder = http2::Builder::new(Tracked(tasks));
     builder
         .timer(TokioTimer::new())
-        .initial_stream_window_size(HTTP2_WINDOW_BYTES)
-        .initial_connection_window_size(HTTP2_WINDOW_BYTES)
-        .max_send_buf_size(HTTP2_SEND_BYTES_MAX)
+        .initial_stream_window_size(limits.http2_window_bytes)
+        .initial_connection_window_size(limits.http2_window_bytes)
+        .max_send_buf_size(limits.http2_send_bytes_max)
         .max_concurrent_streams(limits.http2_streams_max)
         .max_header_list_size(u32::try_from(head_bytes_max(limits)).unwrap_or(u32::MAX));
     if style == Style::Grpc {

@@ -29,7 +29,8 @@ struct Endpoint {
 
 fn start_on(addr: &str, sockets: usize, limits: Limits) -> Endpoint {
     let (proxy, seen) = fake::proxy(limits);
-    let listener = endpoints::coap::bind(addr.parse().unwrap(), sockets).unwrap();
+    let listener =
+        endpoints::coap::bind(addr.parse().unwrap(), sockets, &Limits::default()).unwrap();
     let addr = listener.local_addr();
     let shutdown = CancellationToken::new();
     let tasks = TaskTracker::new();
@@ -185,7 +186,11 @@ async fn callers_see_nothing_that_a_function_printed() {
 async fn what_goes_wrong_has_its_code_and_says_why() {
     let endpoint = start();
     for (path, code, text) in [
-        ("/nobody", "4.04", "no function named \"nobody\" is deployed"),
+        (
+            "/nobody",
+            "4.04",
+            "no function named \"nobody\" is deployed",
+        ),
         ("/", "4.04", "call a function by its name"),
         ("/%C3%BC", "4.04", "no function named"),
         ("/fail", "5.00", "it threw"),
@@ -372,7 +377,8 @@ async fn stopping_answers_what_is_inside_and_refuses_what_comes() {
 async fn cutting_the_endpoint_cancels_what_runs() {
     let (proxy, seen) = fake::proxy(Limits::default());
     let clients = endpoints::clients(proxy.limits());
-    let listener = endpoints::coap::bind("127.0.0.1:0".parse().unwrap(), 1).unwrap();
+    let listener =
+        endpoints::coap::bind("127.0.0.1:0".parse().unwrap(), 1, &Limits::default()).unwrap();
     let addr = listener.local_addr();
     let shutdown = CancellationToken::new();
     let peer = UdpSocket::bind("127.0.0.1:0").await.unwrap();
@@ -419,7 +425,7 @@ async fn one_address_hears_ipv6_and_ipv4() {
 #[tokio::test]
 async fn a_port_that_is_taken_is_an_error() {
     let endpoint = start();
-    let error = endpoints::coap::bind(endpoint.addr, 2).unwrap_err();
+    let error = endpoints::coap::bind(endpoint.addr, 2, &Limits::default()).unwrap_err();
     assert_eq!(error.kind(), std::io::ErrorKind::AddrInUse);
     endpoint.stopped().await;
 }

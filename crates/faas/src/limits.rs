@@ -74,6 +74,8 @@ bounds! {
         pub archive_depth_max: usize = 32,
         /// Longest path in an archive, in bytes.
         pub archive_name_bytes_max: usize = 1024,
+        /// What a header in a tar may take with its long names, which are kept in memory.
+        pub archive_header_bytes_max: u64 = 1 << 20,
         /// Redirects that `uploadURL` follows.
         pub download_redirects_max: u32 = 5,
         /// How long a download may take.
@@ -93,6 +95,10 @@ bounds! {
         pub outbound_connect: Duration = Duration::from_secs(10),
         /// How long a function's request may wait for the next piece of its response.
         pub outbound_idle: Duration = Duration::from_secs(30),
+        /// Connections to one host that are kept for a function's next request.
+        pub outbound_kept_max: usize = 4,
+        /// How long such a connection is kept.
+        pub outbound_kept: Duration = Duration::from_secs(15),
 
         /// Ports of this machine that a function may name.
         pub host_ports_max: usize = 16,
@@ -129,6 +135,25 @@ bounds! {
         /// Requests to the management service with the largest body that are in memory at once; more
         /// are refused.
         pub uploads_at_once_max: u64 = 2,
+        /// What such a request may have besides its archive: settings and the frame around both.
+        pub upload_settings_bytes_max: u64 = 1 << 20,
+        /// Parts of a multipart body that are looked at.
+        pub upload_parts_max: usize = 8,
+        /// How many of the largest bodies are read, and not kept, of one that is too large, so that
+        /// its client comes to read the answer.
+        pub upload_discarded_max: u64 = 2,
+        /// Slow uploads that give way in a row to one that needs memory.
+        pub upload_evictions_max: usize = 64,
+        /// How long an upload that gives way may take to end.
+        pub upload_end: Duration = Duration::from_secs(1),
+        /// Backups that are written at once; more are refused.
+        pub backups_at_once_max: usize = 2,
+        /// What is kept of a backup until its client takes it.
+        pub backup_ahead_bytes_max: usize = 1 << 20,
+        /// Changes that wait for the store; more wait for a place.
+        pub store_writes_waiting_max: usize = 1024,
+        /// Changes that one commit of the store takes along.
+        pub store_writes_at_once_max: usize = 256,
         /// Space that the store keeps for deleting functions on a full disk.
         pub store_reserve_bytes: u64 = 1 << 20,
 
@@ -153,6 +178,14 @@ bounds! {
         pub http_fields_max: usize = 100,
         /// Longest method of an HTTP request.
         pub http_method_bytes_max: usize = 64,
+        /// What the line of an HTTP/1.1 request may have besides its query: method, path and version.
+        pub http_line_bytes_max: usize = 1 << 10,
+        /// What is allocated for an announced body before any of it has come.
+        pub http_body_reserve_bytes_max: usize = 1 << 20,
+        /// What an HTTP/2 client may send before it is read, on one stream and on all of a connection.
+        pub http2_window_bytes: u32 = 256 << 10,
+        /// What is taken from a reply before an HTTP/2 client has taken what came before.
+        pub http2_send_bytes_max: usize = 64 << 10,
         /// Requests at once on one HTTP/2 connection, gRPC included.
         pub http2_streams_max: u32 = 256,
         /// What the node holds in memory for the clients of all endpoints together: heads, bodies,
@@ -165,6 +198,20 @@ bounds! {
         pub connections_max: usize = 10_000,
         /// Open connections of one client.
         pub client_connections_max: usize = 5000,
+        /// Connections that the kernel keeps for a listener until they are accepted; it may grant fewer.
+        pub connections_waiting_max: u32 = 1024,
+        /// Connections that were told to end and still have their files; no more are accepted meanwhile.
+        pub connections_leaving_max: usize = 8,
+        /// Idle connections that are closed in a row to make room for one.
+        pub connection_evictions_max: usize = 8,
+        /// How long to wait before accepting again where the system had no descriptor or memory for a
+        /// connection.
+        pub accept_pause: Duration = Duration::from_millis(50),
+        /// An upload that brought less than that lately gives way where others need its place or its
+        /// memory. Half of what came is forgotten each second.
+        pub upload_slow_bytes: u64 = 16 << 10,
+        /// What an upload is taken to have brought when it begins.
+        pub upload_first_bytes: u64 = 64 << 10,
         /// Open connections of the management service.
         pub management_connections_max: usize = 512,
         /// CoAP messages that one socket remembers for their duplicates, requests that run at once on
@@ -173,6 +220,12 @@ bounds! {
         /// What block-wise transfers, remembered messages and running requests may each hold in memory
         /// on one socket, real overhead counted.
         pub coap_transfer_bytes_max: usize = 64 << 20,
+        /// How long a block-wise transfer is kept after its last block.
+        pub coap_transfer_idle: Duration = Duration::from_secs(120),
+        /// What the kernel keeps for one CoAP socket until it is read; it may grant less.
+        pub coap_receive_bytes_max: usize = 4 << 20,
+        /// CoAP messages that wait for room in one socket; more are dropped.
+        pub coap_unsent_max: usize = 1024,
     }
 }
 
@@ -229,10 +282,50 @@ impl Limits {
             self.log_line_bytes_max <= self.log_bytes_max,
         )?;
         in_order(
+            "upload-slow-bytes",
+            "upload-first-bytes",
+            self.upload_slow_bytes <= self.upload_first_bytes,
+        )?;
+        in_order(
             "health-timeout",
             "health-interval",
             self.health_timeout <= self.health_interval,
-        )
+        )?;
+        self.check_ranges()
+    }
+
+    /// Whether protocols and the system take them.
+    fn check_ranges(&self) -> Result<(), BoundError> {
+        // RFC 9113, section 6.5.2; the lengths and counts of the system's calls are `int`.
+        let signed = u64::from(i32::MAX.unsigned_abs());
+        let wide = |value: usize| u64::try_from(value).unwrap_or(u64::MAX);
+        let waiting = u64::from(self.connections_waiting_max);
+        let ranges = [
+            (
+                "http2-window-bytes",
+                u64::from(self.http2_window_bytes),
+                signed,
+            ),
+            (
+                "http2-send-bytes-max",
+                wide(self.http2_send_bytes_max),
+                signed,
+            ),
+            (
+                "coap-receive-bytes-max",
+                wide(self.coap_receive_bytes_max),
+                signed,
+            ),
+            ("connections-waiting-max", waiting, signed),
+        ];
+        let over = ranges.into_iter().find(|(_, value, max)| value > max);
+        over.map_or(Ok(()), |(name, value, max)| {
+            Err(BoundError::Range {
+                name,
+                max: max.to_string(),
+                value: value.to_string(),
+            })
+        })
     }
 
     /// What a build may take, as a handler's bounds are told.
@@ -419,5 +512,24 @@ mod tests {
         limits.set("client-share-bytes-max", "1GiB").unwrap();
         let text = limits.check().unwrap_err().to_string();
         assert!(text.contains("client-bytes-max"), "{text}");
+    }
+
+    #[test]
+    fn bounds_that_a_protocol_or_the_system_does_not_take_are_named() {
+        let names = [
+            "http2-window-bytes",
+            "http2-send-bytes-max",
+            "coap-receive-bytes-max",
+            "connections-waiting-max",
+        ];
+        for name in names {
+            let mut limits = Limits::default();
+            limits.set(name, "2147483647").unwrap();
+            assert_eq!(limits.check(), Ok(()));
+            limits.set(name, "2147483648").unwrap();
+            let text = limits.check().unwrap_err().to_string();
+            let expected = format!("{name} must be at most 2147483647, got 2147483648");
+            assert_eq!(text, expected);
+        }
     }
 }

@@ -15,10 +15,9 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
-/// Pieces on their way to the client, and how large they are.
-const PIECES: usize = 4;
+/// How large the pieces are that go to the client.
 const PIECE_BYTES: usize = 256 << 10;
 /// What a backup holds, below the data directory.
 const FOLDERS: [&str; 2] = ["manifests", "code"];
@@ -61,8 +60,10 @@ pub(crate) struct Backup {
 }
 
 /// Writes every function as it is now. One that is deleted meanwhile is in it whole: its code is
-/// held. One that is damaged does not keep the others from being copied.
-pub(crate) async fn write(deployer: &Arc<Deployer>) -> Backup {
+/// held. One that is damaged does not keep the others from being copied. The turn ends when the last
+/// piece was taken.
+pub(crate) async fn write(deployer: &Arc<Deployer>, turn: OwnedSemaphorePermit) -> Backup {
+    let ahead = deployer.options.limits.backup_ahead_bytes_max / PIECE_BYTES;
     let functions = deployer.functions.all();
     let looking = move || {
         functions
@@ -78,7 +79,7 @@ pub(crate) async fn write(deployer: &Arc<Deployer>) -> Backup {
     });
     Backup {
         left_out: left_out.collect(),
-        pieces: stream(whole),
+        pieces: stream(whole, ahead.max(1), turn),
     }
 }
 
@@ -87,9 +88,14 @@ fn is_whole(function: &Function) -> bool {
     function.record.fault.is_none() && function.code.is_unharmed()
 }
 
-fn stream(functions: Vec<Arc<Function>>) -> mpsc::Receiver<io::Result<Bytes>> {
-    let (sender, receiver) = mpsc::channel(PIECES);
+fn stream(
+    functions: Vec<Arc<Function>>,
+    pieces_ahead: usize,
+    turn: OwnedSemaphorePermit,
+) -> mpsc::Receiver<io::Result<Bytes>> {
+    let (sender, receiver) = mpsc::channel(pieces_ahead);
     let packing = tokio::task::spawn_blocking(move || {
+        let _turn = turn;
         if let Err(error) = pack(&functions, &sender) {
             // The client sees that its file ends too early; one that has gone needs no word.
             drop(sender.blocking_send(Err(error)));

@@ -44,6 +44,8 @@ pub(crate) struct Deployer {
     pub(crate) started: SystemTime,
     /// Downloads that run at once.
     pub(crate) downloads: Semaphore,
+    /// Backups that are written at once.
+    pub(crate) backups: Arc<Semaphore>,
     /// Places for clients that read logs, half of them for one address or the socket.
     pub(crate) log_readers: Arc<Budget>,
     /// The bodies of requests.
@@ -97,6 +99,7 @@ impl Deployer {
             functions: Functions::default(),
             started: SystemTime::now(),
             downloads: Semaphore::new(at_once),
+            backups: Arc::new(Semaphore::new(options.limits.backups_at_once_max)),
             log_readers: Budget::new(
                 options.limits.log_readers_max,
                 options.limits.log_readers_max.div_ceil(2),

@@ -208,7 +208,7 @@ fn open_disk(data_dir: &Path, limits: &faas::Limits) -> Result<Opened, OpenError
     let codes = Codes::open(data_dir, background.clone()).map_err(failed)?;
     let manifests = Manifests::open(data_dir).map_err(failed)?;
     let path = data_dir.join(data_dir::STORE);
-    let (store, found) = Store::open(&path, limits.store_reserve_bytes)?;
+    let (store, found) = Store::open(&path, limits)?;
     let listed = manifests.read().map_err(failed)?;
     let extent = found.extent;
     let reconciled = reconcile::reconcile(found.records, listed, |digest| codes.has(digest));

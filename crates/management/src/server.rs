@@ -8,18 +8,14 @@ use hyper::server::conn::http1;
 use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
-use net::{Bounds, Client, Clients, Peer, Upload};
+use net::{Bounds, Client, Clients, Paced, Peer, Slow, Socket, Upload};
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio_util::either::Either;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-
-/// How long accepting pauses after it failed, such as for want of descriptors.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Where connections come from.
 pub(crate) enum Listener {
@@ -55,6 +51,13 @@ pub(crate) fn clients(limits: &Limits, listener: &Listener) -> Arc<Clients> {
         // The bodies are bounded where they are read, and the rest by the number.
         bytes_max: usize::MAX,
         peer_bytes_max: usize::MAX,
+        evictions_max: limits.connection_evictions_max,
+        leaving_max: limits.connections_leaving_max,
+        accept_pause: limits.accept_pause,
+        slow: Slow {
+            bytes: limits.upload_slow_bytes,
+            first_bytes: limits.upload_first_bytes,
+        },
     })
 }
 
@@ -76,7 +79,7 @@ pub(crate) async fn serve(
             Err(error) => {
                 tracing::warn!(%error, "could not accept a connection");
                 clients.evict();
-                tokio::time::sleep(ACCEPT_PAUSE).await;
+                tokio::time::sleep(limits.accept_pause).await;
                 continue;
             }
         };
@@ -86,7 +89,12 @@ pub(crate) async fn serve(
         };
         let client = Arc::clone(place.client());
         let routes = (routes.clone(), Arc::clone(&client));
-        let connection = converse(stream, routes, limits.http_head, shutdown.clone());
+        let patience = Patience {
+            head: limits.http_head,
+            idle: limits.http_idle,
+            pace_bytes_min: limits.pace_bytes_min,
+        };
+        let connection = converse(stream, routes, patience, shutdown.clone());
         let cut = cut.clone();
         connections.spawn(async move {
             tokio::select! {
@@ -121,12 +129,25 @@ fn counted(body: Incoming, client: &Arc<Client>) -> Body {
     }))
 }
 
-async fn converse(
-    stream: impl AsyncRead + AsyncWrite + Unpin,
-    (routes, client): (axum::Router, Arc<Client>),
+/// How long a client is waited for.
+#[derive(Debug, Clone, Copy)]
+struct Patience {
+    /// Until it has sent the head of a request.
     head: Duration,
+    /// Until it takes something of an answer.
+    idle: Duration,
+    /// What it has to take of one in a second.
+    pace_bytes_min: u64,
+}
+
+async fn converse(
+    stream: impl Socket,
+    (routes, client): (axum::Router, Arc<Client>),
+    patience: Patience,
     shutdown: CancellationToken,
 ) {
+    let least = (patience.idle, patience.pace_bytes_min);
+    let stream = Paced::new(stream, Arc::clone(&client), least);
     let routes = TowerToHyperService::new(routes);
     let service = service_fn(move |request: hyper::Request<Incoming>| {
         let mut request = request.map(|body| counted(body, &client));
@@ -140,7 +161,7 @@ async fn converse(
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(head)
+        .header_read_timeout(patience.head)
         .serve_connection(TokioIo::new(stream), service);
     tokio::pin!(connection);
     let result = tokio::select! {

@@ -13,7 +13,7 @@ pub(crate) use record::{Fault, Record};
 
 use crate::probe::Unwritable;
 use db::{Change, Db, Migrations, Room};
-use faas::FunctionName;
+use faas::{FunctionName, Limits};
 use reserve::Reserve;
 use rusqlite::{Connection, ErrorCode, Row, params};
 use std::fs::Metadata;
@@ -147,13 +147,13 @@ pub(crate) struct Store {
 impl Store {
     /// Opens or makes the file and reads every function. A damaged file is set aside; one that
     /// can't be written now is read and opened later. Blocks on the disk.
-    pub(crate) fn open(path: &Path, reserve_bytes: u64) -> Result<(Self, Found), StoreError> {
+    pub(crate) fn open(path: &Path, limits: &Limits) -> Result<(Self, Found), StoreError> {
         let reserve = path.with_file_name("reserve");
         files::clear_the_way_of_database(path);
         files::clear_the_way(&reserve, Metadata::is_file);
         let (connection, found) = open_or_mend(path)?;
-        let reserve = Reserve::open(reserve, reserve_bytes);
-        let db = Db::start(path, MIGRATIONS, connection, reserve)?;
+        let reserve = Reserve::open(reserve, limits.store_reserve_bytes);
+        let db = Db::start(path, MIGRATIONS, connection, (reserve, limits))?;
         Ok((Self { db }, found))
     }
 
@@ -331,7 +331,7 @@ mod tests {
         let path = folder.path().join("tinyfaas.db");
         fs::write(&path, "").unwrap();
         fs::set_permissions(&path, Permissions::from_mode(0o644)).unwrap();
-        let (store, _) = Store::open(&path, 4096).unwrap();
+        let (store, _) = Store::open(&path, &Limits::default()).unwrap();
         let files = fs::read_dir(folder.path()).unwrap();
         let modes = files.map(|file| file.unwrap().metadata().unwrap().mode() & 0o777);
         let modes: Vec<_> = modes.collect();

@@ -7,23 +7,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::Notify;
 
-/// What a request may have besides its archive: settings and the frame around both.
-const SLACK_BYTES: u64 = 1 << 20;
-
 /// The largest body: an archive in base64, and settings.
 pub(crate) fn bytes_max(limits: &Limits) -> u64 {
     let base64 = limits
         .archive_packed_bytes_max
         .div_ceil(3)
         .saturating_mul(4);
-    base64.saturating_add(SLACK_BYTES)
+    base64.saturating_add(limits.upload_settings_bytes_max)
 }
-
-/// Uploads that give way to one, at most.
-const EVICTIONS_MAX: usize = 64;
-
-/// How long one that gives way may take to end.
-const ENDS: Duration = Duration::from_secs(1);
 
 /// The memory that bodies may take together. It is the management service's own: what clients of
 /// the endpoints take leaves it alone.
@@ -32,6 +23,9 @@ pub(crate) struct Uploads {
     memory: Share,
     doors: Mutex<Vec<Arc<Clients>>>,
     ended: Notify,
+    evictions_max: usize,
+    /// How long one that gives way may take to end.
+    end: Duration,
 }
 
 impl Uploads {
@@ -42,6 +36,8 @@ impl Uploads {
             memory: Budget::new(bytes, bytes).share(Peer::Local),
             doors: Mutex::default(),
             ended: Notify::new(),
+            evictions_max: limits.upload_evictions_max,
+            end: limits.upload_end,
         })
     }
 
@@ -91,7 +87,7 @@ impl Room {
     /// If none is slow.
     pub(crate) async fn grow(&mut self, bytes: usize) -> Result<(), Spent> {
         let uploads = Arc::clone(&self.end.0);
-        for _ in 0..EVICTIONS_MAX {
+        for _ in 0..uploads.evictions_max {
             let mut ended = std::pin::pin!(uploads.ended.notified());
             let _is_enabled = ended.as_mut().enable();
             let Err(spent) = self.held.grow(bytes) else {
@@ -101,7 +97,7 @@ impl Room {
                 return Err(spent);
             }
             // Another one may have ended, or this one may take longer: the next look tells.
-            let _within = tokio::time::timeout(ENDS, ended).await;
+            let _within = tokio::time::timeout(uploads.end, ended).await;
         }
         self.held.grow(bytes)
     }

@@ -8,10 +8,6 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-/// How long to wait before accepting again after the system had no descriptor or memory for a
-/// connection, and no idle one could give its own.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
-
 /// Serves the connections of a listener until `shutdown`, each in a task of its own, which
 /// `tasks` tracks with whatever else the connections start.
 ///
@@ -79,13 +75,14 @@ async fn recover(clients: &Clients, error: &io::Error) {
     }
     tracing::warn!(%error, "a connection could not be accepted");
     clients.evict();
-    tokio::time::sleep(ACCEPT_PAUSE).await;
+    tokio::time::sleep(clients.bounds().accept_pause).await;
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::clients::Bounds;
+    use crate::recent::Slow;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     /// Answers a byte for every byte.
@@ -106,6 +103,13 @@ mod tests {
             peer_connections_max: 20,
             bytes_max: 1 << 20,
             peer_bytes_max: 1 << 20,
+            evictions_max: 8,
+            leaving_max: 8,
+            accept_pause: Duration::from_millis(50),
+            slow: Slow {
+                bytes: 16 << 10,
+                first_bytes: 64 << 10,
+            },
         });
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = listener.local_addr().unwrap();

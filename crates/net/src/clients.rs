@@ -2,22 +2,16 @@
 
 use crate::budget::{Budget, Held, Share, Spent};
 use crate::peer::Peer;
-use crate::recent::Recent;
+use crate::recent::{Recent, Slow};
 use slab::Slab;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 
 /// What an accepted connection takes before its client has said anything: a task and a socket.
 const SILENT_BYTES: usize = 2 << 10;
-
-/// Connections that are closed in a row to make room for one.
-const EVICTIONS_MAX: usize = 8;
-
-/// Connections that were told to end and still have their files; no more are accepted meanwhile.
-const LEAVING_MAX: usize = 8;
 
 /// What clients may take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,6 +24,15 @@ pub struct Bounds {
     pub bytes_max: usize,
     /// Bytes that are held for one peer.
     pub peer_bytes_max: usize,
+    /// Connections that are closed in a row to make room for one.
+    pub evictions_max: usize,
+    /// Connections that were told to end and still have their files; no more are accepted meanwhile.
+    pub leaving_max: usize,
+    /// How long to wait before accepting again after the system had no descriptor or memory for a
+    /// connection.
+    pub accept_pause: Duration,
+    /// Which uploads give way.
+    pub slow: Slow,
 }
 
 /// All clients of some listeners.
@@ -62,11 +65,38 @@ pub struct Client {
     base: Mutex<Held>,
     in_flight: AtomicUsize,
     turns: AtomicU64,
-    replying: AtomicUsize,
-    replied: AtomicU64,
+    waiting: AtomicUsize,
+    taken: AtomicU64,
+    cleared: AtomicU64,
+    /// Odd while its socket is full.
+    fills: AtomicU64,
+    slow: Slow,
     /// Set while a body comes that counts how fast it does.
     recent: Mutex<Option<Recent>>,
     closed: Notify,
+}
+
+/// How the replies of a connection go, as far as the protocol tells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Replies {
+    /// Bytes that are held for the client.
+    pub waiting: usize,
+    /// All bytes that it asked for so far.
+    pub taken: u64,
+    /// How often nothing was held any more.
+    pub cleared: u64,
+}
+
+/// How often a connection's socket was full, and whether it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Fills(u64);
+
+impl Fills {
+    /// Whether it is full.
+    #[must_use]
+    pub fn is_full(self) -> bool {
+        !self.0.is_multiple_of(2)
+    }
 }
 
 /// A connection's place among those that are open; dropping it gives the place up.
@@ -89,6 +119,12 @@ impl Clients {
         })
     }
 
+    /// The bounds that they keep.
+    #[must_use]
+    pub fn bounds(&self) -> &Bounds {
+        &self.bounds
+    }
+
     /// What is held for them.
     #[must_use]
     pub fn budget(&self) -> &Arc<Budget> {
@@ -108,7 +144,7 @@ impl Clients {
         let share = self.budget.share(peer);
         let mut held = share.hold(0).ok()?;
         self.hold(&share, || held.resize(SILENT_BYTES)).ok()?;
-        let client = Arc::new(Client::new(share, held));
+        let client = Arc::new(Client::new((share, held), self.bounds.slow));
         let at = self.ring().enter(&client, &self.bounds)?;
         Some(Place {
             clients: Arc::clone(self),
@@ -123,7 +159,7 @@ impl Clients {
         share: &Share,
         mut take: impl FnMut() -> Result<(), Spent>,
     ) -> Result<(), Spent> {
-        for _ in 0..EVICTIONS_MAX {
+        for _ in 0..self.bounds.evictions_max {
             let Err(spent) = take() else {
                 return Ok(());
             };
@@ -151,7 +187,7 @@ impl Clients {
     pub async fn settled(&self) {
         loop {
             let left = self.left.notified();
-            if self.ring().leaving < LEAVING_MAX {
+            if self.ring().leaving < self.bounds.leaving_max {
                 return;
             }
             left.await;
@@ -262,14 +298,17 @@ impl Ring {
 }
 
 impl Client {
-    fn new(share: Share, base: Held) -> Self {
+    fn new((share, base): (Share, Held), slow: Slow) -> Self {
         Self {
             share,
             base: Mutex::new(base),
             in_flight: AtomicUsize::new(0),
             turns: AtomicU64::new(0),
-            replying: AtomicUsize::new(0),
-            replied: AtomicU64::new(0),
+            waiting: AtomicUsize::new(0),
+            taken: AtomicU64::new(0),
+            cleared: AtomicU64::new(0),
+            fills: AtomicU64::new(0),
+            slow,
             recent: Mutex::default(),
             closed: Notify::new(),
         }
@@ -307,30 +346,56 @@ impl Client {
         self.in_flight.load(Ordering::Relaxed) > 0
     }
 
+    /// When an upload of it counts as slow.
+    pub(crate) fn slow(&self) -> Slow {
+        self.slow
+    }
+
     pub(crate) fn recent(&self) -> MutexGuard<'_, Option<Recent>> {
         self.recent.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Counts bytes of replies that wait for the client to take them.
     pub fn reply_waits(&self, bytes: usize) {
-        self.replying.fetch_add(bytes, Ordering::Relaxed);
+        self.waiting.fetch_add(bytes, Ordering::Relaxed);
     }
 
-    /// Counts bytes of replies that wait no more, and whether the client took them.
-    pub fn reply_went(&self, bytes: usize, is_taken: bool) {
-        self.replying.fetch_sub(bytes, Ordering::Relaxed);
-        if is_taken {
-            self.replied.fetch_add(bytes as u64, Ordering::Relaxed);
+    /// Counts bytes of replies that the client asked for.
+    pub fn reply_taken(&self, bytes: usize) {
+        self.taken.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    /// Counts bytes of replies that are held no more.
+    pub fn reply_went(&self, bytes: usize) {
+        if self.waiting.fetch_sub(bytes, Ordering::Relaxed) == bytes {
+            self.cleared.fetch_add(1, Ordering::Relaxed);
         }
     }
 
-    /// The bytes of replies that wait for the client, and all that it took so far.
+    /// How its replies go.
     #[must_use]
-    pub fn replies(&self) -> (usize, u64) {
-        (
-            self.replying.load(Ordering::Relaxed),
-            self.replied.load(Ordering::Relaxed),
-        )
+    pub fn replies(&self) -> Replies {
+        Replies {
+            waiting: self.waiting.load(Ordering::Relaxed),
+            taken: self.taken.load(Ordering::Relaxed),
+            cleared: self.cleared.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Counts that its socket has no room for what is to be written.
+    pub(crate) fn filled(&self) {
+        self.fills.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Counts that all is written.
+    pub(crate) fn emptied(&self) {
+        self.fills.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How often its socket was full, and whether it is.
+    #[must_use]
+    pub fn fills(&self) -> Fills {
+        Fills(self.fills.load(Ordering::Relaxed))
     }
 
     /// Holds so many bytes for the connection itself, beside its requests.
@@ -414,6 +479,13 @@ mod tests {
             peer_connections_max,
             bytes_max,
             peer_bytes_max: bytes_max,
+            evictions_max: 8,
+            leaving_max: 8,
+            accept_pause: Duration::from_millis(50),
+            slow: Slow {
+                bytes: 16 << 10,
+                first_bytes: 64 << 10,
+            },
         })
     }
 

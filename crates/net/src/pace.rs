@@ -13,6 +13,8 @@ pub struct Pace {
     idle: Duration,
     bytes_min: u64,
     deadline: Instant,
+    /// What was left when it was paused.
+    paused: Option<Duration>,
 }
 
 impl Pace {
@@ -24,6 +26,7 @@ impl Pace {
             idle,
             bytes_min: bytes_min.max(1),
             deadline: Instant::now() + idle,
+            paused: None,
         }
     }
 
@@ -40,6 +43,18 @@ impl Pace {
         // No piece earns more than the pause.
         let earned = Duration::from_millis(millis).min(self.idle);
         self.deadline = latest.min(self.deadline + earned);
+    }
+
+    /// The time does not run until [`Self::resume`]: nothing is awaited.
+    pub(crate) fn pause(&mut self) {
+        self.paused = Some(self.deadline.saturating_duration_since(Instant::now()));
+    }
+
+    /// The time runs again, where it was paused.
+    pub(crate) fn resume(&mut self) {
+        if let Some(left) = self.paused.take() {
+            self.deadline = Instant::now() + left;
+        }
     }
 }
 

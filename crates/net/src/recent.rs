@@ -2,24 +2,30 @@
 
 use std::time::Instant;
 
-/// Whoever sent less than that lately gives way where others need its place or its memory.
-const SLOW_BYTES: u64 = 16 << 10;
-
-/// What an upload is taken to have sent when it begins: it is slow when nothing came for some seconds.
-const FIRST_BYTES: u64 = SLOW_BYTES << 2;
+/// When an upload is slow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Slow {
+    /// Whoever sent less than that lately gives way where others need its place or its memory.
+    pub bytes: u64,
+    /// What an upload is taken to have sent when it begins: it is slow when nothing came for some
+    /// seconds.
+    pub first_bytes: u64,
+}
 
 /// What came lately: half of it is forgotten each second, so that what came at once long ago is
 /// no credit.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Recent {
+    slow: Slow,
     bytes: u64,
     at: Instant,
 }
 
 impl Recent {
-    pub(crate) fn new(now: Instant) -> Self {
+    pub(crate) fn new(slow: Slow, now: Instant) -> Self {
         Self {
-            bytes: FIRST_BYTES,
+            slow,
+            bytes: slow.first_bytes,
             at: now,
         }
     }
@@ -32,7 +38,7 @@ impl Recent {
     }
 
     pub(crate) fn is_slow(&self, now: Instant) -> bool {
-        self.bytes(now) < SLOW_BYTES
+        self.bytes(now) < self.slow.bytes
     }
 
     pub(crate) fn came(&mut self, bytes: usize, now: Instant) {
@@ -48,17 +54,22 @@ mod tests {
     use super::*;
     use std::time::Duration;
 
+    const SLOW: Slow = Slow {
+        bytes: 16 << 10,
+        first_bytes: 64 << 10,
+    };
+
     #[test]
     fn what_came_at_once_long_ago_is_no_credit() {
         let begin = Instant::now();
         let after = |millis: u64| begin + Duration::from_millis(millis);
-        let mut recent = Recent::new(begin);
+        let mut recent = Recent::new(SLOW, begin);
         assert!(!recent.is_slow(begin) && !recent.is_slow(after(2900)));
         assert!(recent.is_slow(after(3000)));
         recent.came(80 << 20, begin);
         assert!(!recent.is_slow(after(5000)));
         assert!(recent.is_slow(after(30_000)));
-        let mut trickling = Recent::new(begin);
+        let mut trickling = Recent::new(SLOW, begin);
         for tenth in 0..600 {
             trickling.came(200, after(100 * tenth));
         }

@@ -14,7 +14,7 @@ impl Upload {
     /// need its place or its memory, a slow one gives way.
     #[must_use]
     pub fn begin(client: &Arc<Client>) -> Self {
-        *client.recent() = Some(Recent::new(Instant::now()));
+        *client.recent() = Some(Recent::new(client.slow(), Instant::now()));
         Self(Arc::clone(client))
     }
 

@@ -27,9 +27,6 @@ const DATAGRAM_BYTES_MAX: usize = 1 << 16;
 /// How long to wait before reading again after the system refused for want of something.
 const ERROR_PAUSE: Duration = Duration::from_millis(50);
 
-/// Datagrams that wait for room in the socket's buffer; more are dropped.
-const UNSENT_MAX: usize = 1024;
-
 /// How long the timer sleeps where nothing is due.
 const IDLE: Duration = Duration::from_secs(3600);
 
@@ -56,8 +53,8 @@ pub(super) async fn run(
     (proxy, budgets): (Arc<Proxy>, Budgets),
     shutdown: CancellationToken,
 ) -> io::Result<()> {
-    let io = Io::new(socket)?;
     let limits = proxy.limits();
+    let io = Io::new(socket, limits.coap_unsent_max)?;
     let server = Server::new(config(limits), [random(), random()], &budgets);
     let proxy = &*proxy;
     let mut worker = Worker { io, server, proxy };
@@ -74,6 +71,7 @@ fn config(limits: &Limits) -> Config {
     Config {
         exchanges_max: limits.coap_exchanges_max,
         transfer_bytes_max: limits.coap_transfer_bytes_max,
+        transfer_idle: limits.coap_transfer_idle,
         payload_bytes_max: limits.payload_bytes_max,
         ..Config::default()
     }
@@ -170,10 +168,11 @@ struct Io {
     count: usize,
     /// What the socket had no room for.
     unsent: VecDeque<(Peer, Bytes)>,
+    unsent_max: usize,
 }
 
 impl Io {
-    fn new(socket: std::net::UdpSocket) -> io::Result<Self> {
+    fn new(socket: std::net::UdpSocket, unsent_max: usize) -> io::Result<Self> {
         let state = UdpSocketState::new((&socket).into())?;
         Ok(Self {
             socket: tokio::net::UdpSocket::from_std(socket)?,
@@ -182,8 +181,10 @@ impl Io {
             received: [RecvMeta::default(); BATCH],
             count: 0,
             unsent: VecDeque::new(),
+            unsent_max,
         })
     }
+
     /// Returns when there may be something to read.
     async fn readable(&self) {
         if self.socket.readable().await.is_err() {
@@ -243,7 +244,7 @@ impl Io {
     /// on the way can be: what matters is sent again.
     fn send(&mut self, peer: Peer, datagram: Bytes) {
         let is_sent = self.unsent.is_empty() && self.try_send(peer, &datagram);
-        if !is_sent && self.unsent.len() < UNSENT_MAX {
+        if !is_sent && self.unsent.len() < self.unsent_max {
             self.unsent.push_back((peer, datagram));
         }
     }

@@ -12,9 +12,6 @@ use hyper::body::{Bytes, Incoming};
 use net::{Pace, Spent};
 use std::borrow::Cow;
 
-/// What is allocated for a body before any of it has come, at most.
-const BODY_RESERVE_BYTES_MAX: usize = 1 << 20;
-
 /// The function that a path names: the path without its leading slash, exactly. A path with
 /// percent-escapes is decoded where that makes it a name.
 pub(crate) fn function_name(path: &str) -> Cow<'_, str> {
@@ -139,7 +136,8 @@ pub(crate) async fn read_body(
     if body.is_end_stream() && first.len() <= limits.payload_bytes_max {
         return Ok(first);
     }
-    let mut whole = BytesMut::with_capacity(announced.min(BODY_RESERVE_BYTES_MAX).max(first.len()));
+    let reserve = announced.min(limits.http_body_reserve_bytes_max);
+    let mut whole = BytesMut::with_capacity(reserve.max(first.len()));
     whole.extend_from_slice(&first);
     drop(first);
     while let Some(data) = next_piece(&mut pace, &mut body, limits).await? {

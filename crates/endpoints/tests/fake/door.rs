@@ -7,6 +7,7 @@ use faas::Limits;
 use http::Request;
 use http_body_util::{BodyExt, Full};
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use net::Clients;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,6 +21,7 @@ pub struct Endpoint {
     pub seen: Arc<Seen>,
     pub shutdown: CancellationToken,
     pub tasks: TaskTracker,
+    pub clients: Arc<Clients>,
 }
 
 impl Endpoint {
@@ -34,7 +36,7 @@ impl Endpoint {
         let proxy = (proxy, browsers);
         tasks.spawn(endpoints::http::serve(
             listener,
-            clients,
+            Arc::clone(&clients),
             proxy,
             shutdown.clone(),
         ));
@@ -44,6 +46,7 @@ impl Endpoint {
             seen,
             shutdown,
             tasks,
+            clients,
         }
     }
 

@@ -31,6 +31,16 @@ pub enum BoundError {
         /// What to write instead.
         hint: &'static str,
     },
+    /// The value is out of what the protocol or the system takes.
+    #[error("{name} must be at most {max}, got {value}")]
+    Range {
+        /// Its name.
+        name: &'static str,
+        /// The largest value.
+        max: String,
+        /// What was given.
+        value: String,
+    },
     /// Two bounds contradict each other.
     #[error("{smaller} must not be larger than {larger}; change one of them")]
     Order {

@@ -11,9 +11,6 @@ use http_body_util::BodyExt;
 use net::Pace;
 use std::sync::Arc;
 
-/// How many of the largest bodies are read of one that is too large.
-const DISCARDED_MAX: u64 = 2;
-
 /// A body and the memory that it takes.
 #[derive(Debug)]
 pub(crate) struct Received {
@@ -96,7 +93,7 @@ async fn collect(
 /// Reads on and keeps nothing, so that the client comes to read its answer; up to a bound.
 async fn discard(mut body: Body, limits: &Limits, bytes_max: u64) {
     let mut bytes = 0;
-    while bytes < bytes_max.saturating_mul(DISCARDED_MAX) {
+    while bytes < bytes_max.saturating_mul(limits.upload_discarded_max) {
         match tokio::time::timeout(limits.http_idle, body.frame()).await {
             Ok(Some(Ok(frame))) => bytes += frame.data_ref().map_or(0, |data| data.len() as u64),
             Ok(Some(Err(_)) | None) | Err(_) => return,

@@ -9,7 +9,7 @@ use crate::bad_field::BadField;
 use crate::deployer::Deployer;
 use crate::functions::Function;
 use crate::order::{Order, Source};
-use crate::problem::Problem;
+use crate::problem::{Problem, ProblemKind};
 use crate::wire::{self, DeploymentShape, DeploymentsShape, FunctionShape, ListShape, StatusShape};
 use axum::Json;
 use axum::body::Body;
@@ -32,9 +32,6 @@ const LEFT_OUT: HeaderName = HeaderName::from_static("x-tinyfaas-left-out");
 /// How many such functions are named, as a response's fields have a bound.
 const LEFT_OUT_SHOWN: usize = 32;
 
-/// Parts of a multipart body that are looked at.
-const PARTS_MAX: usize = 8;
-
 /// `PUT /v1/functions/{name}`: deploys.
 pub(crate) async fn deploy(
     State(deployer): Deployers,
@@ -48,7 +45,10 @@ pub(crate) async fn deploy(
     settings.take_query(&pairs)?;
     let Received { bytes, room } = body::read(&deployer, &headers, body).await?;
     let archive = match boundary(&headers)? {
-        Some(boundary) => take_parts(bytes, boundary, &mut settings).await?,
+        Some(boundary) => {
+            let parts_max = deployer.options.limits.upload_parts_max;
+            take_parts(bytes, (boundary, parts_max), &mut settings).await?
+        }
         None => bytes,
     };
     let source = Source::Archive(archive);
@@ -157,8 +157,14 @@ pub(crate) async fn status(State(deployer): Deployers) -> Json<StatusShape> {
 
 /// `GET /v1/backup`: everything that is deployed, as a gzipped tar.
 /// What is damaged is left out, and named in a field.
-pub(crate) async fn backup(State(deployer): Deployers) -> Response {
-    let made = backup::write(&deployer).await;
+pub(crate) async fn backup(State(deployer): Deployers) -> Result<Response, Problem> {
+    let Ok(turn) = Arc::clone(&deployer.backups).try_acquire_owned() else {
+        let at_once = deployer.options.limits.backups_at_once_max;
+        let detail = format!("backups are being written already, {at_once} at once are the most");
+        let fix = "wait for one of them to end, then try again";
+        return Err(Problem::new(ProblemKind::Busy, detail, fix).retry_after(5));
+    };
+    let made = backup::write(&deployer, turn).await;
     let pieces = stream::unfold(made.pieces, |mut pieces| async {
         let piece = pieces.recv().await?;
         Some((piece, pieces))
@@ -170,7 +176,7 @@ pub(crate) async fn backup(State(deployer): Deployers) -> Response {
             response.headers_mut().append(LEFT_OUT, value);
         }
     }
-    response
+    Ok(response)
 }
 
 /// `GET /v1/openapi.json`.
@@ -214,7 +220,7 @@ fn boundary(headers: &HeaderMap) -> Result<Option<String>, BadField> {
 /// Reads the parts `archive` and `settings`; other names are refused.
 async fn take_parts(
     body: Bytes,
-    boundary: String,
+    (boundary, parts_max): (String, usize),
     settings: &mut Settings,
 ) -> Result<Bytes, BadField> {
     let bad = |error: multer::Error| {
@@ -226,7 +232,7 @@ async fn take_parts(
     };
     let mut parts = Multipart::new(stream::iter([Ok::<_, Infallible>(body)]), boundary);
     let mut archive = None;
-    for _ in 0..PARTS_MAX {
+    for _ in 0..parts_max {
         let Some(part) = parts.next_field().await.map_err(bad)? else {
             break;
         };

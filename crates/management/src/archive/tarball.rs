@@ -12,9 +12,6 @@ use tar::{Archive, Entry, EntryType};
 /// What an entry takes in the stream besides its contents, about: header, padding, long names.
 const ENTRY_OVERHEAD_BYTES: u64 = 4096;
 
-/// What a header may take with its long names, which the tar reader keeps in memory.
-const HEADER_BYTES_MAX: u64 = 1 << 20;
-
 /// What the bounded stream and its user tell each other; the tar reader stands between.
 #[derive(Debug, Default)]
 struct Shared {
@@ -112,6 +109,8 @@ struct Bounded<'a> {
     bytes_max: u64,
     ratio_bytes_max: u64,
     ratio_max: u64,
+    /// What a header may take with its long names, which the tar reader keeps in memory.
+    header_bytes_max: u64,
     unpacked_bytes_max: u64,
     shared: Rc<Shared>,
 }
@@ -126,6 +125,7 @@ impl<'a> Bounded<'a> {
             bytes_max: limits.archive_unpacked_bytes_max.saturating_add(overhead),
             ratio_bytes_max: tree.ratio_bytes_max(),
             ratio_max: limits.archive_ratio_max,
+            header_bytes_max: limits.archive_header_bytes_max,
             unpacked_bytes_max: limits.archive_unpacked_bytes_max,
             shared,
         }
@@ -147,7 +147,7 @@ impl Read for Bounded<'_> {
             ArchiveError::Ratio {
                 ratio_max: self.ratio_max,
             }
-        } else if in_header.is_some_and(|bytes| bytes > HEADER_BYTES_MAX) {
+        } else if in_header.is_some_and(|bytes| bytes > self.header_bytes_max) {
             ArchiveError::Damaged("a header is too large".to_owned())
         } else {
             return Ok(read);

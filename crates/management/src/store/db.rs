@@ -7,17 +7,12 @@
 
 use super::reserve::Reserve;
 use super::{StoreError, files};
+use faas::Limits;
 use rusqlite::{Connection, Transaction};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::thread::JoinHandle;
 use tokio::sync::{mpsc, oneshot};
-
-/// Writes that wait for the writer; more wait for a place.
-const WRITES_WAITING_MAX: usize = 1024;
-
-/// Writes that one commit takes along.
-const WRITES_AT_ONCE_MAX: usize = 256;
 
 /// A change of some tables. It may run twice: in a group, and alone where that failed.
 pub(super) type Change = Box<dyn Fn(&Transaction<'_>) -> rusqlite::Result<()> + Send>;
@@ -53,6 +48,8 @@ struct Writer {
     migrations: Migrations,
     connection: Option<Connection>,
     reserve: Reserve,
+    /// Writes that one commit takes along.
+    at_once_max: usize,
 }
 
 impl Db {
@@ -61,14 +58,15 @@ impl Db {
         path: &Path,
         migrations: Migrations,
         connection: Option<Connection>,
-        reserve: Reserve,
+        (reserve, limits): (Reserve, &Limits),
     ) -> Result<Self, StoreError> {
-        let (writes, waiting) = mpsc::channel(WRITES_WAITING_MAX);
+        let (writes, waiting) = mpsc::channel(limits.store_writes_waiting_max);
         let writer = Writer {
             path: path.to_owned(),
             migrations,
             connection,
             reserve,
+            at_once_max: limits.store_writes_at_once_max,
         };
         let writer = std::thread::Builder::new()
             .name("store".to_owned())
@@ -151,7 +149,7 @@ impl Writer {
     fn write_until_closed(mut self, mut waiting: mpsc::Receiver<Write>) {
         while let Some(first) = waiting.blocking_recv() {
             let mut group = vec![first];
-            while group.len() < WRITES_AT_ONCE_MAX {
+            while group.len() < self.at_once_max {
                 let Ok(next) = waiting.try_recv() else { break };
                 group.push(next);
             }

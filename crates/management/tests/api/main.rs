@@ -16,6 +16,7 @@ mod durability;
 mod node;
 mod pack;
 mod redeployments;
+mod replies;
 mod requests;
 mod storage;
 mod uploads;

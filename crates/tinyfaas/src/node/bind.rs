@@ -2,13 +2,11 @@
 
 use crate::config::{Config, Host, Place};
 use anyhow::{Context, Result, anyhow};
+use faas::Limits;
 use socket2::{Domain, Protocol, Socket, Type};
 use std::io;
 use std::net::SocketAddr;
 use tokio::net::TcpListener;
-
-/// Connections that wait to be accepted.
-const BACKLOG: i32 = 1024;
 
 /// The sockets of a node, each none where it is off.
 #[derive(Debug)]
@@ -49,15 +47,16 @@ impl Listeners {
         if config.grpc != Place::Off {
             tracing::info!("this tinyfaas was built without gRPC");
         }
+        let limits = &config.limits;
         let grpc = if cfg!(feature = "grpc") {
-            tcp("grpc", &config.grpc).await?
+            tcp("grpc", &config.grpc, limits).await?
         } else {
             None
         };
         Ok(Self {
-            management: tcp("management", &config.management).await?,
-            coap: open("coap", &config.coap, bind_coap).await?,
-            http: tcp("http", &config.http).await?,
+            management: tcp("management", &config.management, limits).await?,
+            coap: open("coap", &config.coap, |addr| bind_coap(addr, limits)).await?,
+            http: tcp("http", &config.http, limits).await?,
             grpc,
         })
     }
@@ -81,8 +80,8 @@ impl Listeners {
     }
 }
 
-async fn tcp(flag: &str, place: &Place) -> Result<Option<TcpListener>> {
-    let Some(socket) = open(flag, place, bind_tcp).await? else {
+async fn tcp(flag: &str, place: &Place, limits: &Limits) -> Result<Option<TcpListener>> {
+    let Some(socket) = open(flag, place, |addr| bind_tcp(addr, limits)).await? else {
         return Ok(None);
     };
     Ok(Some(TcpListener::from_std(socket.into())?))
@@ -92,7 +91,7 @@ async fn tcp(flag: &str, place: &Place) -> Result<Option<TcpListener>> {
 async fn open<T>(
     flag: &str,
     place: &Place,
-    bind: fn(SocketAddr) -> io::Result<T>,
+    bind: impl Fn(SocketAddr) -> io::Result<T>,
 ) -> Result<Option<T>> {
     let candidates = place.candidates().await;
     let candidates = candidates.with_context(|| {
@@ -122,22 +121,23 @@ async fn open<T>(
     failure.map_or(Ok(None), Err)
 }
 
-fn bind_tcp(addr: SocketAddr) -> io::Result<Socket> {
+fn bind_tcp(addr: SocketAddr, limits: &Limits) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
     if addr.is_ipv6() {
         socket.set_only_v6(false)?;
     }
     socket.set_reuse_address(true)?;
     socket.bind(&addr.into())?;
-    socket.listen(BACKLOG)?;
+    let waiting_max = i32::try_from(limits.connections_waiting_max);
+    socket.listen(waiting_max.unwrap_or(i32::MAX))?;
     socket.set_nonblocking(true)?;
     Ok(socket)
 }
 
 /// A socket for each core: each has its thread.
-fn bind_coap(addr: SocketAddr) -> io::Result<endpoints::coap::Listener> {
+fn bind_coap(addr: SocketAddr, limits: &Limits) -> io::Result<endpoints::coap::Listener> {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    endpoints::coap::bind(addr, cores)
+    endpoints::coap::bind(addr, cores, limits)
 }
 
 fn is_missing_family(error: &io::Error) -> bool {
@@ -180,7 +180,10 @@ mod tests {
 
     #[tokio::test]
     async fn every_address_takes_ipv4_too_and_port_0_picks_a_free_one() {
-        let listener = tcp("http", &Place::everywhere(0)).await.unwrap().unwrap();
+        let listener = tcp("http", &Place::everywhere(0), &Limits::default())
+            .await
+            .unwrap()
+            .unwrap();
         let port = listener.local_addr().unwrap().port();
         assert_ne!(port, 0);
         let connected = tokio::net::TcpStream::connect(("127.0.0.1", port)).await;
@@ -189,9 +192,14 @@ mod tests {
 
     #[tokio::test]
     async fn a_port_in_use_is_named_with_its_flag() {
-        let first = tcp("http", &loopback(0)).await.unwrap().unwrap();
+        let first = tcp("http", &loopback(0), &Limits::default())
+            .await
+            .unwrap()
+            .unwrap();
         let port = first.local_addr().unwrap().port();
-        let error = tcp("http", &loopback(port)).await.unwrap_err();
+        let error = tcp("http", &loopback(port), &Limits::default())
+            .await
+            .unwrap_err();
         let message = error.to_string();
         let expected = format!("port {port} is in use");
         assert!(message.contains(&expected), "{message}");
