@@ -19,6 +19,8 @@ const SMALL_READ_BYTES: usize = 1 << 10;
 const SMALL_READS_MAX: u32 = 64;
 /// How long, in which more can come together.
 const SMALL_READ_PAUSE: Duration = Duration::from_millis(1);
+/// A read buffer that has held more than this is given back once it is empty.
+const READ_KEPT_BYTES: usize = 256 << 10;
 /// What the load of a handler that may be hung is raised by, to have others take its calls.
 const DOUBT_LOAD: usize = 1 << 20;
 
@@ -232,7 +234,13 @@ impl Connection {
                 Ok(0) | Err(_) => return End::Closed,
                 Ok(bytes) => bytes,
             };
-            match self.take_frames(buffer) {
+            let held = buffer.len();
+            let taken = self.take_frames(buffer);
+            if buffer.is_empty() && held > READ_KEPT_BYTES {
+                // What is left of it would keep all of it, long after the replies are gone.
+                *buffer = BytesMut::new();
+            }
+            match taken {
                 Err(end) => return end,
                 Ok(0) if bytes < SMALL_READ_BYTES => small_reads += 1,
                 Ok(_) => small_reads = 0,
