@@ -208,6 +208,7 @@ async fn through_wasm(count: usize) -> Result<()> {
         digest: "0".to_owned(),
         log: Arc::new(FunctionLog::new(&limits)),
         progress: faas::Progress::default(),
+        asker: faas::Asker::Node,
     };
     let handlers = backend.prepare(package).await?;
     let proxy = proxy()?;

@@ -66,6 +66,12 @@ impl DockerBackend {
     /// If there is no engine, or it may not be used.
     pub async fn start(options: Options) -> Result<Arc<Self>, EngineError> {
         let engine = Engine::connect(&options.socket, options.instance).await?;
+        if !engine.takes_profiles {
+            tracing::warn!(
+                "the engine takes no seccomp profile: a build can take all the free space of its \
+                 disk at once; use Docker 20.10.10 or later, with seccomp"
+            );
+        }
         let (caller, proxy, leftovers): (Arc<dyn Caller>, _, _) = match options.elsewhere {
             Some(Elsewhere { proxy, caller }) => {
                 let leftovers = Leftovers::find(&engine, &proxy).await?;

@@ -5,10 +5,11 @@ use crate::container::{Container, Plan, Target};
 use crate::deployment_network::Network;
 use crate::engine::Engine;
 use crate::image::Image;
+use crate::profile;
 use crate::shim;
 use crate::volume::{Entry, Filling, Source};
 use crate::watch::Watch;
-use builds::{Npm, Recipe, Toolchain};
+use builds::{Npm, Recipe, Toolchain, Why};
 use faas::{Limits, LogStream, Package, PrepareError, Runtime};
 use std::sync::Arc;
 
@@ -81,6 +82,7 @@ pub(crate) async fn run(
         is_read_only: true,
         reads_all: false,
         file_bytes_max: Some(limits.builds.bytes_max),
+        profile: engine.takes_profiles.then(profile::of_builds),
         limits: limits.of_build(),
         labels: engine.labels(),
     };
@@ -92,6 +94,10 @@ pub(crate) async fn run(
     let (container, watch) = tokio::join!(Container::start(engine, plan, target), watch);
     let (mut container, mut watch) = (container?, watch?);
     if let Some(why) = failure(limits, (&mut container, &mut watch), &recipe).await {
+        let why = match why {
+            Why::Failed(why) => why,
+            Why::DiskFull => return Err(full(limits, package)),
+        };
         let lines = package.log.last_text(&id, 2 * builds::LAST_LINES);
         return Err(builds::failed(package, &why, &lines));
     }
@@ -112,13 +118,13 @@ async fn failure(
     limits: &Limits,
     (container, watch): (&mut Container, &mut Option<Watch>),
     recipe: &Recipe,
-) -> Option<String> {
+) -> Option<Why> {
     let complaint = &recipe.complaint;
     let building = async {
         tokio::select! {
             exit = container.wait() => match exit.is_success {
                 true => None,
-                false => Some(format!("{complaint} ({})", exit.text)),
+                false => Some(Why::Failed(format!("{complaint} ({})", exit.text))),
             },
             why = outgrown(watch) => Some(why),
         }
@@ -127,24 +133,40 @@ async fn failure(
         Ok(why) => why,
         Err(_elapsed) => {
             let seconds = limits.builds.time.as_secs();
-            Some(format!("{complaint} within {seconds} s"))
+            Some(Why::Failed(format!("{complaint} within {seconds} s")))
         }
     };
     if why.is_some() {
         container.kill();
         container.wait().await;
     }
-    match (why, watch) {
-        (None, Some(watch)) => watch.last_look(limits.builds.time).await,
-        (why, _) => why,
+    let last = match watch {
+        Some(watch) => watch.last_look(limits.builds.time).await,
+        None => None,
+    };
+    match (why, last) {
+        // A build that found the disk full failed of something else.
+        (Some(Why::Failed(_)), Some(Why::DiskFull)) => Some(Why::DiskFull),
+        (Some(why), _) => Some(why),
+        (None, last) => last,
     }
 }
 
-async fn outgrown(watch: &mut Option<Watch>) -> String {
+async fn outgrown(watch: &mut Option<Watch>) -> Why {
     match watch {
         Some(watch) => watch.outgrown().await,
         None => std::future::pending().await,
     }
+}
+
+fn full(limits: &Limits, package: &Package) -> PrepareError {
+    let (name, mib) = (&package.spec.name, limits.builds.free_bytes_min >> 20);
+    PrepareError::no_room(
+        format!(
+            "function \"{name}\": the engine's disk is nearly full, and a build needs {mib} MiB free"
+        ),
+        "free space on it, such as by docker system prune, then deploy again",
+    )
 }
 
 fn command(recipe: &Recipe) -> Vec<String> {

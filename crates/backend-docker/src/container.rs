@@ -46,6 +46,8 @@ pub(crate) struct Plan {
     pub(crate) reads_all: bool,
     /// How large a file it may write, but for those in `/tmp`; nothing is no bound.
     pub(crate) file_bytes_max: Option<u64>,
+    /// Its seccomp profile; nothing is the engine's own.
+    pub(crate) profile: Option<String>,
     pub(crate) limits: FunctionLimits,
     pub(crate) labels: HashMap<String, String>,
 }
@@ -297,7 +299,7 @@ fn body(plan: Plan) -> ContainerCreateBody {
             plan.is_read_only,
             plan.network,
             plan.mounts,
-            (plan.reads_all, plan.file_bytes_max),
+            (plan.reads_all, plan.file_bytes_max, plan.profile),
         )),
         ..ContainerCreateBody::default()
     }
@@ -308,7 +310,7 @@ fn host_config(
     is_read_only: bool,
     network: String,
     mounts: Vec<Mount>,
-    (reads_all, file_bytes_max): (bool, Option<u64>),
+    (reads_all, file_bytes_max, profile): (bool, Option<u64>, Option<String>),
 ) -> HostConfig {
     let signed = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
     let memory = Some(signed(limits.memory_bytes_max));
@@ -325,6 +327,8 @@ fn host_config(
             hard: Some(signed(bound?)),
         })
     });
+    let no_privileges = "no-new-privileges:true".to_owned();
+    let profile = profile.map(|profile| format!("seccomp={profile}"));
     HostConfig {
         memory,
         // The same number is no swap.
@@ -336,7 +340,7 @@ fn host_config(
         ulimits: Some(bounds.collect()),
         cap_drop: Some(vec!["ALL".to_owned()]),
         cap_add: reads_all.then(|| vec!["DAC_READ_SEARCH".to_owned()]),
-        security_opt: Some(vec!["no-new-privileges:true".to_owned()]),
+        security_opt: Some(std::iter::once(no_privileges).chain(profile).collect()),
         readonly_rootfs: Some(is_read_only),
         tmpfs: Some(HashMap::from([("/tmp".to_owned(), tmp)])),
         mounts: Some(mounts),
@@ -376,7 +380,8 @@ mod tests {
             open_files_max: 64,
             ..FunctionLimits::default()
         };
-        let config = host_config(&limits, true, "net".to_owned(), Vec::new(), (false, None));
+        let net = "net".to_owned();
+        let config = host_config(&limits, true, net, Vec::new(), (false, None, None));
         assert_eq!(config.memory, Some(1 << 28));
         assert_eq!(config.memory_swap, config.memory);
         assert_eq!(config.cpu_quota, Some(CPU_PERIOD_US / 2));

@@ -1,5 +1,6 @@
 //! The connection to the engine, what our things are called there, and what its errors mean.
 
+use crate::profile;
 use crate::subnet::first_block;
 use bollard::errors::Error;
 use bollard::{API_DEFAULT_VERSION, ClientVersion, Docker};
@@ -64,6 +65,8 @@ pub(crate) struct Engine {
     pub(crate) docker: Docker,
     /// Whether it is Podman, which does not take all that Docker does.
     pub(crate) is_podman: bool,
+    /// Whether it takes seccomp profiles.
+    pub(crate) takes_profiles: bool,
     /// What our labels say.
     pub(crate) instance: String,
     /// What has to end before this backend has ended.
@@ -104,9 +107,17 @@ impl Engine {
         }
         let version = docker.version().await.map_err(|error| at(&error))?;
         let mut parts = version.components.into_iter().flatten();
+        let is_podman = parts.any(|part| part.name.contains("Podman"));
+        // Where a filter before the engine's socket lets nobody ask, it has none that we know of.
+        let info = docker.info().await.unwrap_or_default();
+        let security_options = info.security_options.unwrap_or_default();
+        let version = version.version.unwrap_or_default();
+        // Podman takes them as files of its machine only.
+        let takes_profiles = !is_podman && profile::is_taken(&version, &security_options);
         Ok(Arc::new(Self {
             docker,
-            is_podman: parts.any(|part| part.name.contains("Podman")),
+            is_podman,
+            takes_profiles,
             next_block: first_block(&instance),
             instance,
             tracker: TaskTracker::new(),

@@ -148,6 +148,7 @@ impl Template {
             is_read_only: true,
             reads_all: false,
             file_bytes_max: None,
+            profile: None,
             limits: self.package.spec.limits.clone(),
             labels: self.engine.labels_of(self.package.spec.name.as_str()),
         }

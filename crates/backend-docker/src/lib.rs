@@ -16,6 +16,7 @@ mod handler;
 mod image;
 mod leftovers;
 mod network;
+mod profile;
 mod reverse_proxy;
 mod shim;
 mod site;

@@ -8,7 +8,7 @@ use bollard::query_parameters::{
     RemoveContainerOptionsBuilder, RemoveVolumeOptionsBuilder, UploadToContainerOptionsBuilder,
 };
 use bytes::Bytes;
-use faas::PrepareError;
+use faas::{Pieces, PrepareError};
 use futures_util::{StreamExt, stream};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
@@ -24,9 +24,8 @@ const NOTES_BYTES_MAX: usize = 1 << 20;
 /// Where the helper container has the volume.
 const AT: &str = "/volume";
 
-/// Pieces of an archive on their way to the engine, and how large they are.
+/// Pieces of an archive on their way to the engine.
 const PIECES: usize = 4;
-const PIECE_BYTES: usize = 256 << 10;
 
 /// Volumes that nothing uses and that are kept, for a function that comes back.
 const UNUSED_MAX: usize = 16;
@@ -158,7 +157,7 @@ impl Filling {
     /// Copies entries into it.
     pub(crate) async fn put(&self, entries: Vec<Entry>) -> Result<(), PrepareError> {
         let (sender, receiver) = mpsc::channel(PIECES);
-        let packing = tokio::task::spawn_blocking(move || pack(&entries, sender));
+        let packing = tokio::task::spawn_blocking(move || pack(&entries, &sender));
         let pieces = stream::unfold(receiver, |mut receiver| async {
             let piece = receiver.recv().await?;
             Some((piece, receiver))
@@ -194,22 +193,19 @@ impl Filling {
         Ok(self.volume)
     }
 
-    /// Throws it away, in a while: a container that was to fill it may just be going.
+    /// Throws it away. A container that was to fill it may just be going, so it takes a while.
     pub(crate) async fn abandon(self) {
         self.remove_helper().await;
-        let (engine, name) = (Arc::clone(&self.engine), self.volume.name);
-        self.engine.tracker.spawn(async move {
-            for _ in 0..REMOVALS {
-                if remove(&engine, &name).await {
-                    return;
-                }
-                tokio::time::sleep(REMOVAL_PAUSE).await;
+        for _ in 0..REMOVALS {
+            if remove(&self.engine, &self.volume.name).await {
+                return;
             }
-            tracing::warn!(
-                volume = name,
-                "a volume could not be removed; run: tinyfaas clean"
-            );
-        });
+            tokio::time::sleep(REMOVAL_PAUSE).await;
+        }
+        tracing::warn!(
+            volume = self.volume.name,
+            "a volume could not be removed; run: tinyfaas clean"
+        );
     }
 
     async fn remove_helper(&self) {
@@ -272,11 +268,11 @@ pub(crate) async fn prune(engine: &Engine, is_used: impl Fn(&str) -> bool) {
 }
 
 /// Writes a tar of the entries, piece by piece.
-fn pack(entries: &[Entry], sender: mpsc::Sender<Bytes>) -> io::Result<()> {
-    let pieces = Pieces {
-        sender,
-        piece: Vec::with_capacity(PIECE_BYTES),
-    };
+fn pack(entries: &[Entry], sender: &mpsc::Sender<Bytes>) -> io::Result<()> {
+    let pieces = Pieces::new(|piece| {
+        let sent = sender.blocking_send(piece);
+        sent.map_err(|_closed| io::Error::other("the engine takes no more"))
+    });
     let mut tar = tar::Builder::new(pieces);
     // The owner here is nobody there.
     tar.mode(tar::HeaderMode::Deterministic);
@@ -295,7 +291,7 @@ fn pack(entries: &[Entry], sender: mpsc::Sender<Bytes>) -> io::Result<()> {
 }
 
 fn append(
-    tar: &mut tar::Builder<Pieces>,
+    tar: &mut tar::Builder<impl Write>,
     entry: &Entry,
     size: u64,
     contents: impl io::Read,
@@ -306,7 +302,7 @@ fn append(
     tar.append_data(&mut header, &entry.path, contents)
 }
 
-fn append_folder(tar: &mut tar::Builder<Pieces>, at: &Path, folder: &Path) -> io::Result<()> {
+fn append_folder(tar: &mut tar::Builder<impl Write>, at: &Path, folder: &Path) -> io::Result<()> {
     for child in std::fs::read_dir(folder)? {
         let child = child?;
         let (at, path) = (at.join(child.file_name()), child.path());
@@ -318,29 +314,4 @@ fn append_folder(tar: &mut tar::Builder<Pieces>, at: &Path, folder: &Path) -> io
         }
     }
     Ok(())
-}
-
-/// Collects what is written and sends it on.
-struct Pieces {
-    sender: mpsc::Sender<Bytes>,
-    piece: Vec<u8>,
-}
-
-impl Write for Pieces {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.piece.extend_from_slice(bytes);
-        if self.piece.len() >= PIECE_BYTES {
-            self.flush()?;
-        }
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        let piece = std::mem::replace(&mut self.piece, Vec::with_capacity(PIECE_BYTES));
-        if piece.is_empty() {
-            return Ok(());
-        }
-        let sent = self.sender.blocking_send(piece.into());
-        sent.map_err(|_closed| io::Error::other("the engine takes no more"))
-    }
 }

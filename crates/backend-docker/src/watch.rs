@@ -1,4 +1,4 @@
-//! Sees that a build writes no more into its volume than it may. The engine bounds no volume, and
+//! Sees that a build writes no more into its volume than it may, and leaves the engine's disk some space. The engine bounds no volume, and
 //! its files may be out of our sight, so another container looks: one that the build does not see.
 
 use crate::container::{Container, Plan, Target};
@@ -6,6 +6,7 @@ use crate::engine::Engine;
 use crate::image::Image;
 use crate::volume::Filling;
 use bollard::query_parameters::KillContainerOptionsBuilder;
+use builds::Why;
 use faas::{FunctionLimits, FunctionLog, Limits, PrepareError, Runtime};
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,6 +21,7 @@ const AT: &str = "/volume";
 /// How it ends where there is too much.
 const TOO_MANY_BYTES: &str = "exit status 11";
 const UNREADABLE: &str = "exit status 12";
+const DISK_FULL: &str = "exit status 13";
 
 /// How often it is asked for its last look, which it does not hear before it has begun.
 const ASK_PAUSE: Duration = Duration::from_millis(200);
@@ -49,7 +51,8 @@ impl Watch {
         };
         let bytes_max = limits.builds.bytes_max;
         let words = program.into_iter().map(str::to_owned);
-        let own = [AT.to_owned(), bytes_max.to_string()];
+        let free_min = limits.builds.free_bytes_min / 2;
+        let own = [AT.to_owned(), bytes_max.to_string(), free_min.to_string()];
         let id: Arc<str> = engine.id("watch").into();
         let plan = Plan {
             name: engine.unique(&id),
@@ -63,6 +66,7 @@ impl Watch {
             // The build may hide a folder from its own user.
             reads_all: true,
             file_bytes_max: None,
+            profile: None,
             limits: FunctionLimits {
                 cpu_millis_max: limits.builds.cpu_millis_max,
                 ..FunctionLimits::default()
@@ -81,17 +85,18 @@ impl Watch {
     }
 
     /// Returns when there is too much, or nobody looks any more. Says which.
-    pub(crate) async fn outgrown(&mut self) -> String {
+    pub(crate) async fn outgrown(&mut self) -> Why {
         let exit = self.container.wait().await;
-        match exit.text.as_str() {
+        Why::Failed(match exit.text.as_str() {
             TOO_MANY_BYTES => format!("the build wrote more than {} MiB", self.bytes_max >> 20),
             UNREADABLE => "the build made folders that can't be looked into".to_owned(),
+            DISK_FULL => return Why::DiskFull,
             how => format!("what the build writes could not be watched ({how})"),
-        }
+        })
     }
 
     /// Looks once more, at what a build left. Says whether that is too much.
-    pub(crate) async fn last_look(&mut self, patience: Duration) -> Option<String> {
+    pub(crate) async fn last_look(&mut self, patience: Duration) -> Option<Why> {
         let name = self.container.name().to_owned();
         let engine = Arc::clone(&self.engine);
         let asking = async {
@@ -111,7 +116,10 @@ impl Watch {
         match exit {
             Ok(exit) if exit.is_success => None,
             Ok(_) => Some(self.outgrown().await),
-            Err(_elapsed) => Some("what the build wrote could not be looked at in time".to_owned()),
+            Err(_elapsed) => {
+                let why = "what the build wrote could not be looked at in time";
+                Some(Why::Failed(why.to_owned()))
+            }
         }
     }
 }

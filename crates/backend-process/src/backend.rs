@@ -12,6 +12,7 @@ use crate::sandbox::spawner::Spawner;
 use crate::sandbox::{LANDLOCK_STEP, SandboxMode};
 use crate::shims::Shims;
 use crate::users::{self, HOST_ID_FIRST, HostIds};
+use builds::Turns;
 use faas::{
     Backend, BackendReport, BoxFuture, CoreShare, Handlers, Limits, Network, Package, PrepareError,
     PrepareErrorKind,
@@ -22,7 +23,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, OnceLock, Weak};
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::Notify;
 use tokio_util::task::TaskTracker;
 
 /// Where the backend lives and how it isolates.
@@ -237,7 +238,7 @@ async fn set_up(options: Options) -> Result<Node, StartError> {
         cache: cache.map_err(io("open the cache of builds"))?,
         build_envs,
         shims: shims.map_err(io("write the shims"))?,
-        build_turns: Arc::new(Semaphore::new(limits.builds.at_once_max)),
+        build_turns: Turns::new(&limits.builds),
         build_network,
         scratch,
         walls: OnceLock::new(),

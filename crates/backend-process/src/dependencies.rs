@@ -6,6 +6,7 @@
 
 mod go_library;
 mod layout;
+mod looks;
 
 use crate::cache::{Finished, Kept, Staging};
 use crate::interpreter::Interpreter;
@@ -14,19 +15,17 @@ use crate::output::Target;
 use crate::process::{Order, SandboxedProcess};
 use crate::toolchain;
 use crate::tree;
-use builds::{Place, Recipe, Toolchain};
-use faas::{InStage, LogStream, Package, PrepareError, Runtime, Stage};
+use builds::{Place, Recipe, Toolchain, Turn, Why};
+use faas::{LogStream, Package, PrepareError, Runtime};
 use handler_protocol::Process;
 use layout::Layout;
+use looks::Looks;
 use std::fs::File;
 use std::io;
 use std::sync::Arc;
-use std::time::Duration;
-use tokio::sync::OwnedSemaphorePermit;
+use std::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-/// How often the size of what a build writes is looked at.
-const SIZE_INTERVAL: Duration = Duration::from_secs(2);
 /// How large a list of installed packages is read.
 const LIST_BYTES_MAX: u64 = 16 << 20;
 
@@ -60,7 +59,7 @@ pub(crate) async fn install(
     if let Some(built) = find(node, package, &recipe).await? {
         return Ok(Some(built));
     }
-    let turn = turn(node, package).await?;
+    let turn = node.build_turns.take(package).await?;
     if let Some(built) = find(node, package, &recipe).await? {
         return Ok(Some(built));
     }
@@ -82,7 +81,7 @@ pub(crate) async fn rebuild(
     }
     let interpreter = interpreter?;
     let recipe = recipe(node, package, interpreter).ok().flatten()?;
-    let turn = turn(node, package).await.ok()?;
+    let turn = node.build_turns.take(package).await.ok()?;
     if node.cache.is_proven(&built.key) {
         // Another deployment has built it meanwhile.
         return find(node, package, &recipe).await.ok().flatten();
@@ -108,40 +107,6 @@ fn recipe(
 ) -> Result<Option<Recipe>, PrepareError> {
     let toolchain = toolchain::of(node, package.spec.runtime, interpreter);
     builds::recipe(package, &toolchain)
-}
-
-/// A place among the builds that run at once.
-#[derive(Debug)]
-struct Turn {
-    _place: OwnedSemaphorePermit,
-    _stage: InStage,
-}
-
-/// Waits for a place among the builds, for a bounded time, and tells of it.
-async fn turn(node: &Node, package: &Package) -> Result<Turn, PrepareError> {
-    let turns = || Arc::clone(&node.build_turns);
-    let place = match turns().try_acquire_owned() {
-        Ok(place) => place,
-        Err(_none_free) => {
-            let _waits = package.progress.enter(Stage::WaitsForBuild);
-            let wait = node.limits.builds.wait;
-            let place = tokio::time::timeout(wait, turns().acquire_owned()).await;
-            let place = place.map_err(|_elapsed| {
-                let (name, seconds) = (&package.spec.name, wait.as_secs());
-                PrepareError::busy(
-                    format!("function \"{name}\": it waited {seconds} s for other builds to end"),
-                    "deploy it again when they have ended, or delete the functions that hold them",
-                )
-            })?;
-            place.map_err(|_closed| {
-                PrepareError::host("this node is stopping", "deploy again when it has started")
-            })?
-        }
-    };
-    Ok(Turn {
-        _place: place,
-        _stage: package.progress.enter(Stage::Builds),
-    })
 }
 
 /// Builds in a task of its own, which keeps the turn until nothing of the build is left. Dropping
@@ -318,19 +283,24 @@ async fn run(
     let mut process = started.map_err(|error| node.explain(package, &error))?;
     let failed = tokio::select! {
         failed = failure(node, &mut process, recipe, layout) => failed,
-        () = cut.cancelled() => Some(format!("{}: the build was cancelled", recipe.complaint)),
+        () = cut.cancelled() => {
+            Some(Why::Failed(format!("{}: the build was cancelled", recipe.complaint)))
+        }
     };
-    let Some(message) = failed else {
+    let Some(why) = failed else {
         return Ok(());
     };
     // A build that was cut off must not write any more when its folders are removed.
     process.kill();
     process.wait().await;
-    if !node.cache.has_room().unwrap_or(true) {
-        return Err(full(node, package));
+    match why {
+        // A build that found the disk full failed of something else.
+        Why::Failed(message) if node.cache.has_room().unwrap_or(true) => {
+            let lines = package.log.last_text(&id, 2 * builds::LAST_LINES);
+            Err(builds::failed(package, &message, &lines))
+        }
+        Why::Failed(_) | Why::DiskFull => Err(full(node, package)),
     }
-    let lines = package.log.last_text(&id, 2 * builds::LAST_LINES);
-    Err(builds::failed(package, &message, &lines))
 }
 
 /// Why a build failed; nothing where it succeeded.
@@ -339,35 +309,46 @@ async fn failure(
     process: &mut SandboxedProcess,
     recipe: &Recipe,
     layout: &Layout,
-) -> Option<String> {
+) -> Option<Why> {
     tokio::select! {
         exit = process.ended() => {
-            (!exit.is_success).then(|| format!("{} ({})", recipe.complaint, exit.text))
+            let message = || format!("{} ({})", recipe.complaint, exit.text);
+            (!exit.is_success).then(|| Why::Failed(message()))
         }
         () = tokio::time::sleep(node.limits.builds.time) => {
             let seconds = node.limits.builds.time.as_secs();
-            Some(format!("{} within {seconds} s", recipe.complaint))
+            Some(Why::Failed(format!("{} within {seconds} s", recipe.complaint)))
         }
         reason = outgrown(node, &layout.staging) => Some(reason),
     }
 }
 
 /// Returns when the folder holds more than it may, or the disk is nearly full.
-async fn outgrown(node: &Node, staging: &Staging) -> String {
-    let bytes_max = node.limits.builds.bytes_max;
+async fn outgrown(node: &Node, staging: &Staging) -> Why {
+    let limits = &node.limits.builds;
+    let mut looks = Looks::new(limits);
     loop {
-        tokio::time::sleep(SIZE_INTERVAL).await;
+        tokio::time::sleep(looks::FREE_INTERVAL).await;
         let folder = staging.path().to_owned();
-        let looked = blocking(move || Ok((tree::size_of(&folder), tree::free_bytes(&folder)?)));
-        let Ok((size, free)) = looked.await else {
+        let Ok(free) = blocking(move || tree::free_bytes(&folder)).await else {
             continue;
         };
-        if size > bytes_max {
-            return format!("the build wrote more than {} MiB", bytes_max >> 20);
+        if free < limits.free_bytes_min / 2 {
+            return Why::DiskFull;
         }
-        if free < node.limits.builds.free_bytes_min / 2 {
-            return "the disk is nearly full".to_owned();
+        let begun = Instant::now();
+        if !looks.is_due(begun, free) {
+            continue;
         }
+        let folder = staging.path().to_owned();
+        let Ok(size) = blocking(move || Ok(tree::size_of(&folder))).await else {
+            continue;
+        };
+        if size > limits.bytes_max {
+            let mib = limits.bytes_max >> 20;
+            return Why::Failed(format!("the build wrote more than {mib} MiB"));
+        }
+        looks.looked(begun, Instant::now(), free);
     }
 }
 

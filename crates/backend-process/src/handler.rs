@@ -78,6 +78,8 @@ impl Template {
             open_files_max: limits.open_files_max,
             data_bytes_max: (!is_bounded).then_some(limits.memory_bytes_max),
             processes_max: (!is_bounded).then_some(u64::from(limits.pids_max)),
+            // Its files are in memory, where they count when they are made.
+            may_reserve: true,
             envs: self.envs(id, &places),
             working_dir: places.code.clone(),
             program: self.program(&places),

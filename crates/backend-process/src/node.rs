@@ -6,13 +6,14 @@ use crate::process::Sandbox;
 use crate::sandbox::{Reach, SandboxMode, Walls};
 use crate::shims::Shims;
 use crate::users::{self, HOST_ID_FIRST, HostIds};
+use builds::Turns;
 use faas::{Limits, Network, Package, PrepareError, Runtime};
 use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::Notify;
 
 /// Folders of the data directory on the way to what functions and builds read, beside that of code.
 const OPEN_FOLDERS: [&str; 5] = [
@@ -34,7 +35,7 @@ pub(crate) struct Node {
     /// Variables that builds see.
     pub(crate) build_envs: Vec<(String, String)>,
     pub(crate) shims: Shims,
-    pub(crate) build_turns: Arc<Semaphore>,
+    pub(crate) build_turns: Turns,
     pub(crate) build_network: Network,
     /// Writable folders of handlers in reduced isolation.
     pub(crate) scratch: PathBuf,

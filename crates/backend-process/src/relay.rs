@@ -151,7 +151,7 @@ fn run(terms: &str) -> io::Result<()> {
     let listeners = fds.map(TcpListener::from);
     let policy = Policy::new(terms.host_ports.clone(), Netlink::open()?);
     rustix::thread::set_no_new_privs(true)?;
-    syscalls::restrict(SandboxMode::Full, Walls { landlock: None })
+    syscalls::restrict(SandboxMode::Full, Walls { landlock: None }, true)
         .map_err(|failure| io::Error::other(failure.to_string()))?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()

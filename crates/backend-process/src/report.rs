@@ -51,6 +51,7 @@ pub(crate) async fn try_sandbox(node: &Node) -> io::Result<Walls> {
             open_files_max: 64,
             data_bytes_max: None,
             processes_max: None,
+            may_reserve: true,
             envs: Vec::new(),
             working_dir: "/".into(),
             program: Program::Execute {

@@ -72,6 +72,8 @@ pub(crate) struct Plan {
     pub(crate) data_bytes_max: Option<u64>,
     /// Where no cgroup bounds the number of processes.
     pub(crate) processes_max: Option<u64>,
+    /// Whether it may take space on a disk without writing it.
+    pub(crate) may_reserve: bool,
     /// The whole environment.
     pub(crate) envs: Vec<(String, String)>,
     pub(crate) working_dir: PathBuf,

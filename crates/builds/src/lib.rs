@@ -1,19 +1,23 @@
 //! What has to be built for a function, read off its manifest; what the result depends on; and what
-//! is said about a build that failed. How a build is run and kept is its backend's.
+//! is said about a build that failed; which builds have their turn; and which system calls untrusted
+//! code may make. How a build is run and kept is its backend's.
 //!
 //! A build sees what its key holds: where the result depends on a manifest alone, the manifest is
 //! all that there is in its folder; else it gets a copy of the whole code, and the key holds the
 //! code's digest.
 
+pub mod calls;
 mod go;
 mod npm;
 mod outcome;
 mod pip;
 mod requirements;
+mod turns;
 
 pub use go::{library, library_key, standard_packages};
 pub use npm::{INSTALLED_LIST, unrun_scripts};
-pub use outcome::{LAST_LINES, failed, with_notes};
+pub use outcome::{LAST_LINES, Why, failed, with_notes};
+pub use turns::{Turn, Turns};
 
 use faas::{Package, PrepareError, Runtime};
 use sha2::{Digest, Sha256};

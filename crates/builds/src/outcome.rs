@@ -16,6 +16,15 @@ const SMALL_TALK: [&str; 7] = [
     "[notice]",
 ];
 
+/// Why a build failed or was ended.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Why {
+    /// For this reason.
+    Failed(String),
+    /// The disk has less space left than builds have to leave.
+    DiskFull,
+}
+
 /// The error of a build, from why it failed and the last lines that it printed, of which there
 /// should be more than [`LAST_LINES`]: some are left out.
 #[must_use]

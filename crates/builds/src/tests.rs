@@ -5,6 +5,11 @@ use super::*;
 use faas::{Entry, FunctionLimits, FunctionLog, FunctionSpec, Limits};
 use std::sync::Arc;
 
+/// A package without code.
+pub(crate) fn package() -> Package {
+    Function::nodejs(&[]).package()
+}
+
 struct Function {
     folder: tempfile::TempDir,
     runtime: Runtime,
@@ -63,6 +68,7 @@ impl Function {
             digest: self.digest.clone(),
             log: Arc::new(FunctionLog::new(&limits)),
             progress: faas::Progress::default(),
+            asker: faas::Asker::Node,
         }
     }
 

@@ -165,19 +165,17 @@ async fn memory_is_taken_as_bodies_come_not_as_they_are_announced() {
     endpoint.stopped().await;
 }
 
-#[tokio::test]
-async fn a_body_that_trickles_is_refused_however_often_it_moves() {
-    let limits = Limits {
-        http_idle: Duration::from_millis(300),
-        pace_bytes_min: 1 << 20,
-        ..Limits::default()
-    };
-    let endpoint = start(limits, Browsers::default()).await;
+/// Sends the beginning of a body, then up to so many bytes with a pause before the next, and expects
+/// to be told that it is too slow.
+async fn refused_for_trickling(endpoint: &Endpoint, begun: &str, bytes: usize, pause: Duration) {
     let (mut reader, mut writer) = endpoint.connect().await.into_split();
-    writer.write_all(KEPT.as_bytes()).await.unwrap();
+    writer.write_all(begun.as_bytes()).await.unwrap();
     let trickling = async {
-        while writer.write_all(b"x").await.is_ok() {
-            tokio::time::sleep(Duration::from_millis(20)).await;
+        for _ in 0..bytes {
+            tokio::time::sleep(pause).await;
+            if writer.write_all(b"x").await.is_err() {
+                break;
+            }
         }
         std::future::pending::<()>().await;
     };
@@ -188,6 +186,18 @@ async fn a_body_that_trickles_is_refused_however_often_it_moves() {
         () = trickling => {}
     }
     assert_eq!(&answer, b"HTTP/1.1 408");
+}
+
+#[tokio::test]
+async fn a_body_that_trickles_is_refused_however_often_it_moves() {
+    let limits = Limits {
+        http_idle: Duration::from_millis(300),
+        pace_bytes_min: 1 << 20,
+        ..Limits::default()
+    };
+    let endpoint = start(limits, Browsers::default()).await;
+    let pause = Duration::from_millis(20);
+    refused_for_trickling(&endpoint, KEPT, usize::MAX, pause).await;
     endpoint.stopped().await;
 }
 
@@ -198,24 +208,9 @@ async fn a_body_that_stops_short_of_its_end_is_not_kept_for_its_size() {
         ..Limits::default()
     };
     let endpoint = start(limits, Browsers::default()).await;
-    let (mut reader, mut writer) = endpoint.connect().await.into_split();
     // All but ten bytes, which earn a minute at the least rate of a whole body.
     let begun = format!("{KEPT}{}", "x".repeat(65_526));
-    writer.write_all(begun.as_bytes()).await.unwrap();
-    let trickling = async {
-        for _ in 0..9 {
-            tokio::time::sleep(Duration::from_millis(100)).await;
-            drop(writer.write_all(b"x").await);
-        }
-        std::future::pending::<()>().await;
-    };
-    let mut answer = [0; 12];
-    let answered = reader.read_exact(&mut answer);
-    tokio::select! {
-        answered = tokio::time::timeout(PATIENCE, answered) => drop(answered.unwrap().unwrap()),
-        () = trickling => {}
-    }
-    assert_eq!(&answer, b"HTTP/1.1 408");
+    refused_for_trickling(&endpoint, &begun, 9, Duration::from_millis(100)).await;
     endpoint.stopped().await;
 }
 

@@ -4,6 +4,7 @@
 //! An invocation walks one way: an endpoint decodes it, [`Proxy::invoke`] admits it,
 //! [`Router::find`] finds the function's deployment, its least busy handler ([`Callable`]) runs it.
 
+mod asker;
 pub mod backend;
 mod backoff;
 mod changes;
@@ -26,6 +27,7 @@ pub mod log;
 mod memory;
 mod pace;
 pub mod package;
+mod pieces;
 pub mod progress;
 pub mod proxy;
 pub mod quantity;
@@ -35,6 +37,7 @@ pub mod router;
 mod slots;
 mod sync;
 
+pub use asker::Asker;
 pub use backend::{Backend, BackendReport, Isolation, RuntimeReport};
 pub use backoff::Backoff;
 pub use changes::Follower;
@@ -58,6 +61,7 @@ pub use invocation::{
 pub use limits::{Bound, BoundError, BuildLimits, FunctionLimits, Limits, WasmLimits};
 pub use log::{FunctionLog, LogLine, LogStream, Printer};
 pub use package::Package;
+pub use pieces::{PIECE_BYTES, Pieces};
 pub use progress::{InStage, Progress, Stage};
 pub use proxy::Proxy;
 pub use reserve::Reserve;

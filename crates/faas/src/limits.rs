@@ -35,6 +35,8 @@ bounds! {
         pub handlers_max: u16 = 256,
         /// Memory that a handler can be given: what the machine has.
         pub handler_memory_bytes_max: u64 = 1 << 40,
+        /// CPU time that a handler can be given, in thousandths of a core: what the machine has.
+        pub handler_cpu_millis_max: u32 = 1_024_000,
 
         /// How long a handler may take from its start to its hello.
         pub handler_start: Duration = Duration::from_secs(30),
@@ -367,7 +369,9 @@ bounds! {
         /// which hang don't make it fail.
         pub wait: Duration = Duration::from_secs(900),
         /// Builds at once: they are heavy. One name has one of them at most.
-        pub at_once_max: usize = 2,
+        pub at_once_max: usize = 3,
+        /// Those of one client, an address or the /64 of one; more of it wait, so that it never has all.
+        pub client_at_once_max: usize = 2,
         /// Memory of a build.
         pub memory_bytes_max: u64 = 1024 << 20,
         /// Processes and threads of a build.

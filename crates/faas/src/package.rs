@@ -1,5 +1,6 @@
 //! A function's code, unpacked, and what its runtime wants to find there.
 
+use crate::asker::Asker;
 use crate::failure::PrepareError;
 #[cfg(doc)]
 use crate::failure::PrepareErrorKind;
@@ -23,6 +24,8 @@ pub struct Package {
     pub log: Arc<FunctionLog>,
     /// Where the backend tells how far it is.
     pub progress: Progress,
+    /// Whose share of what deployments use this is.
+    pub asker: Asker,
 }
 
 impl Package {

@@ -7,7 +7,7 @@ use crate::deployer::Deployer;
 use crate::functions::Function;
 use crate::store::Manifests;
 use bytes::Bytes;
-use faas::FunctionName;
+use faas::{FunctionName, PIECE_BYTES, Pieces};
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use std::fs::{self, DirBuilder, File};
@@ -17,8 +17,6 @@ use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
-/// How large the pieces are that go to the client.
-const PIECE_BYTES: usize = 256 << 10;
 /// What a backup holds, below the data directory.
 const FOLDERS: [&str; 2] = ["manifests", "code"];
 
@@ -107,10 +105,10 @@ fn stream(
 }
 
 fn pack(functions: &[Arc<Function>], sender: &mpsc::Sender<io::Result<Bytes>>) -> io::Result<()> {
-    let pieces = Pieces {
-        sender,
-        piece: Vec::with_capacity(PIECE_BYTES),
-    };
+    let pieces = Pieces::new(|piece| {
+        let sent = sender.blocking_send(Ok(piece));
+        sent.map_err(|_closed| io::Error::other("the client has gone"))
+    });
     let mut tar = tar::Builder::new(GzEncoder::new(pieces, Compression::fast()));
     tar.follow_symlinks(false);
     let mut packed = std::collections::HashSet::new();
@@ -129,31 +127,6 @@ fn pack(functions: &[Arc<Function>], sender: &mpsc::Sender<io::Result<Bytes>>) -
         tar.append_data(&mut header, Path::new("manifests").join(name), &text[..])?;
     }
     tar.into_inner()?.finish()?.flush()
-}
-
-/// Collects what is written and sends it on.
-struct Pieces<'a> {
-    sender: &'a mpsc::Sender<io::Result<Bytes>>,
-    piece: Vec<u8>,
-}
-
-impl Write for Pieces<'_> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.piece.extend_from_slice(bytes);
-        if self.piece.len() >= PIECE_BYTES {
-            self.flush()?;
-        }
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        let piece = std::mem::replace(&mut self.piece, Vec::with_capacity(PIECE_BYTES));
-        if piece.is_empty() {
-            return Ok(());
-        }
-        let sent = self.sender.blocking_send(Ok(piece.into()));
-        sent.map_err(|_closed| io::Error::other("the client has gone"))
-    }
 }
 
 /// Brings a backup back into a data directory that has no functions and no node. Everything is on

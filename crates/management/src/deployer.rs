@@ -345,6 +345,7 @@ impl Deployer {
         (log, slot, work): (&Arc<FunctionLog>, SemaphorePermit<'_>, &Work),
     ) -> Result<(Record, Code, Handlers), DeployError> {
         let (deployer, known) = (Arc::clone(self), known.cloned());
+        let asker = order.asker.clone();
         let unpacking = tokio::task::spawn_blocking(move || deployer.unpack(order, known.as_ref()));
         let (record, code) = unpacking.await.unwrap_or(Err(DeployError::Broken))?;
         let package = Package {
@@ -353,6 +354,7 @@ impl Deployer {
             digest: record.digest.clone(),
             log: Arc::clone(log),
             progress: work.progress.clone(),
+            asker,
         };
         let starting = self.options.backend.prepare(package);
         match self.starts.run(slot, starting, &work.progress).await {
@@ -375,6 +377,7 @@ impl Deployer {
             source,
             subfolder,
             room: _room,
+            asker: _,
         } = order;
         let (unpacked, packed_bytes) = match source {
             Source::Kept => return self.reuse(spec, undecided, &named, known),

@@ -186,6 +186,7 @@ impl Management {
             source: request.source,
             subfolder: None,
             room: None,
+            asker: faas::Asker::Node,
         };
         self.deployer.deploy(order).await
     }

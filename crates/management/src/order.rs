@@ -9,7 +9,7 @@ use crate::store::StoreError;
 use crate::undecided::Undecided;
 use crate::upload::Room;
 use bytes::Bytes;
-use faas::{Entry, FunctionName, FunctionSpec, Limits, PrepareError, Runtime};
+use faas::{Asker, Entry, FunctionName, FunctionSpec, Limits, PrepareError, Runtime};
 use std::collections::HashSet;
 use std::path::PathBuf;
 
@@ -50,6 +50,8 @@ pub(crate) struct Order {
     pub(crate) subfolder: Option<String>,
     /// The room that the code takes in memory until it is unpacked.
     pub(crate) room: Option<Room>,
+    /// Whose share of the builds it takes.
+    pub(crate) asker: Asker,
 }
 
 /// What came of a deployment.
@@ -143,7 +145,24 @@ pub(crate) fn check_sizes(
             return Err(BadField::new(name, reason, fix));
         }
     }
+    let (cpu, cpu_max) = (spec.limits.cpu_millis_max, limits.handler_cpu_millis_max);
+    if cpu > cpu_max && named.has(&["cpu"]) {
+        let (cpu, cpu_min, cpu_max) = (cores(cpu), cores(CPU_MILLIS_MIN), cores(cpu_max));
+        let reason = format!(
+            "cpu must be between {cpu_min} and the {cpu_max} cores that this machine has, got {cpu}"
+        );
+        let fix = format!("choose {cpu_min} to {cpu_max}");
+        return Err(BadField::new("cpu", reason, fix));
+    }
     Ok(())
+}
+
+/// The least CPU time that a handler can be given, in thousandths of a core.
+pub(crate) const CPU_MILLIS_MIN: u32 = 10;
+
+/// Thousandths of a core as cores.
+fn cores(millis: u32) -> f64 {
+    f64::from(millis) / 1000.0
 }
 
 fn shown(building: &[FunctionName]) -> String {

@@ -272,3 +272,46 @@ fn a_backup_brings_everything_back_on_another_machine() {
     assert!(other.stop(Signal::TERM).success());
     assert!(node.stop(Signal::TERM).success());
 }
+
+#[cfg(feature = "docker")]
+#[test]
+fn mgmt_checks_its_settings_as_serve_does() {
+    for command in [
+        &["serve", "--backend", "docker"][..],
+        &["mgmt", "tinyfaas-mgmt"],
+    ] {
+        for (variable, value, said) in [
+            (
+                "TINYFAAS_IMAGE_GO",
+                "two words",
+                "--image-go takes the name",
+            ),
+            (
+                "TINYFAAS_HTTP_HOSTS",
+                "http://a.example",
+                "--http-hosts takes names",
+            ),
+            (
+                "TINYFAAS_HANDLERS_DIR",
+                "/nowhere/handlers",
+                "--handlers-dir must",
+            ),
+            (
+                "TINYFAAS_IMAGE_GOO",
+                "golang",
+                "TINYFAAS_IMAGE_GOO means nothing",
+            ),
+        ] {
+            let mut started = program();
+            started.args(command).env(variable, value);
+            // Where the settings pass, there is no engine.
+            started.env("DOCKER_HOST", "unix:///nowhere/docker.sock");
+            let ended = started.output().unwrap();
+            let told = stderr(&ended);
+            assert!(
+                !ended.status.success() && told.contains(said),
+                "{command:?}: {told}"
+            );
+        }
+    }
+}

@@ -87,6 +87,16 @@ impl Disk {
         });
     }
 
+    /// The space that is left.
+    ///
+    /// # Panics
+    /// If the disk can't be looked at.
+    #[must_use]
+    pub fn free_bytes(&self) -> u64 {
+        let free = rustix::fs::statvfs(&self.mounted).expect("it is mounted");
+        free.f_bavail * free.f_frsize
+    }
+
     /// Takes all space but so much. Removing the file that is returned gives it back.
     ///
     /// # Panics
@@ -97,10 +107,7 @@ impl Disk {
         let mut options = std::fs::OpenOptions::new();
         let file = options.create(true).append(true).open(&path);
         let file = file.expect("a file can be made");
-        let free = || {
-            let free = rustix::fs::statvfs(&self.mounted).expect("it is mounted");
-            free.f_bavail * free.f_frsize
-        };
+        let free = || self.free_bytes();
         // It may be called again: the file system gives back only in a while what was removed.
         let mut taken = file.metadata().expect("it is open").len();
         for piece in [64 << 20, 1 << 20, 64 << 10, 4 << 10] {

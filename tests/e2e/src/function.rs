@@ -5,6 +5,13 @@ use std::path::Path;
 use walkdir::WalkDir;
 use zip::write::SimpleFileOptions;
 
+/// A package that is installed without an index, which the sandbox's own tests have too.
+const PROJECT: &str = include_str!("../../package/pyproject.toml");
+const BACKEND: &str = include_str!("../../package/backend.py");
+
+/// A script of it that tries to take space without writing it, and leaves in `VALUE` how that went.
+pub const RESERVE: &str = include_str!("../../package/reserve.py");
+
 /// A function with its code and settings.
 #[derive(Debug, Clone)]
 pub struct Function {
@@ -32,6 +39,17 @@ impl Function {
     #[must_use]
     pub fn python(name: &str, code: &str) -> Self {
         Self::new(name, "python3").file("fn.py", code)
+    }
+
+    /// A `python3` function that installs a package of its own folder, whose build runs the script. It
+    /// answers with what the script leaves in `VALUE`, else with `built`.
+    #[must_use]
+    pub fn building(name: &str, script: &str) -> Self {
+        Self::python(name, "import own\ndef fn(input): return own.VALUE\n")
+            .file("requirements.txt", "./own\n")
+            .file("own/pyproject.toml", PROJECT)
+            .file("own/backend.py", BACKEND)
+            .file("own/script.py", script)
     }
 
     /// A `binary` function whose `fn.sh` is the text.

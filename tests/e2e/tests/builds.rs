@@ -1,55 +1,13 @@
-//! Builds that hang: who waits is told, and they end with what they are for.
+//! Builds that hang: who waits is told, they end with what they are for, and leave others a place.
 
-use e2e::{Function, Node, until};
+use e2e::{Function, Node, output, until};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
-/// A package that is installed without an index.
-const PROJECT: &str = r#"
-[build-system]
-requires = []
-build-backend = "backend"
-backend-path = ["."]
-[project]
-name = "own"
-version = "1.0"
-"#;
-
-const BACKEND: &str = r#"
-import base64, hashlib, os, subprocess, zipfile
-
-def build_wheel(folder, settings=None, metadata=None):
-    @RUN
-    name = "own-1.0-py3-none-any.whl"
-    files = {
-        "own.py": "VALUE = 'built'\n",
-        "own-1.0.dist-info/METADATA": "Metadata-Version: 2.1\nName: own\nVersion: 1.0\n",
-        "own-1.0.dist-info/WHEEL":
-            "Wheel-Version: 1.0\nGenerator: own\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
-    }
-    record = "own-1.0.dist-info/RECORD"
-    def line(path, text):
-        digest = base64.urlsafe_b64encode(hashlib.sha256(text.encode()).digest())
-        return "%s,sha256=%s,%d\n" % (path, digest.decode().rstrip("="), len(text))
-    files[record] = "".join(line(*file) for file in files.items()) + record + ",,\n"
-    with zipfile.ZipFile(os.path.join(folder, name), "w") as wheel:
-        for path, text in files.items():
-            wheel.writestr(path, text)
-    return name
-"#;
-
-/// A function whose package runs that when it is built.
-fn function(name: &str, run: &str) -> Function {
-    Function::python(name, "import own\ndef fn(input): return own.VALUE\n")
-        .file("requirements.txt", "./own\n")
-        .file("own/pyproject.toml", PROJECT)
-        .file("own/backend.py", BACKEND.replace("@RUN", run))
-}
-
 /// One whose build never ends, nor what it started.
 fn hanging(name: &str) -> Function {
-    let run = format!("subprocess.run(['sleep', '3600']) # {name}");
-    function(name, &run)
+    let script = format!("import subprocess\nsubprocess.run(['sleep', '3600']) # {name}\n");
+    Function::building(name, &script)
 }
 
 /// Deploys by the command line, as a person does.
@@ -107,7 +65,7 @@ fn builds_that_hang_are_told_of_and_end_with_their_functions_and_clients() {
     // All places are taken. What has nothing to build does not wait for one.
     node.deploy(&Function::python("plain", "def fn(input): return input\n"));
     assert_eq!(node.post("plain", b"hello").text(), "hello");
-    let mut third = deploying(&node, &function("third", "pass"), "third");
+    let mut third = deploying(&node, &Function::building("third", ""), "third");
     listed(&node, "`third` waits for a build of `first` or `second`");
     until("the command line to tell of it", || {
         let told = told(&node, "third");
@@ -137,4 +95,52 @@ fn builds_that_hang_are_told_of_and_end_with_their_functions_and_clients() {
         let staging = std::fs::read_dir(node.place.data_dir().join("builds/staging"));
         (staging.unwrap().count() == 0).then_some(())
     });
+}
+
+/// Deploys from another address than everybody else; returns the status.
+fn deploy_from_afar(node: &Node, function: &Function) -> String {
+    let packed = node.place.folder().join("afar.zip");
+    std::fs::write(&packed, function.zip()).expect("write the archive");
+    let url = format!(
+        "{}?{}",
+        node.management_url(&function.name),
+        function.query()
+    );
+    let token = node.token().expect("there is a token");
+    output(
+        "curl",
+        &[
+            "--silent",
+            "--output",
+            "/dev/null",
+            "--write-out",
+            "%{http_code}",
+            "--interface",
+            "127.0.0.2",
+            "--header",
+            &format!("Authorization: Bearer {token}"),
+            "--upload-file",
+            packed.to_str().expect("a path of text"),
+            &url,
+        ],
+    )
+}
+
+#[test]
+fn builds_of_one_client_leave_a_place_to_others() {
+    let node = Node::start();
+    let mut own = ["first", "second"].map(|name| deploying(&node, &hanging(name), name));
+    until("both to sleep", || (sleepers(&node) == 2).then_some(()));
+    let mut third = deploying(&node, &Function::building("third", ""), "third");
+    listed(&node, "`third` waits for a build of `first` or `second`");
+    let theirs = Function::building("theirs", "");
+    assert_eq!(deploy_from_afar(&node, &theirs), "201");
+    assert_eq!(node.post("theirs", b"").text(), "built");
+    listed(&node, "`third` waits for a build of `first` or `second`");
+    let _deleted = node.cli(&["delete", "first"]).expect_code(0);
+    assert!(third.wait().unwrap().success(), "{}", told(&node, "third"));
+    let _deleted = node.cli(&["delete", "second"]).expect_code(0);
+    for client in &mut own {
+        assert!(!client.wait().unwrap().success());
+    }
 }

@@ -1,18 +1,9 @@
 //! Dependencies of functions whose handlers are containers: the same as for processes. The engine
 //! is the one that `cargo xtask test` brings.
 
-use e2e::{Function, Node, Place};
+use e2e::{CONTAINERS, Function, Node, Place, ours, output, until};
 use std::path::Path;
 use std::process::Command;
-
-/// What a program prints.
-fn output(program: &str, words: &[&str]) -> String {
-    let output = Command::new(program).args(words).output();
-    let output = output.expect("the program is there");
-    let errors = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{program} {words:?}: {errors}");
-    String::from_utf8_lossy(&output.stdout).trim().to_owned()
-}
 
 /// A python3 function with a library in its folder.
 fn with_library(name: &str) -> Function {
@@ -25,7 +16,7 @@ fn with_library(name: &str) -> Function {
 
 #[test]
 fn every_form_of_python_packages_is_installed_or_refused_by_name() {
-    let node = Node::start_at(&Place::new(), &["--backend", "docker"]);
+    let node = Node::start_at(&Place::new(), CONTAINERS);
     let project =
         "[project]\nname = 'fn'\nversion = '1'\ndependencies = ['mylib @ file:///fn/libs/mylib']\n";
     for (name, manifest, contents) in [
@@ -137,5 +128,38 @@ fn npm_obeys_what_is_in_the_folder_and_runs_scripts_where_they_are_allowed() {
         text.contains("pnpm-lock.yaml") && text.contains("package-lock.json"),
         "{text}"
     );
+    node.stop();
+}
+
+/// Never ends.
+const WAITING: &str = "
+import time
+while True:
+    time.sleep(1)
+";
+
+#[test]
+fn a_build_that_hangs_keeps_no_other_function_from_being_deployed() {
+    let node = Node::start_at(&Place::new(), CONTAINERS);
+    let hanging = Function::building("hanging", WAITING);
+    std::thread::scope(|scope| {
+        let deploying = scope.spawn(|| node.try_deploy(&hanging));
+        until("it is being built", || {
+            let listed = node.cli(&["list"]).expect_code(0).stdout;
+            listed.contains("`hanging` is being built").then_some(())
+        });
+        node.deploy(&Function::python("plain", "def fn(input): return input\n"));
+        assert_eq!(node.post("plain", b"hello").text(), "hello");
+        node.deploy(&Function::building("built", ""));
+        assert_eq!(node.post("built", b"").text(), "built");
+        let _deleted = node.cli(&["delete", "hanging"]).expect_code(0);
+        let answer = deploying.join().expect("it is answered");
+        assert!(answer.text().contains("cancelled"), "{}", answer.text());
+    });
+    node.deploy(&Function::building("hanging", ""));
+    until("nothing is left of what was cut", || {
+        let left = ["build", "watch", "copy"].map(|what| ours("container", what));
+        left.concat().is_empty().then_some(())
+    });
     node.stop();
 }

@@ -1,33 +1,9 @@
 //! Containers instead of processes: what happens when they, the node or the engine fail, and what a
 //! function can reach. The engine is the one that `cargo xtask test` brings.
 
-use e2e::{Engine, Function, Node, Place, request, until};
+use e2e::{CONTAINERS, Engine, Function, Node, Place, docker, ours, request, until};
 use std::process::{Child, Command, Output, Stdio};
 use std::thread;
-
-const DOCKER: &[&str] = &["--backend", "docker"];
-
-/// What the engine's own client prints.
-fn docker(words: &[&str]) -> String {
-    let output = Command::new("docker").args(words).output();
-    let output = output.expect("the docker client is there");
-    let errors = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "docker {words:?}: {errors}");
-    String::from_utf8_lossy(&output.stdout).trim().to_owned()
-}
-
-/// The ids of what the engine has that is ours and has this in its name.
-fn ours(what: &str, name: &str) -> Vec<String> {
-    let (list, has_all) = match what {
-        "container" => (&["ps", "--all"][..], "{{.ID}} {{.Names}}"),
-        _ => (&["network", "ls"][..], "{{.ID}} {{.Name}}"),
-    };
-    let filters = ["--filter", "label=tinyFaaS", "--format", has_all];
-    let found = docker(&[list, &filters].concat());
-    let found = found.lines().filter(|line| line.contains(name));
-    let ids = found.filter_map(|line| line.split(' ').next());
-    ids.map(str::to_owned).collect()
-}
 
 fn echo(name: &str) -> Function {
     Function::python(name, "def fn(input): return input\n")
@@ -35,7 +11,7 @@ fn echo(name: &str) -> Function {
 
 #[test]
 fn a_container_that_is_killed_while_calls_run_is_replaced() {
-    let node = Node::start_at(&Place::new(), DOCKER);
+    let node = Node::start_at(&Place::new(), CONTAINERS);
     node.deploy(&echo("mortal").set("threads", "2"));
     let containers = ours("container", "mortal");
     assert_eq!(containers.len(), 2);
@@ -62,13 +38,13 @@ fn a_container_that_is_killed_while_calls_run_is_replaced() {
 #[test]
 fn what_a_killed_node_leaves_is_removed_by_the_next() {
     let place = Place::new();
-    let node = Node::start_at(&place, DOCKER);
+    let node = Node::start_at(&place, CONTAINERS);
     node.deploy(&echo("orphan"));
     let before = ours("container", "orphan");
     assert_eq!(before.len(), 1);
     node.kill();
     assert_eq!(ours("container", "orphan"), before);
-    let node = Node::start_at(&place, DOCKER);
+    let node = Node::start_at(&place, CONTAINERS);
     assert_eq!(node.post("orphan", b"back").text(), "back");
     let after = ours("container", "orphan");
     assert!(after.len() == 1 && after != before, "{before:?} {after:?}");
@@ -80,7 +56,7 @@ fn what_a_killed_node_leaves_is_removed_by_the_next() {
 
 #[test]
 fn a_container_has_no_rights() {
-    let node = Node::start_at(&Place::new(), DOCKER);
+    let node = Node::start_at(&Place::new(), CONTAINERS);
     let script = "#!/bin/sh
 id -u
 grep -E '^(CapEff|CapBnd|NoNewPrivs|Seccomp):' /proc/self/status | tr '\\t' ' '
@@ -116,7 +92,7 @@ def fn(input):
 
 #[test]
 fn functions_do_not_reach_each_others_networks() {
-    let node = Node::start_at(&Place::new(), DOCKER);
+    let node = Node::start_at(&Place::new(), CONTAINERS);
     node.deploy(&Function::python("nosy", NOSY));
     node.deploy(&echo("neighbour"));
     let container = &ours("container", "neighbour")[0];
@@ -183,7 +159,7 @@ impl Drop for Outside {
 
 #[test]
 fn only_a_function_with_network_gets_out() {
-    let node = Node::start_at(&Place::new(), DOCKER);
+    let node = Node::start_at(&Place::new(), CONTAINERS);
     node.deploy(&Function::python("inside", NOSY));
     node.deploy(&Function::python("outward", NOSY).set("network", "true"));
     let _outside = Outside::start();
@@ -197,7 +173,7 @@ fn only_a_function_with_network_gets_out() {
 
 #[test]
 fn a_function_that_does_not_load_leaves_nothing_and_says_why() {
-    let node = Node::start_at(&Place::new(), DOCKER);
+    let node = Node::start_at(&Place::new(), CONTAINERS);
     let broken = Function::python("broken", "print('loading')\nimport no_such_module\n");
     let answer = node.try_deploy(&broken);
     assert_eq!(answer.status, 422, "{}", answer.text());
@@ -219,7 +195,7 @@ fn a_function_that_does_not_load_leaves_nothing_and_says_why() {
 fn trouble_with_the_engine_is_told_with_what_to_do() {
     let place = Place::new();
     let serve = |host: &str| -> Output {
-        let mut serve = place.serve(DOCKER);
+        let mut serve = place.serve(CONTAINERS);
         let output = serve.env("DOCKER_HOST", host).output();
         output.expect("the program starts")
     };
@@ -253,7 +229,7 @@ fn a_function_goes_on_while_its_engine_is_killed_and_started_again() {
     let mut engine = Engine::start();
     engine.bring("python:3-alpine");
     let place = Place::new();
-    let mut serve = place.serve(DOCKER);
+    let mut serve = place.serve(CONTAINERS);
     let node = Node::start_command(&place, serve.env("DOCKER_HOST", engine.host()));
     node.deploy(&echo("steady").set("threads", "2"));
     let before = engine.docker(&["ps", "--quiet"]).expect("it answers");
@@ -288,7 +264,7 @@ fn no_call_fails_while_an_engine_with_live_restore_is_restarted() {
     let mut engine = Engine::start_live_restore();
     engine.bring("python:3-alpine");
     let place = Place::new();
-    let mut serve = place.serve(DOCKER);
+    let mut serve = place.serve(CONTAINERS);
     let node = Node::start_command(&place, serve.env("DOCKER_HOST", engine.host()));
     node.deploy(&echo("alive").set("threads", "2"));
     let before = engine.docker(&["ps", "--quiet"]).expect("it answers");
@@ -333,7 +309,7 @@ setup(name='probe', version='1', py_modules=['probe'])
 
 #[test]
 fn a_build_meets_no_other_container() {
-    let node = Node::start_at(&Place::new(), DOCKER);
+    let node = Node::start_at(&Place::new(), CONTAINERS);
     node.deploy(&echo("neighbour"));
     let addresses = "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}";
     let neighbour = &ours("container", "neighbour")[0];
@@ -407,7 +383,7 @@ setup(name='which', version='1', py_modules=['which'])
 
 #[test]
 fn a_node_comes_back_after_clean_was_run_beside_it() {
-    let node = Node::start_at(&Place::new(), DOCKER);
+    let node = Node::start_at(&Place::new(), CONTAINERS);
     node.deploy(&echo("cleaned").set("threads", "2"));
     let clean = Command::new(e2e::program()).arg("clean").output();
     let clean = clean.expect("the program starts");

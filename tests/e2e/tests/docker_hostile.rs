@@ -1,27 +1,14 @@
 //! Hostile functions in containers, against a real engine: what they try with each other, with their
 //! bounds, and with tinyFaaS.
 
-use e2e::{Function, Node, Place, request, until};
+use e2e::{CONTAINERS, Function, Node, Place, RESERVE, docker, ours, request, until};
 use std::collections::HashSet;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-const DOCKER: &[&str] = &["--backend", "docker"];
-
-/// What the engine's own client prints.
-fn docker(words: &[&str]) -> String {
-    let output = Command::new("docker").args(words).output();
-    let output = output.expect("the docker client is there");
-    let errors = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "docker {words:?}: {errors}");
-    String::from_utf8_lossy(&output.stdout).trim().to_owned()
-}
-
 /// The ids of the containers of a function.
 fn containers(function: &str) -> Vec<String> {
-    let label = format!("label=tinyFaaS.function={function}");
-    let found = docker(&["ps", "--all", "--quiet", "--filter", &label]);
-    found.lines().map(str::to_owned).collect()
+    ours("container", function)
 }
 
 /// A python3 image whose interpreter takes a while to start, as on a machine that is busy: whoever
@@ -132,23 +119,13 @@ fn a_handler_that_plays_the_proxy_keeps_no_sibling_from_starting() {
     node.stop();
 }
 
-/// A python3 function that installs a package of its own folder, whose set-up runs `script`.
-fn built_by(name: &str, script: &str) -> Function {
-    let setup = format!(
-        "{script}\nfrom setuptools import setup\nsetup(name='mine', version='1', py_modules=['mine'])\n"
-    );
-    Function::python(name, "import mine\ndef fn(input): return mine.VALUE\n")
-        .file("requirements.txt", "./mine\n")
-        .file("mine/mine.py", "VALUE = 'installed'\n")
-        .file("mine/setup.py", setup)
-}
-
 /// Writes until somebody ends it.
 const MANY_BYTES: &str = "
 import os
 number = 0
 while True:
     with open('/fn/%d' % number, 'wb') as file:
+        # It writes where space can't be taken otherwise.
         os.posix_fallocate(file.fileno(), 0, 64 << 20)
     number += 1
 ";
@@ -170,16 +147,16 @@ while True:
 const ONE_FILE: &str = "
 import os
 with open('/fn/large', 'wb') as file:
-    os.posix_fallocate(file.fileno(), 0, (1 << 30) + 1)
+    file.truncate((1 << 30) + 1)
 ";
 
 #[test]
 fn a_build_writes_no_more_than_it_may_and_leaves_nothing() {
-    let node = Node::start_at(&Place::new(), DOCKER);
+    let node = Node::start_at(&Place::new(), CONTAINERS);
     // The control: the bound is in nobody's way.
     let little = "open('/fn/some', 'wb').write(bytes(1 << 20))";
-    node.deploy(&built_by("little", little));
-    assert_eq!(node.post("little", b"").text(), "installed");
+    node.deploy(&Function::building("little", little));
+    assert_eq!(node.post("little", b"").text(), "built");
     let volumes = || docker(&["volume", "ls", "--quiet", "--filter", "label=tinyFaaS"]);
     let before = volumes();
     for (name, script, expected) in [
@@ -187,7 +164,7 @@ fn a_build_writes_no_more_than_it_may_and_leaves_nothing() {
         ("files", MANY_FILES, "wrote more than 1024 MiB"),
         ("one", ONE_FILE, "pip could not install"),
     ] {
-        let answer = node.try_deploy(&built_by(name, script));
+        let answer = node.try_deploy(&Function::building(name, script));
         assert_eq!(answer.status, 422, "{name}: {}", answer.text());
         assert!(answer.text().contains(expected), "{}", answer.text());
         until("nothing is left of it", || {
@@ -201,7 +178,67 @@ fn a_build_writes_no_more_than_it_may_and_leaves_nothing() {
             (volumes() == before && left.is_empty()).then_some(())
         });
     }
-    assert_eq!(node.post("little", b"").text(), "installed");
+    assert_eq!(node.post("little", b"").text(), "built");
+    node.stop();
+}
+
+#[test]
+fn a_build_in_a_container_leaves_the_engines_disk_some_space() {
+    // More than any disk has.
+    let reserve = "builds.free-bytes-min=1000000GiB";
+    let args = [CONTAINERS, &["--limit", reserve]].concat();
+    let node = Node::start_at(&Place::new(), &args);
+    let hanging = "import time\nwhile True:\n    time.sleep(1)\n";
+    let answer = node.try_deploy(&Function::building("hanging", hanging));
+    let text = answer.text();
+    assert_eq!(answer.status, 507, "{text}");
+    assert!(text.contains("engine's disk is nearly full"), "{text}");
+    assert!(text.contains("docker system prune"), "{text}");
+    node.deploy(&Function::python("plain", "def fn(input): return input\n"));
+    assert_eq!(node.post("plain", b"hello").text(), "hello");
+    node.stop();
+}
+
+/// Puts a key into the kernel's keyring, which no container may, by the kernel's number of that.
+const KEYS: &str = "
+import ctypes, os
+LIBC = ctypes.CDLL(None, use_errno=True)
+number = {'x86_64': 248}.get(os.uname().machine, 217)
+made = LIBC.syscall(number, b'user', b'tinyfaas', b'x', 1, -2)
+VALUE = 'made' if made > 0 else os.strerror(ctypes.get_errno())
+";
+
+#[test]
+fn a_build_in_a_container_takes_no_space_without_writing_it_and_calls_no_more_than_others() {
+    // The control: a container of no profile does both.
+    let run = |options: &[&str], script: &str| {
+        let script = format!("{script}\nprint(VALUE)");
+        let words = [&["run", "--rm"][..], options];
+        let python = ["python:3-alpine", "python3", "-c", &script];
+        docker(&[&words.concat()[..], &python].concat())
+    };
+    let on_a_volume = ["--volume", "/data", "--env", "FOLDER=/data"];
+    let outside = run(&on_a_volume, RESERVE);
+    for way in ["fallocate", "resvsp", "zero", "posix"] {
+        assert!(
+            outside.contains(&format!("\"{way}\": [\"done\", 8]")),
+            "{outside}"
+        );
+    }
+    let unconfined = run(&["--security-opt", "seccomp=unconfined"], KEYS);
+    assert_eq!(unconfined, "made");
+    let node = Node::start_at(&Place::new(), CONTAINERS);
+    node.deploy(&Function::building("reserving", RESERVE));
+    let said = node.post("reserving", b"").text();
+    for way in ["fallocate", "resvsp", "zero", "hint"] {
+        let refused = format!("\"{way}\": [\"EOPNOTSUPP\", 0]");
+        assert!(said.contains(&refused), "{said}");
+    }
+    // The C library of the image writes instead.
+    assert!(said.contains("\"posix\": [\"done\", 8]"), "{said}");
+    node.deploy(&Function::building("keys", KEYS));
+    let said = node.post("keys", b"").text();
+    assert_eq!(said, "Operation not permitted");
     node.stop();
 }
 
@@ -251,7 +288,7 @@ def fn(input):
 
 #[test]
 fn a_hostile_function_in_containers_harms_nobody_but_itself() {
-    let node = Node::start_at(&Place::new(), DOCKER);
+    let node = Node::start_at(&Place::new(), CONTAINERS);
     let hostile = Function::python("hostile", HOSTILE);
     node.deploy(&hostile.set("threads", "1").set("deadline", "2s"));
     let echo = "def fn(input): return input\n";
@@ -289,7 +326,7 @@ fn a_hostile_function_in_containers_harms_nobody_but_itself() {
 
 #[test]
 fn of_calls_during_redeployments_in_containers_none_fails() {
-    let node = Node::start_at(&Place::new(), DOCKER);
+    let node = Node::start_at(&Place::new(), CONTAINERS);
     let version = |number: u32| {
         let code = format!("def fn(input): return 'version {number}'\n");
         Function::python("moving", &code).set("threads", "2")

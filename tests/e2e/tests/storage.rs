@@ -242,3 +242,35 @@ fn a_build_that_has_no_room_is_refused_and_a_function_without_one_is_not() {
     assert_serves(&node, &["new"]);
     node.kill();
 }
+
+/// Writes until the disk is full, into a file that nobody finds: it has no name.
+const HIDDEN: &str = "
+import os
+file = os.open('hidden', os.O_CREAT | os.O_WRONLY)
+os.unlink('hidden')
+while True:
+    os.write(file, bytes(1 << 20))
+";
+
+#[test]
+fn a_build_that_hides_what_it_writes_is_ended_by_the_disks_space() {
+    let (_place, disk, node) = populated();
+    // More than a build needs to begin, and less than its bound.
+    let filler = disk.fill_but(512 << 20);
+    let words = ["nearly full", "delete functions"];
+    let hiding = Function::building("hiding", HIDDEN);
+    std::thread::scope(|scope| {
+        let deploying = scope.spawn(|| node.try_deploy(&hiding));
+        while !deploying.is_finished() {
+            assert_serves(&node, &["plain", "built"]);
+        }
+        assert_refused(&deploying.join().expect("it is answered"), words);
+    });
+    until("what it wrote is gone", || {
+        (disk.free_bytes() > 500 << 20).then_some(())
+    });
+    std::fs::remove_file(filler).expect("it is there");
+    node.deploy(&with_dependency("new"));
+    assert_serves(&node, &["plain", "built", "new"]);
+    node.kill();
+}

@@ -1,18 +1,23 @@
 'use strict';
-// Looks at a folder, again and again, until it holds too much; after SIGTERM once more.
+// Looks at a folder, again and again, until it holds too much or its disk has too little space; after
+// SIGTERM once more.
 
 const fs = require('fs');
 
-const [TOO_MANY_BYTES, UNREADABLE] = [11, 12];
+const [TOO_MANY_BYTES, UNREADABLE, DISK_FULL] = [11, 12, 13];
 // What every file counts at least: an empty one takes room, too.
 const ENTRY_BYTES_MIN = 4096;
 // A look rests for so many times as long as it took, and at least so many milliseconds.
 const REST_FACTOR = 3;
 const REST_MS_MIN = 250;
+// The disk's free space is one question, asked more often.
+const FREE_MS = 50;
 const SLASH = Buffer.from('/');
 
-const [folder, bytesMax] = [process.argv[1], Number(process.argv[2])];
+const folder = process.argv[1];
+const [bytesMax, freeMin] = process.argv.slice(2).map(Number);
 let isLast = false;
+let nextAt = 0;
 let timer;
 
 function look() {
@@ -37,12 +42,24 @@ function look() {
   }
 }
 
+function seeToReserve() {
+  // Node.js before version 18.15 can't ask.
+  if (!fs.statfsSync) return;
+  const disk = fs.statfsSync(folder);
+  if (disk.bavail * disk.bsize < freeMin) process.exit(DISK_FULL);
+}
+
 function round() {
   const wasLast = isLast;
+  seeToReserve();
   const begun = Date.now();
-  look();
+  if (wasLast || begun >= nextAt) {
+    look();
+    const now = Date.now();
+    nextAt = now + Math.max(REST_MS_MIN, (now - begun) * REST_FACTOR);
+  }
   if (wasLast) process.exit(0);
-  timer = setTimeout(round, Math.max(REST_MS_MIN, (Date.now() - begun) * REST_FACTOR));
+  timer = setTimeout(round, FREE_MS);
 }
 
 process.on('SIGTERM', () => {

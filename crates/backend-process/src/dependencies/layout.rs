@@ -177,6 +177,8 @@ impl Layout {
             open_files_max: node.limits.builds.files_max,
             data_bytes_max: None,
             processes_max: None,
+            // What a build takes is looked at from time to time only.
+            may_reserve: false,
             envs: envs(node, interpreter, recipe, here),
             working_dir: PathBuf::from(here("@code")),
             program: Program::Execute {

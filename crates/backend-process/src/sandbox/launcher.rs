@@ -66,7 +66,7 @@ fn launch(control: &mut File) -> Result<BinaryShim, Failure> {
     confine::drop_capabilities()?;
     rustix::thread::set_no_new_privs(true).step("no new privileges")?;
     let walls = confine::restrict_paths(&plan, may_lack_landlock)?;
-    syscalls::restrict(plan.mode, walls)?;
+    syscalls::restrict(plan.mode, walls, plan.may_reserve)?;
     if tells_walls {
         let told = serde_json::to_vec(&walls).map_err(io::Error::from);
         let told = told.and_then(|text| io::stdout().write_all(&text));

@@ -19,6 +19,10 @@ pub(crate) const ALL: &[(&str, Test)] = &[
     ("pip_cannot_replace_its_result", pip_replaces_its_result),
     ("go_builds_write_through_no_link", go_follows_links),
     ("go_builds_use_no_other_functions_code", go_replaces),
+    (
+        "builds_take_no_space_without_writing_it",
+        pip_reserves_nothing,
+    ),
 ];
 
 /// What a build has where a handler has not: a copy of the code that it may write to, and the pipes
@@ -57,61 +61,40 @@ def run_all(source, target):
         json.dump({name: run(code) for name, code in codes.items()}, file)
 "#;
 
-/// A package whose build runs `@RUN`, without anything from an index.
-const BACKEND: &str = r#"
-import base64, hashlib, os, runner, zipfile
+/// A package whose build runs `script.py`, without anything from an index.
+const BACKEND: &str = include_str!("../../../../tests/package/backend.py");
+pub(crate) const PROJECT: &str = include_str!("../../../../tests/package/pyproject.toml");
 
-def build_wheel(folder, settings=None, metadata=None):
-    @RUN
-    name = "evil-1.0-py3-none-any.whl"
-    files = {
-        "evil.py": "VALUE = 1\n",
-        "evil-1.0.dist-info/METADATA": "Metadata-Version: 2.1\nName: evil\nVersion: 1.0\n",
-        "evil-1.0.dist-info/WHEEL":
-            "Wheel-Version: 1.0\nGenerator: evil\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
-    }
-    record = "evil-1.0.dist-info/RECORD"
-    def line(path, text):
-        digest = base64.urlsafe_b64encode(hashlib.sha256(text.encode()).digest())
-        return "%s,sha256=%s,%d\n" % (path, digest.decode().rstrip("="), len(text))
-    files[record] = "".join(line(*file) for file in files.items()) + record + ",,\n"
-    with zipfile.ZipFile(os.path.join(folder, name), "w") as wheel:
-        for path, text in files.items():
-            wheel.writestr(path, text)
-    return name
-"#;
-/// Its `pyproject.toml`.
-pub(crate) const PROJECT: &str = r#"
-[build-system]
-requires = []
-build-backend = "backend"
-backend-path = ["."]
-[project]
-name = "evil"
-version = "1.0"
-"#;
+/// A script that tries to take space of a disk without writing it.
+const RESERVE: &str = include_str!("../../../../tests/package/reserve.py");
 
 fn pip_is_walled_in() -> Result<()> {
     let node = Node::start()?;
     let codes = codes(&node);
-    let answers = node.deployed(Runtime::Python3, &python_function(
-        "runner.run_all(os.path.join(os.path.dirname(__file__), 'codes.json'), '/deps/answers.json')",
-        &serde_json::to_string(&codes)?,
-    ))?;
+    let answers = node.deployed(
+        Runtime::Python3,
+        &python_function(
+            "import os, runner\n\
+         folder = os.path.dirname(__file__)\n\
+         runner.run_all(os.path.join(folder, 'codes.json'), '/deps/answers.json')",
+            &serde_json::to_string(&codes)?,
+        ),
+    )?;
     all_are_refused(&codes, &answers)
 }
 
-/// A function whose package runs that when it is built, and which returns what was written down.
-fn python_function(run: &str, codes: &str) -> Vec<(&'static str, String)> {
+/// A function whose package runs the script when it is built, and which returns what was written down.
+fn python_function(script: &str, codes: &str) -> Vec<(&'static str, String)> {
     let code = "import os\ndef fn(input):\n    folder = os.environ['TINYFAAS_DEPS']\n    \
                 return open(folder + '/answers.json').read()\n";
     vec![
         ("fn.py", code.to_owned()),
-        ("requirements.txt", "./evil\n".to_owned()),
-        ("evil/pyproject.toml", PROJECT.to_owned()),
-        ("evil/backend.py", BACKEND.replace("@RUN", run)),
-        ("evil/runner.py", RUNNER.to_owned()),
-        ("evil/codes.json", codes.to_owned()),
+        ("requirements.txt", "./own\n".to_owned()),
+        ("own/pyproject.toml", PROJECT.to_owned()),
+        ("own/backend.py", BACKEND.to_owned()),
+        ("own/script.py", script.to_owned()),
+        ("own/runner.py", RUNNER.to_owned()),
+        ("own/codes.json", codes.to_owned()),
     ]
 }
 
@@ -255,9 +238,10 @@ result = json.dumps(answers)",
     let said = outside(&(folders + &attempt))?;
     ensure!(said == "[\"replaced\"]", "the control said {said:?}");
     let inside = format!("FOLDERS = ['/deps', '/fn', '/build']\n{attempt}");
-    let run = "open('/deps/answers.json', 'w').write(runner.run(open(os.path.join(\
-               os.path.dirname(__file__), 'codes.json')).read()))";
-    let answer = node.deployed(Runtime::Python3, &python_function(run, &inside))?;
+    let script = "import os, runner\n\
+                  codes = open(os.path.join(os.path.dirname(__file__), 'codes.json')).read()\n\
+                  open('/deps/answers.json', 'w').write(runner.run(codes))";
+    let answer = node.deployed(Runtime::Python3, &python_function(script, &inside))?;
     ensure!(!answer.contains("replaced"), "the build said {answer:?}");
     ensure!(
         answer.matches("Read-only").count() + answer.matches("busy").count() == 3,
@@ -340,4 +324,44 @@ fn go_replaces() -> Result<()> {
         error.output
     );
     Ok(())
+}
+
+fn pip_reserves_nothing() -> Result<()> {
+    let node = Node::start()?;
+    // The control: on the same disk all of them are done, and those that take space take it.
+    let folder = node.folder().display().to_string();
+    let control =
+        format!("import os\nos.environ['FOLDER'] = {folder:?}\n{RESERVE}\nresult = VALUE");
+    let check = |said: &str, expected: [(&str, &str, u64); 5]| {
+        let answers: BTreeMap<String, (String, u64)> =
+            serde_json::from_str(said).with_context(|| said.to_owned())?;
+        for (way, answer, mib) in expected {
+            ensure!(answers[way] == (answer.to_owned(), mib), "{way}: {said}");
+        }
+        Ok(())
+    };
+    let outside = outside(&control)?;
+    check(
+        &outside,
+        [
+            ("fallocate", "done", 8),
+            ("resvsp", "done", 8),
+            ("zero", "done", 8),
+            ("hint", "done", 0),
+            ("posix", "done", 8),
+        ],
+    )?;
+    let script = format!("{RESERVE}\nopen('/deps/answers.json', 'w').write(VALUE)\n");
+    let inside = node.deployed(Runtime::Python3, &python_function(&script, ""))?;
+    check(
+        &inside,
+        [
+            ("fallocate", "EOPNOTSUPP", 0),
+            ("resvsp", "EOPNOTSUPP", 0),
+            ("zero", "EOPNOTSUPP", 0),
+            ("hint", "EOPNOTSUPP", 0),
+            // The C library writes instead.
+            ("posix", "done", 8),
+        ],
+    )
 }

@@ -114,6 +114,7 @@ impl Node {
             digest: "0".into(),
             log: Arc::clone(&log),
             progress: faas::Progress::default(),
+            asker: faas::Asker::Node,
         };
         let (backend, handlers) = runtime.block_on(async {
             let backend = ProcessBackend::start(options).await?;
@@ -177,6 +178,7 @@ impl Node {
             code,
             log: Arc::clone(&self.log),
             progress: faas::Progress::default(),
+            asker: faas::Asker::Node,
         };
         self.runtime.block_on(self.backend.prepare(package))
     }
@@ -268,6 +270,7 @@ pub(crate) fn failed_build(runtime: Runtime, files: &[(&str, String)]) -> Result
         digest: "0".into(),
         log: Arc::new(FunctionLog::new(&limits)),
         progress: faas::Progress::default(),
+        asker: faas::Asker::Node,
     };
     let options = Options {
         data_dir: folder.path().join("data"),

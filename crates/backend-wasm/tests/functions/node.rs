@@ -124,6 +124,7 @@ impl Node {
             digest: "0".to_owned(),
             log: Arc::clone(&self.log),
             progress: faas::Progress::default(),
+            asker: faas::Asker::Node,
         };
         let handlers = self.backend.prepare(package).await?;
         assert_eq!(handlers.living().len(), 1);

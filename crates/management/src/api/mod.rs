@@ -19,10 +19,21 @@ use axum::http::{HeaderMap, Method, StatusCode, Uri, header};
 use axum::middleware;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
+use faas::Asker;
+use net::Peer;
 use std::sync::Arc;
 
 /// What every call is given.
 type Deployers = State<Arc<Deployer>>;
+
+/// Whose share of the builds a client's deployments take.
+fn asker(peer: Peer) -> Asker {
+    Asker::Client(match peer {
+        Peer::V4(addr) => addr.to_string().into(),
+        Peer::V6(prefix) => format!("{prefix:016x}/64").into(),
+        Peer::Local => "socket".into(),
+    })
+}
 
 /// Every call, behind the guard where it comes over TCP.
 pub(crate) fn routes(deployer: &Arc<Deployer>, door: Door) -> Router {

@@ -4,12 +4,13 @@
 use super::body::{self, Received};
 use super::fields::Fields;
 use super::settings::Settings;
-use super::{Deployers, urls};
+use super::{Deployers, asker, urls};
 use crate::bad_field::BadField;
 use crate::deployer::Deployer;
 use crate::download;
 use crate::order::{DeployError, Order, Source};
 use crate::problem::Problem;
+use axum::Extension;
 use axum::body::Body;
 use axum::extract::{Query, State};
 use axum::http::HeaderMap;
@@ -18,6 +19,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD_PAD_INDIFFERENT;
 use bytes::Bytes;
 use faas::{Entry, FunctionName, LogLine, Runtime};
+use net::Peer;
 use std::borrow::Cow;
 use std::fmt::Write;
 use std::path::PathBuf;
@@ -48,6 +50,7 @@ pub(crate) async fn greet(State(deployer): Deployers) -> String {
 /// `POST /`: the original call, `{"path", "resource", "entry", "threads"}`.
 pub(crate) async fn deploy_folder(
     State(deployer): Deployers,
+    Extension(peer): Extension<Peer>,
     headers: HeaderMap,
     body: Body,
 ) -> Result<String, Line> {
@@ -72,6 +75,7 @@ pub(crate) async fn deploy_folder(
         source: Source::Folder(PathBuf::from(path)),
         subfolder: None,
         room: Some(room),
+        asker: asker(peer),
     };
     deploy(&deployer, &headers, order, "path").await
 }
@@ -79,6 +83,7 @@ pub(crate) async fn deploy_folder(
 /// `POST /upload`: `{"name", "env", "threads", "zip", "envs"}`.
 pub(crate) async fn upload(
     State(deployer): Deployers,
+    Extension(peer): Extension<Peer>,
     headers: HeaderMap,
     body: Body,
 ) -> Result<String, Line> {
@@ -86,7 +91,7 @@ pub(crate) async fn upload(
     let mut order = {
         let fields = Fields::parse(&bytes, "body")?;
         let archive = decode(&fields.required("zip", "the zip in base64")?)?;
-        order(&deployer, &fields, Source::Archive(archive))?
+        order(&deployer, &fields, (Source::Archive(archive), peer))?
     };
     drop(bytes);
     order.room = Some(room);
@@ -96,6 +101,7 @@ pub(crate) async fn upload(
 /// `POST /uploadURL`: `{"name", "env", "threads", "url", "subfolder_path", "envs"}`.
 pub(crate) async fn upload_url(
     State(deployer): Deployers,
+    Extension(peer): Extension<Peer>,
     headers: HeaderMap,
     body: Body,
 ) -> Result<String, Line> {
@@ -108,7 +114,7 @@ pub(crate) async fn upload_url(
         .text("subfolder_path")?
         .filter(|path| !path.is_empty());
     // What can be refused is refused before anything is fetched.
-    let mut order = order(&deployer, &fields, Source::Files(Vec::new()))?;
+    let mut order = order(&deployer, &fields, (Source::Files(Vec::new()), peer))?;
     crate::order::check(&order.spec, &deployer.options.limits)?;
     order.subfolder = subfolder.map(Cow::into_owned);
     order.room = Some(room);
@@ -181,7 +187,11 @@ pub(crate) async fn logs(
     Ok(text)
 }
 
-fn order(deployer: &Deployer, fields: &Fields<'_>, source: Source) -> Result<Order, BadField> {
+fn order(
+    deployer: &Deployer,
+    fields: &Fields<'_>,
+    (source, peer): (Source, Peer),
+) -> Result<Order, BadField> {
     let name = name("name", &fields.required("name", "\"sieve\"")?)?;
     let mut settings = Settings::new(deployer.options.function_limits.clone());
     settings.set("env", &fields.required("env", "\"nodejs\"")?)?;
@@ -195,6 +205,7 @@ fn order(deployer: &Deployer, fields: &Fields<'_>, source: Source) -> Result<Ord
         source,
         subfolder: None,
         room: None,
+        asker: asker(peer),
     })
 }
 

@@ -3,6 +3,7 @@
 use super::fields::{self, Fields};
 use crate::bad_field::BadField;
 use crate::named::Named;
+use crate::order::CPU_MILLIS_MIN;
 use crate::undecided::Undecided;
 use faas::{
     Cors, Entry, FunctionLimits, FunctionName, FunctionSpec, HostPattern, Network, Runtime,
@@ -140,7 +141,8 @@ impl Settings {
             }
             "cpu" => {
                 let fix = "send cores, such as 0.5 or 2";
-                let millis = quantity::cpu_millis(value).filter(|&millis| millis >= 10);
+                let millis = quantity::cpu_millis(value);
+                let millis = millis.filter(|&millis| millis >= CPU_MILLIS_MIN);
                 self.limits.cpu_millis_max = millis.ok_or_else(|| bad(name, value, fix))?;
             }
             "deadline" => {

@@ -3,7 +3,7 @@
 use super::body::{self, Received};
 use super::old::name as parse_name;
 use super::settings::Settings;
-use super::{Deployers, urls};
+use super::{Deployers, asker, urls};
 use crate::backup;
 use crate::bad_field::BadField;
 use crate::deployer::Deployer;
@@ -11,15 +11,16 @@ use crate::functions::Function;
 use crate::order::{Order, Source};
 use crate::problem::{Problem, ProblemKind};
 use crate::wire::{self, DeploymentShape, DeploymentsShape, FunctionShape, ListShape, StatusShape};
-use axum::Json;
 use axum::body::Body;
 use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
 use bytes::Bytes;
 use faas::FunctionName;
 use futures_util::stream;
 use multer::Multipart;
+use net::Peer;
 use std::convert::Infallible;
 use std::sync::Arc;
 
@@ -37,6 +38,7 @@ pub(crate) async fn deploy(
     State(deployer): Deployers,
     Path(name): Path<String>,
     Query(pairs): Pairs,
+    Extension(peer): Extension<Peer>,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Problem> {
@@ -52,7 +54,8 @@ pub(crate) async fn deploy(
         None => bytes,
     };
     let source = Source::Archive(archive);
-    put(&deployer, &headers, (settings, source, room), name).await
+    let code = (source, room);
+    put(&deployer, (&headers, peer), (settings, code), name).await
 }
 
 /// `PATCH /v1/functions/{name}`: changes settings and keeps the code.
@@ -60,6 +63,7 @@ pub(crate) async fn set(
     State(deployer): Deployers,
     Path(name): Path<String>,
     Query(pairs): Pairs,
+    Extension(peer): Extension<Peer>,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Problem> {
@@ -71,13 +75,14 @@ pub(crate) async fn set(
     if !bytes.is_empty() {
         settings.take_json(&bytes)?;
     }
-    put(&deployer, &headers, (settings, Source::Kept, room), name).await
+    let code = (Source::Kept, room);
+    put(&deployer, (&headers, peer), (settings, code), name).await
 }
 
 async fn put(
     deployer: &Arc<Deployer>,
-    headers: &HeaderMap,
-    (settings, source, room): (Settings, Source, crate::upload::Room),
+    (headers, peer): (&HeaderMap, Peer),
+    (settings, (source, room)): (Settings, (Source, crate::upload::Room)),
     name: FunctionName,
 ) -> Result<Response, Problem> {
     let (spec, undecided, named) = settings.into_spec(name.clone())?;
@@ -88,6 +93,7 @@ async fn put(
         source,
         subfolder: None,
         room: Some(room),
+        asker: asker(peer),
     };
     let deployed = deployer.deploy(order).await?;
     let status = if deployed.is_replacement {

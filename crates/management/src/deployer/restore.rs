@@ -2,7 +2,7 @@
 
 use super::Deployer;
 use crate::functions::Function;
-use faas::{Backoff, Deployment, Failure, Package, PrepareError, Progress};
+use faas::{Asker, Backoff, Deployment, Failure, Package, PrepareError, Progress};
 use std::sync::Arc;
 
 /// How a try ended.
@@ -139,6 +139,7 @@ fn package(function: &Function, progress: &Progress) -> Package {
         digest: function.code.digest().to_owned(),
         log: Arc::clone(&function.log),
         progress: progress.clone(),
+        asker: Asker::Node,
     }
 }
 

@@ -158,10 +158,11 @@ fn a_setting_that_does_nothing_for_its_runtime_is_refused_by_deploy_and_set() {
 }
 
 #[test]
-fn more_memory_than_the_machine_has_is_refused() {
+fn more_memory_or_cores_than_the_machine_has_are_refused() {
     let node = Node::with(Setup {
         limits: Limits {
             handler_memory_bytes_max: 512 << 20,
+            handler_cpu_millis_max: 2000,
             ..Limits::default()
         },
         ..Setup::default()
@@ -173,7 +174,15 @@ fn more_memory_than_the_machine_has_is_refused() {
         assert_eq!(answer.json()["field"], field);
         assert!(answer.text.contains("512MiB"), "{}", answer.text);
     }
-    let fits = node.put(&format!("{PATH}?runtime=python3&memory=512MiB"), &archive);
+    for cpu in ["2.001", "4000000"] {
+        let answer = node.put(&format!("{PATH}?runtime=python3&cpu={cpu}"), &archive);
+        assert_eq!(answer.status, 400, "{}", answer.text);
+        assert_eq!(answer.json()["field"], "cpu");
+        let range = "between 0.01 and the 2 cores";
+        assert!(answer.text.contains(range), "{}", answer.text);
+    }
+    let fits = "runtime=python3&memory=512MiB&cpu=2";
+    let fits = node.put(&format!("{PATH}?{fits}"), &archive);
     assert_eq!(fits.status, 201, "{}", fits.text);
 }
 

@@ -1,4 +1,5 @@
-//! Open files: as many as the system grants, and what of them clients may take.
+//! What this machine has, and the bounds that follow: open files, of which clients may take some,
+//! memory and cores.
 
 use faas::Limits;
 use rustix::process::{Resource, getrlimit, setrlimit};
@@ -21,6 +22,7 @@ pub(super) fn limits(configured: &Limits) -> Limits {
     });
     let limits = Limits {
         handler_memory_bytes_max: configured.handler_memory_bytes_max.min(memory_bytes()),
+        handler_cpu_millis_max: configured.handler_cpu_millis_max.min(cpu_millis()),
         ..configured.clone()
     };
     within(files, &limits)
@@ -38,6 +40,23 @@ fn total_bytes(told: &str) -> Option<u64> {
         .find_map(|line| line.strip_prefix("MemTotal:"))?;
     let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
     kib.checked_mul(1 << 10)
+}
+
+/// The cores of this machine, in thousandths; no bound where the system does not tell.
+fn cpu_millis() -> u32 {
+    let told = std::fs::read_to_string("/proc/stat").unwrap_or_default();
+    match cores(&told) {
+        0 => u32::MAX,
+        cores => cores.saturating_mul(1000),
+    }
+}
+
+fn cores(told: &str) -> u32 {
+    let is_core = |line: &&str| {
+        let number = line.strip_prefix("cpu").unwrap_or_default();
+        number.starts_with(|c: char| c.is_ascii_digit())
+    };
+    u32::try_from(told.lines().filter(is_core).count()).unwrap_or(u32::MAX)
 }
 
 /// Bounds with connections for half of these files at the most, so that the other half is left for
@@ -62,6 +81,13 @@ mod tests {
         assert_eq!(total_bytes(told), Some(947_732 << 10));
         assert_eq!(total_bytes(""), None);
         assert!(memory_bytes() > 64 << 20);
+    }
+
+    #[test]
+    fn the_cores_of_the_machine_are_counted() {
+        assert_eq!(cores("cpu  9 9 9\ncpu0 4 4 4\ncpu3 5 5 5\nintr 12\n"), 2);
+        assert_eq!(cores(""), 0);
+        assert!(cpu_millis() >= 1000);
     }
 
     #[test]

@@ -7,7 +7,7 @@ use super::front::Front;
 use super::{Node, Signals, banner, on_event_loop};
 use crate::backends;
 use crate::cli::Mgmt;
-use crate::config::{BackendName, Config, Flags, Host, Place};
+use crate::config::{BackendName, Config, Flags, Host, Place, check_variables};
 use crate::telemetry::{self, LogFormat};
 use anyhow::{Context, Result, bail};
 use auth::Token;
@@ -52,11 +52,15 @@ const ELSEWHERE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(192, 0, 2
 /// Runs the management service until a signal ends it.
 ///
 /// # Errors
-/// If this is not the container of that name, there is no engine, or a port is taken.
+/// If the settings are wrong, this is not the container of that name, there is no engine, or a port is
+/// taken.
 pub(crate) fn management_service(args: &Mgmt) -> Result<()> {
     telemetry::start(args.log_format);
+    let names = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
+    check_variables(names)?;
     let mut config = load()?;
     config.backend = BackendName::Docker;
+    config.check(&files::limits(&config.limits))?;
     config.management = Place::everywhere(MANAGEMENT_PORT);
     config.is_original_open = !config.is_token_wanted;
     if let Some(port) = args.port {
