@@ -4,6 +4,7 @@
 //! cargo-fuzz can run the same targets. What ends a run is written into `target/fuzz/found`.
 
 use crate::command;
+use crate::tools;
 use anyhow::{Context, Result, bail, ensure};
 use std::fs;
 use std::path::Path;
@@ -43,6 +44,7 @@ pub(crate) fn run(words: &[&str]) -> Result<()> {
         let known = all.iter().any(|target| target == name);
         ensure!(known, "{name} is no target; there are {}", all.join(", "));
     }
+    tools::install_for_fuzz()?;
     let verbose = command::output(Command::new("rustc").arg("-vV"))?;
     let host = verbose.lines().find_map(|line| line.strip_prefix("host: "));
     let host = host.context("rustc names no host")?;

@@ -108,6 +108,14 @@ pub(crate) fn install_for_vm() -> Result<()> {
     install_programs(&VM_PROGRAMS)
 }
 
+/// Installs what is missing for random input: its driver is C++.
+///
+/// # Errors
+/// As [`install`].
+pub(crate) fn install_for_fuzz() -> Result<()> {
+    install_programs(&[("c++", "g++")])
+}
+
 fn install_programs(programs: &[(&'static str, &'static str)]) -> Result<()> {
     install_packages(|| packages_of_missing(programs))
 }
