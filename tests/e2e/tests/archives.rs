@@ -255,7 +255,7 @@ fn bad_contents() -> Vec<Bad> {
     let many = (0..20_001).map(|number| ZipEntry::file(format!("f{number}"), ""));
     vec![
         ("nothing", Vec::new(), "no files"),
-        ("a text", b"hello".to_vec(), "no zip"),
+        ("a text", b"hello".to_vec(), "expected a zip"),
         ("no files", zip(&[]), "no files"),
         ("half a zip", good[..good.len() / 2].to_vec(), "damaged"),
         ("a wrong checksum", zip(&[file().damaged()]), "damaged"),
