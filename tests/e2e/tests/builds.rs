@@ -111,6 +111,9 @@ fn deploy_from_afar(node: &Node, function: &Function) -> String {
         "curl",
         &[
             "--silent",
+            // Where it waits behind the others, it waits for ever.
+            "--max-time",
+            "120",
             "--output",
             "/dev/null",
             "--write-out",
