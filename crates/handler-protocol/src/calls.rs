@@ -4,7 +4,6 @@
 //! [`Calls::deadline`] and then calls [`Calls::expire`]. So every order of frames, cancellations and
 //! timers can be tried without waiting for any of them.
 
-use crate::connection::{End, Timing};
 use crate::frame::{self, FromHandler, Outcome};
 use bytes::BytesMut;
 use faas::{Invocation, InvocationId, InvokeError, Reply, RequestPart};
@@ -18,6 +17,34 @@ use tokio::time::Instant;
 const DOUBT_AFTER: u32 = 4;
 /// A write buffer that has grown above this is given back after it was written.
 const WRITE_KEPT_BYTES: usize = 256 << 10;
+
+/// Why a connection ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum End {
+    /// The handler closed its side, or the stream broke.
+    Closed,
+    /// The handler broke the protocol.
+    Protocol(String),
+    /// The handler did not confirm a cancelled invocation in time.
+    Stuck,
+    /// The handler did not answer a ping in time.
+    Silent,
+    /// The handler did not read its only call in time, so that nothing of it was run.
+    Deaf,
+    /// The handler takes no more invocations and finishes those that it has.
+    Leaving,
+}
+
+/// The bounds of a connection.
+#[derive(Debug, Clone, Copy)]
+pub struct Timing {
+    /// How long a cancelled invocation may go unconfirmed.
+    pub cancel_grace: Duration,
+    /// How often an idle handler is pinged.
+    pub health_interval: Duration,
+    /// How long it may take to answer.
+    pub health_timeout: Duration,
+}
 
 /// Who waits for a call.
 pub(crate) type Waiter = oneshot::Sender<Result<Reply, InvokeError>>;

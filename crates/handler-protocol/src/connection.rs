@@ -1,6 +1,7 @@
 //! One stream to one handler, shared by many invocations.
 
 use crate::calls::{Calls, Trust, Waiter};
+pub use crate::calls::{End, Timing};
 use crate::frame::{self, FromHandler};
 pub use crate::stream::Stream;
 use crate::stream::Unread;
@@ -36,34 +37,6 @@ pub enum HelloError {
     /// The handler broke the protocol.
     #[error("the handler's first words were no hello ({0})")]
     Protocol(String),
-}
-
-/// Why a connection ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum End {
-    /// The handler closed its side, or the stream broke.
-    Closed,
-    /// The handler broke the protocol.
-    Protocol(String),
-    /// The handler did not confirm a cancelled invocation in time.
-    Stuck,
-    /// The handler did not answer a ping in time.
-    Silent,
-    /// The handler did not read its only call in time, so that nothing of it was run.
-    Deaf,
-    /// The handler takes no more invocations and finishes those that it has.
-    Leaving,
-}
-
-/// The bounds of a connection.
-#[derive(Debug, Clone, Copy)]
-pub struct Timing {
-    /// How long a cancelled invocation may go unconfirmed.
-    pub cancel_grace: Duration,
-    /// How often an idle handler is pinged.
-    pub health_interval: Duration,
-    /// How long it may take to answer.
-    pub health_timeout: Duration,
 }
 
 /// A stream to a handler that has said hello. Many invocations share it, told apart by ids.
