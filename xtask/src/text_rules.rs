@@ -24,8 +24,8 @@ const FORBIDDEN: [(&str, &str); 10] = [
     ("/work", "/"),
 ];
 
-/// Cargo writes the registry's name into this file by itself.
-const EXEMPT: [&str; 1] = ["Cargo.lock"];
+/// Cargo writes the name of the registry into these files by itself.
+const EXEMPT: [&str; 2] = ["Cargo.lock", "fuzz/Cargo.lock"];
 
 /// The rules that are broken, as texts.
 ///

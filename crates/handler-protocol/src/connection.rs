@@ -41,7 +41,7 @@ pub enum HelloError {
 
 /// A stream to a handler that has said hello. Many invocations share it, told apart by ids.
 ///
-/// Nothing happens unless [`Connection::run`] is polled. What happens is decided in [`Calls`]; here
+/// Nothing happens unless [`Connection::run`] is polled. What happens is decided in `calls`; here
 /// are the stream, the clock and those who wait.
 #[derive(Debug)]
 pub struct Connection {
