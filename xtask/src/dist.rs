@@ -13,26 +13,13 @@ const CA_ROOTS: &str = "etc/ssl/certs/ca-certificates.crt";
 /// What the image is called.
 const IMAGE: &str = "tinyfaas-mgmt:latest";
 
-/// How the static program is built.
-#[derive(Debug, Clone, Copy)]
-pub(crate) enum Profile {
-    /// As it is given to users.
-    Release,
-    /// The same code without optimisation across crates: for tests, and in a third of the time.
-    Quick,
-}
-
 /// Builds the static program, and brings what the image holds into `folder`.
 ///
 /// # Errors
 /// If it can't be built.
-pub(crate) fn root_into(folder: &Path, profile: Profile) -> Result<()> {
+pub(crate) fn root_into(folder: &Path) -> Result<()> {
     let root = crate::root()?;
-    let program = match profile {
-        Profile::Release => build(&["--release", "--package", "tinyfaas"])?.join("release"),
-        Profile::Quick => quick()?,
-    };
-    let program = program.join("tinyfaas");
+    let program = build(&root)?;
     if folder.exists() {
         // What an earlier build left there would be in the image.
         fs::remove_dir_all(folder)?;
@@ -60,7 +47,7 @@ pub(crate) fn root_into(folder: &Path, profile: Profile) -> Result<()> {
 pub(crate) fn run() -> Result<()> {
     let dist = crate::target_dir()?.join("dist");
     let root = dist.join("root");
-    root_into(&root, Profile::Release)?;
+    root_into(&root)?;
     let image = pack(&root, &dist)?;
     println!("program  {}", root.join("tinyfaas").display());
     println!("image    {} (docker load -i FILE)", image.display());
@@ -78,20 +65,8 @@ pub(crate) fn last_stage() -> Result<String> {
     Ok(stage.to_owned())
 }
 
-/// Builds the program and what counts its instructions, both static, in one go: what they share is
-/// compiled once. Returns the folder that has them.
-///
-/// # Errors
-/// If they can't be built.
-pub(crate) fn quick() -> Result<PathBuf> {
-    let words = ["--profile", "quick", "--package", "tinyfaas"];
-    let counted = ["--package", "bench", "--bins"];
-    Ok(build(&[&words[..], &counted[..]].concat())?.join("quick"))
-}
-
-/// Builds static programs. Returns the folder of their target: that of musl where this machine has
-/// it, else the C library of this machine is linked in.
-fn build(words: &[&str]) -> Result<PathBuf> {
+/// musl where this machine has it, else the C library of this machine, linked in.
+fn build(root: &Path) -> Result<PathBuf> {
     let verbose = command::output(Command::new("rustc").arg("-vV"))?;
     let host = verbose.lines().find_map(|line| line.strip_prefix("host: "));
     let host = host.context("rustc names no host")?;
@@ -101,10 +76,17 @@ fn build(words: &[&str]) -> Result<PathBuf> {
     let has_musl = installed.join("lib").is_dir() && command::is_there("musl-gcc");
     let target = if has_musl { &musl } else { host };
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    cargo.arg("build").args(words).args(["--target", target]);
+    cargo.args([
+        "build",
+        "--release",
+        "--package",
+        "tinyfaas",
+        "--target",
+        target,
+    ]);
     cargo.env("RUSTFLAGS", "-C target-feature=+crt-static");
-    command::run(cargo.current_dir(crate::root()?))?;
-    Ok(crate::target_dir()?.join(target))
+    command::run(cargo.current_dir(root))?;
+    Ok(crate::target_dir()?.join(target).join("release/tinyfaas"))
 }
 
 /// Writes an image as `docker load` takes it: one layer, which is the root.

@@ -1,7 +1,7 @@
 //! Counts the instructions of a call on the hot path, and holds them against those that are kept.
 
+use crate::command;
 use crate::tools;
-use crate::{command, dist};
 use anyhow::{Context, Result, bail};
 use std::collections::BTreeMap;
 use std::fs;
@@ -64,7 +64,18 @@ fn kept_path() -> Result<PathBuf> {
 
 fn count_all() -> Result<Counts> {
     tools::install_for_counting()?;
-    let program = dist::quick()?.join("hot-path");
+    let mut build = Command::new(std::env::var_os("CARGO").unwrap_or("cargo".into()));
+    build.args([
+        "build",
+        "--profile",
+        "counted",
+        "-p",
+        "bench",
+        "--bin",
+        "hot-path",
+    ]);
+    command::run(build.current_dir(crate::root()?))?;
+    let program = crate::target_dir()?.join("counted/hot-path");
     let count = |driver: &&str| Ok(((*driver).to_owned(), count_one(&program, driver)?));
     DRIVERS.iter().map(count).collect()
 }

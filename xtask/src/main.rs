@@ -47,7 +47,7 @@ fn main() -> ExitCode {
         ["tools"] => tools::install().map(|_tools| ()),
         ["check"] => check::run(),
         ["dist"] => dist::run(),
-        ["dist", folder] => dist::root_into(Path::new(folder), dist::Profile::Release),
+        ["dist", folder] => dist::root_into(Path::new(folder)),
         ["fuzz", rest @ ..] => fuzz::run(rest),
         ["models", rest @ ..] => models::run(rest),
         ["bench", rest @ ..] => bench::run(rest),

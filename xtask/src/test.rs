@@ -3,11 +3,15 @@
 use crate::command::{self, Ended, cargo};
 use crate::count::{self, Count};
 use crate::tools::{self, Tools};
-use crate::{dist, docker, vm};
+use crate::{dist, docker, fuzz, models, vm};
 use anyhow::{Context, Result, bail};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+
+/// Orders of each model, and inputs of each target of `fuzz/`, where there is time.
+const LONG_ORDERS: &str = "100000";
+const LONG_RUNS: &str = "1000000";
 
 /// Which tests to run.
 #[derive(Debug)]
@@ -96,6 +100,10 @@ fn on_this_machine(selection: &Selection) -> Result<Count> {
     if selection.filters.is_empty() {
         total += doc_tests(&root)?;
         total += shim_tests(&root)?;
+        if selection.has_long {
+            models::run(&["--runs", LONG_ORDERS])?;
+            fuzz::run(&["--runs", LONG_RUNS])?;
+        }
     }
     Ok(total)
 }
@@ -109,12 +117,7 @@ fn product_image(docker: &docker::Engine, selection: &Selection) -> Result<PathB
     let filters = &selection.filters;
     if filters.is_empty() || filters.iter().any(|filter| filter.contains("image")) {
         let root = dist.join("root");
-        let profile = if selection.has_long {
-            dist::Profile::Release
-        } else {
-            dist::Profile::Quick
-        };
-        dist::root_into(&root, profile)?;
+        dist::root_into(&root)?;
         docker.make_build_stage(&root)?;
         fs::create_dir_all(&context)?;
         fs::write(context.join("Dockerfile"), dist::last_stage()?)?;

@@ -188,6 +188,8 @@ impl Connection {
     /// handler says; [`Connection::close`] must follow the last time.
     pub async fn run(&self, timing: Timing) -> End {
         tokio::select! {
+            // Each is looked at whenever one is: an order saves a random number for every look.
+            biased;
             end = self.read() => end,
             end = self.write() => end,
             end = self.watch(timing) => end,
@@ -265,6 +267,7 @@ impl Connection {
             let due = self.lock().deadline(timing);
             let due = due.expect("its health is watched");
             tokio::select! {
+                biased;
                 () = tokio::time::sleep_until(due) => {}
                 // There may be something to confirm.
                 () = changed => continue,
