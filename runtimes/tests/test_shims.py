@@ -55,13 +55,14 @@ class Contract:
 
     def test_only_who_knows_the_secret_is_the_proxy(self):
         with self.run_function("environment", tcp=True, strangers=4).hello_on() as handler:
-            # The proxy came last and was taken; the others were shown nothing but a challenge.
+            # The proxy came last and was taken; the others were shown nothing but a challenge, or not
+            # even that where the proxy was taken before their turn came.
             said = handler.call()[3]
             self.assertIn(b"TINYFAAS_FUNCTION", said)
             self.assertNotIn(b"TINYFAAS_SECRET", said)
             self.assertNotIn(b"TINYFAAS_LISTEN", said)
             for other in handler.others:
-                self.assertEqual(len(exactly(other, 33)), 32)
+                self.assertIn(len(exactly(other, 33)), (0, 32))
 
     def test_a_wrong_proof_is_no_proof(self):
         def lie(handler):
