@@ -21,7 +21,7 @@ const ALLOWED: [(&str, &[&str]); 15] = [
     ("builds", &["faas"]),
     ("coap", &["net"]),
     ("net", &[]),
-    ("handler-protocol", &["auth", "faas"]),
+    ("handler-protocol", &["auth", "faas", "net"]),
     ("runtime-binary", &["auth", "handler-protocol", "faas"]),
     ("endpoints", &["faas", "coap", "net"]),
     (

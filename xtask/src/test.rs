@@ -9,8 +9,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// Orders of each model, and inputs of each target of `fuzz/`, where there is time.
+/// Orders of each model that are tried where there is time.
 const LONG_ORDERS: &str = "100000";
+/// Inputs of each target of `fuzz/`, likewise.
 const LONG_RUNS: &str = "1000000";
 
 /// Which tests to run.

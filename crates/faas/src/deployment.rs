@@ -88,15 +88,12 @@ impl Deployment {
     }
 
     fn entered(&self) -> Result<Inside<'_>, NoSlot> {
-        let deployment = self;
-        match self.gate.enter() {
-            Some(pass) => Ok(Inside {
-                deployment,
-                _pass: pass,
-            }),
-            // Nobody waits for the permit any more.
-            None => Err(NoSlot::Closed),
-        }
+        // A slot that is not given back then is missed by nobody.
+        let pass = self.gate.enter().ok_or(NoSlot::Closed)?;
+        Ok(Inside {
+            deployment: self,
+            _pass: pass,
+        })
     }
 
     /// How long an invocation will take that has so many waiting ahead of it, as far as is known.

@@ -144,7 +144,8 @@ mod tests {
         check("0.0001", Some(1));
         check("0.3", Some(300));
         check("1.0005", Some(1001));
-        check("300000y", None);
+        check("104249991d", Some(104_249_991 * 86_400_000));
+        check("104249992d", None);
         check("999999999999999", None);
         check("-5s", None);
         check("soon", None);

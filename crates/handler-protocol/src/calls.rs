@@ -190,11 +190,12 @@ impl Calls {
     /// Gives a call up. Says whether it was still there: the reply may just have come, and the key
     /// may belong to another call already.
     pub(crate) fn cancel(&mut self, key: usize, cancelled: InvocationId, now: Instant) -> bool {
-        let call = self.calls.get_mut(key);
-        let is_it = |call: &&mut Call| matches!(&**call, Call::Waiting { invocation, .. } if *invocation == cancelled);
-        let Some(call) = call.filter(is_it) else {
+        let Some(call) = self.calls.get_mut(key) else {
             return false;
         };
+        if !matches!(call, Call::Waiting { invocation, .. } if *invocation == cancelled) {
+            return false;
+        }
         *call = Call::Cancelled { at: now };
         self.cancelled += 1;
         frame::encode_cancel(&mut self.out, id_of(key));
@@ -282,12 +283,13 @@ impl Calls {
         }
     }
 
-    /// Begins to watch the handler's health.
-    pub(crate) fn watch(&mut self, timing: Timing, now: Instant) {
-        self.rest(timing, now);
+    /// Examines the handler's health after the interval.
+    pub(crate) fn rest(&mut self, timing: Timing, now: Instant) {
+        self.health = Health::Resting;
+        self.health_due = Some(now + timing.health_interval);
     }
 
-    /// When something is due, if nothing comes before; none before [`Calls::watch`].
+    /// When something is due, if nothing comes before; none before [`Calls::rest`].
     pub(crate) fn deadline(&self, timing: Timing) -> Option<Instant> {
         let confirmation = self.oldest_cancelled().map(|at| {
             let part = if self.is_hung { 1 } else { DOUBT_AFTER };
@@ -360,11 +362,6 @@ impl Calls {
             Health::Pinged(_) | Health::Late(_) => self.rest(timing, now),
         }
         None
-    }
-
-    fn rest(&mut self, timing: Timing, now: Instant) {
-        self.health = Health::Resting;
-        self.health_due = Some(now + timing.health_interval);
     }
 
     /// The only call, where the handler has not read all of it: what ends its request is the end of

@@ -259,7 +259,7 @@ impl Connection {
 
     /// Sees that the handler confirms what was cancelled, and answers when it has nothing to do.
     async fn watch(&self, timing: Timing) -> End {
-        self.lock().watch(timing, Instant::now());
+        self.lock().rest(timing, Instant::now());
         loop {
             let changed = self.calls_changed.notified();
             tokio::pin!(changed);

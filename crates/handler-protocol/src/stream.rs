@@ -1,6 +1,7 @@
 //! The bytes below a connection.
 
 use bytes::BytesMut;
+use net::Socket;
 use std::io;
 use std::sync::{Mutex, PoisonError};
 use tokio::net::{TcpStream, UnixStream};
@@ -60,7 +61,7 @@ impl Stream {
     /// the other kernel takes bytes before their reader does.
     pub(crate) fn has_unread(&self) -> bool {
         match self {
-            Self::Unix(stream) => unread_by_peer(stream).is_ok_and(|bytes| bytes > 0),
+            Self::Unix(stream) => stream.untaken_bytes() > 0,
             Self::Tcp(_) => false,
         }
     }
@@ -95,17 +96,5 @@ impl Drop for Unread<'_> {
     fn drop(&mut self) {
         let mut home = self.home.lock().unwrap_or_else(PoisonError::into_inner);
         *home = std::mem::take(&mut self.buffer);
-    }
-}
-
-/// What a Unix socket's other side has not read yet, in bytes that include the kernel's own.
-#[expect(unsafe_code, reason = "rustix has no safe SIOCOUTQ")]
-fn unread_by_peer(stream: &UnixStream) -> rustix::io::Result<rustix::ffi::c_int> {
-    /// As `TIOCOUTQ`, by which name the kernel's headers know it too.
-    const SIOCOUTQ: rustix::ioctl::Opcode = 0x5411;
-    // SAFETY: the call writes one `int` and does nothing else to a socket.
-    unsafe {
-        let query = rustix::ioctl::Getter::<SIOCOUTQ, rustix::ffi::c_int>::new();
-        rustix::ioctl::ioctl(stream, query)
     }
 }

@@ -8,6 +8,8 @@
     reason = "helpers of tests are not tests to the lint"
 )]
 
+mod task;
+
 use bytes::{Bytes, BytesMut};
 use faas::{
     BoxFuture, CallTerms, Deployment, FunctionLog, Headers, Invocation, Limits, PrepareError,
@@ -16,16 +18,16 @@ use faas::{
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use handler_protocol::frame::{self, FromProxy};
 use handler_protocol::supervisor::{Identity, start_all};
-use handler_protocol::{Process, Spawn, Spawned, Stream};
+use handler_protocol::{Spawn, Spawned, Stream};
 use proptest::prelude::*;
 use std::future::{pending, poll_fn};
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
+use task::Task;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
-use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::task::TaskTracker;
 
@@ -94,29 +96,6 @@ struct Script {
     lives: Vec<Life>,
     started: AtomicUsize,
     tracker: TaskTracker,
-}
-
-#[derive(Debug)]
-struct Task(JoinHandle<()>);
-
-impl Process for Task {
-    fn kill(&mut self) {
-        self.0.abort();
-    }
-
-    fn wait(&mut self) -> BoxFuture<'_, String> {
-        Box::pin(async {
-            // Aborted or ended: either way nothing of it is left.
-            drop((&mut self.0).await);
-            "exit status 1".to_owned()
-        })
-    }
-}
-
-impl Drop for Task {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
 }
 
 impl Spawn for Script {

@@ -4,6 +4,8 @@
     reason = "helpers of tests are not tests to the lint"
 )]
 
+mod task;
+
 use bytes::{Bytes, BytesMut};
 use faas::{
     BoxFuture, Callable, FunctionLog, Handler, HandlerState, Headers, Invocation, InvokeError,
@@ -11,13 +13,13 @@ use faas::{
 };
 use handler_protocol::frame::{self, FromProxy};
 use handler_protocol::supervisor::Identity;
-use handler_protocol::{Process, Spawn, Spawned, Stream, Supervised};
+use handler_protocol::{Spawn, Spawned, Stream, Supervised};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
+use task::Task;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
-use tokio::task::JoinHandle;
 use tokio_util::task::TaskTracker;
 
 /// How an instance behaves, by the payload of each request:
@@ -31,23 +33,6 @@ struct Tasks {
     started: AtomicUsize,
     /// Instances from this number on do not load.
     broken_from: usize,
-}
-
-#[derive(Debug)]
-struct Task(JoinHandle<()>);
-
-impl Process for Task {
-    fn kill(&mut self) {
-        self.0.abort();
-    }
-
-    fn wait(&mut self) -> BoxFuture<'_, String> {
-        Box::pin(async {
-            // Aborted or ended: either way nothing of it is left.
-            drop((&mut self.0).await);
-            "exit status 7".to_owned()
-        })
-    }
 }
 
 impl Spawn for Tasks {

@@ -82,7 +82,6 @@ async fn recover(clients: &Clients, error: &io::Error) {
 mod tests {
     use super::*;
     use crate::clients::Bounds;
-    use crate::recent::Slow;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     /// Answers a byte for every byte.
@@ -101,15 +100,7 @@ mod tests {
         let clients = Clients::new(Bounds {
             connections_max: 20,
             peer_connections_max: 20,
-            bytes_max: 1 << 20,
-            peer_bytes_max: 1 << 20,
-            evictions_max: 8,
-            leaving_max: 8,
-            accept_pause: Duration::from_millis(50),
-            slow: Slow {
-                bytes: 16 << 10,
-                first_bytes: 64 << 10,
-            },
+            ..Bounds::default()
         });
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = listener.local_addr().unwrap();

@@ -35,6 +35,26 @@ pub struct Bounds {
     pub slow: Slow,
 }
 
+/// What tests begin with, to name no more than what they are about.
+#[cfg(test)]
+impl Default for Bounds {
+    fn default() -> Self {
+        Self {
+            connections_max: 1000,
+            peer_connections_max: 1000,
+            bytes_max: 1 << 20,
+            peer_bytes_max: 1 << 20,
+            evictions_max: 8,
+            leaving_max: 8,
+            accept_pause: Duration::from_millis(50),
+            slow: Slow {
+                bytes: 16 << 10,
+                first_bytes: 64 << 10,
+            },
+        }
+    }
+}
+
 /// All clients of some listeners.
 #[derive(Debug)]
 pub struct Clients {
@@ -382,13 +402,8 @@ impl Client {
         }
     }
 
-    /// Counts that its socket has no room for what is to be written.
-    pub(crate) fn filled(&self) {
-        self.fills.fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// Counts that all is written.
-    pub(crate) fn emptied(&self) {
+    /// Counts that its socket has no room any more for what is to be written, or again has it.
+    pub(crate) fn fill_changed(&self) {
         self.fills.fetch_add(1, Ordering::Relaxed);
     }
 
@@ -479,13 +494,7 @@ mod tests {
             peer_connections_max,
             bytes_max,
             peer_bytes_max: bytes_max,
-            evictions_max: 8,
-            leaving_max: 8,
-            accept_pause: Duration::from_millis(50),
-            slow: Slow {
-                bytes: 16 << 10,
-                first_bytes: 64 << 10,
-            },
+            ..Bounds::default()
         })
     }
 

@@ -83,7 +83,7 @@ impl<S: Socket> Paced<S> {
         };
         if !watch.is_full {
             watch.begin();
-            self.client.filled();
+            self.client.fill_changed();
         }
         let mut is_slow = false;
         while !is_slow && watch.timer.as_mut().poll(cx).is_ready() {
@@ -177,7 +177,7 @@ impl<S: Socket> AsyncWrite for Paced<S> {
         if let Some(mut watch) = this.watch.take_if(|watch| watch.is_full) {
             watch.end(this.taken());
             this.watch = Some(watch);
-            this.client.emptied();
+            this.client.fill_changed();
         }
         Pin::new(&mut this.stream).poll_flush(cx)
     }
@@ -192,7 +192,6 @@ mod tests {
     use super::*;
     use crate::clients::{Bounds, Clients, Place};
     use crate::peer::Peer;
-    use crate::recent::Slow;
     use std::sync::Mutex;
     use std::task::Waker;
     use tokio::io::AsyncWriteExt;
@@ -277,19 +276,7 @@ mod tests {
     }
 
     fn place() -> Place {
-        let clients = Clients::new(Bounds {
-            connections_max: 1,
-            peer_connections_max: 1,
-            bytes_max: 1 << 20,
-            peer_bytes_max: 1 << 20,
-            evictions_max: 1,
-            leaving_max: 1,
-            accept_pause: Duration::ZERO,
-            slow: Slow {
-                bytes: 1,
-                first_bytes: 1,
-            },
-        });
+        let clients = Clients::new(Bounds::default());
         clients.admit(Peer::Local).unwrap()
     }
 

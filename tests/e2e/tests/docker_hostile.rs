@@ -125,7 +125,7 @@ import os
 number = 0
 while True:
     with open('/fn/%d' % number, 'wb') as file:
-        # It writes where space can't be taken otherwise.
+        # Writes zeros, as reserving is refused.
         os.posix_fallocate(file.fileno(), 0, 64 << 20)
     number += 1
 ";

@@ -62,7 +62,7 @@ struct World {
 impl World {
     fn new() -> Self {
         let (mut calls, now) = (Calls::new(), Instant::now());
-        calls.watch(TIMING, now);
+        calls.rest(TIMING, now);
         Self {
             calls,
             now,
@@ -165,7 +165,7 @@ impl World {
                 assert_eq!(self.end.take(), Some(End::Leaving));
                 assert!(!self.calls.is_open());
                 // Whoever drives it goes on hearing what it says.
-                self.calls.watch(TIMING, self.now);
+                self.calls.rest(TIMING, self.now);
             }
         }
         self.waiting
